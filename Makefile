@@ -1,0 +1,41 @@
+# The interpreter .venv is made from: make test PYTHON=python3.13
+PYTHON ?= python3
+# Given to pytest as they are: make test PYTEST_ARGS="-x -k memcache"
+PYTEST_ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean servers
+
+help: ## Print this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/installed-demo ## Run the demonstration
+	@$(PY) demo/run.py
+
+test: lint servers ## Check the code and run all the tests, against real servers
+	STOCKPYLE_REQUIRE_SERVERS=1 $(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/installed-test ## Check the style, the formatting and the types
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+
+clean: ## Remove .venv and everything else that was generated
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The servers the tests start: memcached, Redis and PostgreSQL.
+servers:
+	@sh scripts/servers.sh
+
+# One stamp for each set of extras, made anew when the requirements change.
+$(VENV)/installed-%: setup.cfg pyproject.toml $(VENV)/created
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+$(VENV)/created:
+	@PYTHON="$(PYTHON)" sh scripts/venv.sh $(VENV)
+	@touch $@

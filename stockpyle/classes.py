@@ -1,0 +1,32 @@
+"""What stockpyle knows of a class: one question, whether SQLAlchemy maps it or not."""
+
+from __future__ import annotations
+
+import sys
+
+from stockpyle.keys import KeySpec, spec_of_plain
+
+_known: dict[type, KeySpec] = {}
+
+
+def spec_of(klass: type) -> KeySpec:
+    """Return the KeySpec of any class; InvalidKeysDeclaration if it has no usable keys."""
+    spec = _known.get(klass)
+    if spec is None:
+        if is_mapped(klass):
+            from stockpyle.orm.mapping import spec_of_mapped
+
+            spec = spec_of_mapped(klass)
+        else:
+            spec = spec_of_plain(klass)
+        _known[klass] = spec
+    return spec
+
+
+def is_mapped(klass: type) -> bool:
+    """True if SQLAlchemy maps this class. As long as nobody has imported SQLAlchemy's ORM, nothing can be."""
+    if "sqlalchemy.orm" not in sys.modules or not isinstance(klass, type):
+        return False
+    import sqlalchemy
+
+    return sqlalchemy.inspect(klass, raiseerr=False) is not None

@@ -1,0 +1,47 @@
+"""After a commit: load what was written again, from the source's own connection, and publish it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from stockpyle.coherence.layers import Layer
+from stockpyle.coherence.writer import Writer
+from stockpyle.keys import Ident, Key
+from stockpyle.protocols import Source
+from stockpyle.records import Record
+
+logger = logging.getLogger("stockpyle")
+
+Chosen = Mapping[Ident, Mapping[Layer, float | None]]
+
+
+def publish_committed(writer: Writer, source: Source | None, on_write: str, chosen: Chosen = {}) -> None:  # noqa: B006
+    """End a committed write: one load a class, one publish a tier. Nothing is raised: the commit is durable.
+
+    chosen are the deadlines, by identity and layer, that a put has asked its lifetime callbacks for beforehand.
+    """
+    records: dict[Ident, Record] = {}
+    if source is not None and on_write == "publish" and writer.locked:
+        try:
+            records = _load(writer.publishable, source)
+        except Exception:  # whatever the source's driver raises, the locks must go and the caller go on
+            logger.exception("what was committed could not be loaded again; it is invalidated instead")
+
+    def bounded(layer: Layer, record: Record) -> Record | None:
+        identity = None if record.is_absent else record.key(record.spec.identity)
+        deadlines = chosen.get(identity.ident) if identity is not None else None
+        if deadlines is None:
+            return layer.bounded(record)
+        return layer.until(record, deadlines[layer])
+
+    writer.publish(records, bounded)
+
+
+def _load(keys: list[Key], source: Source) -> dict[Ident, Record]:
+    loaded: dict[Ident, Record] = {}
+    for klass in dict.fromkeys(key.spec.klass for key in keys):
+        own = [key for key in keys if key.spec.klass is klass]
+        records = source.load(klass, own)
+        loaded.update({key.ident: record for key, record in zip(own, records, strict=True)})
+    return loaded

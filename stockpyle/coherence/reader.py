@@ -1,0 +1,272 @@
+"""The readers' half of the protocol: find records in the tiers, load what is missing once, and fill it in.
+
+What makes it safe, in the order of the code:
+
+- an alias is a hint: it is believed only if the record it leads to has the asked-for values itself;
+- a record is filled only if it was loaded under a lease on its own identity, so a cold read by an alternate key,
+  which learns the identity only from its load, takes that lease and loads again;
+- it is filled only under its own key values: the database's equality is not Python's;
+- what was loaded while any tier said LOCKED is returned, and filled into nothing;
+- every lease that was not used is given back, whatever happens.
+
+A key that another reader is loading is left to the end, when this reader holds no lease that others wait for; then
+it waits a little, looks again, and at last loads the key without filling it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+from stockpyle.coherence.layers import Layer
+from stockpyle.keys import Ident, Key
+from stockpyle.protocols import Source
+from stockpyle.records import LOCKED, Alias, Busy, Lease, Record
+
+BUSY_SECONDS = 1.0
+"""How long a reader waits, in all, for others' loads."""
+
+Asked = dict[Ident, Key]
+
+
+def fetch(layers: Sequence[Layer], source: Source | None, keys: Iterable[Key]) -> dict[Ident, Record | None]:
+    """Return by ident the record that each key leads to, or None where there is no such object.
+
+    Without a source no leases are taken and nothing is filled.
+    """
+    asked = {key.ident: key for key in keys}
+    if not asked:
+        return {}
+    first = _Fetch(layers, source, patient=True)
+    answers = first.run(asked)
+    if first.busy:
+        until = time.monotonic() + BUSY_SECONDS
+        for other in first.busy.values():
+            other.wait(max(0.0, until - time.monotonic()))
+        left = {ident: key for ident, key in asked.items() if ident not in answers}
+        answers.update(_Fetch(layers, source, patient=False).run(left))
+    return {ident: _object(answers.get(ident), key) for ident, key in asked.items()}
+
+
+def _object(record: Record | None, key: Key) -> Record | None:
+    if record is None or record.is_absent or not key.spec.serves(record.spec, record.value):
+        return None
+    return record
+
+
+class _Fetch:
+    """One pass over a batch. Its state is what the tiers and the source have said so far, by ident."""
+
+    def __init__(self, layers: Sequence[Layer], source: Source | None, *, patient: bool) -> None:
+        self.layers = layers
+        self.source = source
+        self.patient = patient
+        self.aliases: dict[Ident, Alias] = {}
+        self.records: dict[Ident, Record] = {}
+        """What may be filled: read from a tier, or loaded under the key's own lease if one could be had."""
+        self.depth: dict[Ident, int] = {}
+        self.leases: dict[Ident, list[tuple[Layer, Lease]]] = {}
+        self.locked: set[Ident] = set()
+        self.busy: dict[Ident, Busy] = {}
+
+    def run(self, asked: Asked) -> dict[Ident, Record]:
+        """Answer every key but those that another reader is loading, if this pass is patient."""
+        try:
+            answers = self._from_tiers(asked)
+            missing = {ident: key for ident, key in asked.items() if ident not in answers and not self._is_busy(ident)}
+            if missing and self.source is not None:
+                answers.update(self._from_source(missing, self.source))
+            self._fill(asked, answers)
+        finally:
+            self._give_back()
+        self._count(ident for ident in asked if not self._is_busy(ident))
+        return answers
+
+    def _is_busy(self, ident: Ident) -> bool:
+        alias = self.aliases.get(ident)
+        return ident in self.busy or (alias is not None and alias.identity.ident in self.busy)
+
+    # what the tiers have
+
+    def _from_tiers(self, asked: Asked) -> dict[Ident, Record]:
+        self._read({ident: key for ident, key in asked.items() if not key.is_identity})
+        identities = {ident: key for ident, key in asked.items() if key.is_identity}
+        for alias in self.aliases.values():
+            identities.setdefault(alias.identity.ident, alias.identity)
+        self._read({ident: key for ident, key in identities.items() if ident not in self.records})
+        answers = {}
+        for ident, key in asked.items():
+            record = self._held(ident)
+            if record is not None and (ident not in self.aliases if record.is_absent else _settles(record, key)):
+                answers[ident] = record
+        return answers
+
+    def _read(self, keys: Asked) -> None:
+        """Ask the layers, fastest first; a key goes on to the next until one has it."""
+        pending = dict(keys)
+        for depth, layer in enumerate(self.layers):
+            if not pending:
+                return
+            answers = layer.read(list(pending.values()), lease=self.source is not None)
+            for ident, answer in zip(list(pending), answers, strict=True):
+                key = pending[ident]
+                if isinstance(answer, Lease):
+                    self.leases.setdefault(ident, []).append((layer, answer))
+                elif answer is LOCKED:
+                    self.locked.add(ident)
+                    layer.stats.locked += 1
+                elif isinstance(answer, Busy):
+                    if self.patient:
+                        self.busy[ident] = answer
+                        del pending[ident]
+                elif isinstance(answer, Alias):
+                    self.aliases[ident] = answer
+                    del pending[ident]
+                elif isinstance(answer, Record):
+                    self._learn(ident, key, answer, depth)
+                    del pending[ident]
+
+    def _learn(self, ident: Ident, key: Key, record: Record, depth: int) -> None:
+        if not key.is_identity and not record.is_absent:
+            # a store that is no Tier hands out the object itself under an alternate key
+            identity = _own_identity(record, key)
+            if identity is None:
+                return
+            self.aliases[ident] = Alias(identity)
+            ident = identity.ident
+        self.records[ident] = record
+        self.depth[ident] = depth
+
+    def _held(self, ident: Ident) -> Record | None:
+        alias = self.aliases.get(ident)
+        return self.records.get(ident if alias is None else alias.identity.ident)
+
+    # what the source has
+
+    def _from_source(self, missing: Asked, source: Source) -> dict[Ident, Record]:
+        """Load what the tiers lack, in one call; more only for aliases that misled and identities just learnt."""
+        by_identity: Asked = {}
+        target: dict[Ident, Ident] = {}
+        for ident, key in missing.items():
+            alias = self.aliases.get(ident)
+            identity = key if alias is None else alias.identity
+            if identity.is_identity and identity.ident not in self.records:
+                by_identity[identity.ident] = identity
+                target[ident] = identity.ident
+        cold = {ident: key for ident, key in missing.items() if ident not in target}
+        loaded = _load(source, {**by_identity, **cold})
+        self.records.update({ident: loaded[ident] for ident in by_identity})
+        answers = {ident: loaded[target.get(ident, ident)] for ident in missing}
+        misled = {
+            ident: missing[ident]
+            for ident in target
+            if ident in self.aliases and not answers[ident].answers(missing[ident])
+        }
+        if misled:
+            answers.update(_load(source, misled))
+        self._learn_identities({ident: answers[ident] for ident in (*cold, *misled)}, missing, answers, source)
+        return answers
+
+    def _learn_identities(
+        self, loaded: dict[Ident, Record], asked: Asked, answers: dict[Ident, Record], source: Source
+    ) -> None:
+        """For records loaded by an alternate key: take the tiers' record, or load again under the identity's lease."""
+        identities: Asked = {}
+        for ident, record in loaded.items():
+            if record.is_absent:
+                self.records[ident] = record
+            elif (
+                self.leases.get(ident) and ident not in self.locked and record.fillable and record.answers(asked[ident])
+            ):
+                identity = _own_identity(record, asked[ident])
+                if identity is not None:
+                    identities[identity.ident] = identity
+                    self.aliases[ident] = Alias(identity)
+        self._read({ident: key for ident, key in identities.items() if ident not in self.records})
+        leased = {
+            ident: key
+            for ident, key in identities.items()
+            if ident not in self.records and ident not in self.locked and self.leases.get(ident)
+        }
+        if leased:
+            self.records.update(_load(source, leased))
+        for ident in loaded:
+            record_now = self._held(ident)
+            if record_now is not None and record_now.answers(asked[ident]):
+                answers[ident] = record_now
+
+    # filling
+
+    def _fill(self, asked: Asked, answers: dict[Ident, Record]) -> None:
+        """Turn the leases into records and aliases, from the slowest tier up."""
+        for layer in reversed(self.layers):
+            records: list[tuple[Lease, Record | Alias | None]] = []
+            aliases: list[tuple[Lease, Record | Alias | None]] = []
+            for ident, held in self.leases.items():
+                lease = next((lease for owner, lease in held if owner is layer), None)
+                if lease is None:
+                    continue
+                if ident in self.records:
+                    records.append((lease, self._record_for(layer, lease.key, self.records[ident])))
+                else:
+                    aliases.append((lease, self._alias_for(lease.key, answers.get(ident))))
+            if records or aliases:
+                layer.fill([*records, *aliases])
+        self.leases.clear()
+
+    def _record_for(self, layer: Layer, key: Key, record: Record) -> Record | None:
+        if not record.fillable or not key.spec.cacheable or key.ident in self.locked:
+            return None
+        if not layer.keeps(key, record) or not (record.is_absent or record.answers(key)):
+            return None
+        return layer.bounded(record)
+
+    def _alias_for(self, key: Key, record: Record | None) -> Alias | None:
+        if record is None or not record.answers(key) or key.ident in self.locked:
+            return None
+        identity = _own_identity(record, key)
+        if identity is None or identity.ident not in self.records or identity.ident in self.locked:
+            return None
+        return Alias(identity, record.deadline) if record.fillable and key.spec.cacheable else None
+
+    def _give_back(self) -> None:
+        for layer in self.layers:
+            unused = [lease for held in self.leases.values() for owner, lease in held if owner is layer]
+            if unused:
+                layer.fill([(lease, None) for lease in unused])
+        self.leases.clear()
+
+    # counting
+
+    def _count(self, asked: Iterable[Ident]) -> None:
+        for ident in asked:
+            alias = self.aliases.get(ident)
+            depth = self.depth.get(ident if alias is None else alias.identity.ident, len(self.layers))
+            for layer in self.layers[:depth]:
+                layer.stats.misses += 1
+            if depth < len(self.layers):
+                self.layers[depth].stats.hits += 1
+
+
+def _load(source: Source, keys: Asked) -> dict[Ident, Record]:
+    klass = next(iter(keys.values())).spec.klass
+    return dict(zip(keys, source.load(klass, list(keys.values())), strict=True))
+
+
+def _own_identity(record: Record, key: Key) -> Key | None:
+    """The identity, as the class that was asked for spells it, of a record that is an object of it."""
+    if not key.spec.serves(record.spec, record.value):
+        return None
+    own = record.key(key.spec.identity)
+    return None if own is None else Key(key.spec, key.spec.identity, own.values)
+
+
+def _settles(record: Record, key: Key) -> bool:
+    """True if `record`, which a tier holds for `key`, says all there is to say about it."""
+    if record.answers(key):
+        return True
+    if not (key.is_identity and key.spec.mapped and record.spec.mapped):
+        return False
+    # a row under this identity, but of another class of the same hierarchy: there is no such object
+    own = record.key(record.spec.identity)
+    return own is not None and own.ident == key.ident

@@ -1,0 +1,155 @@
+"""Stores that know only the six verbs, as layers of a chain.
+
+Such a store cannot compare and set, so what it holds may be older than the source, for as long as its entries live.
+Promise: it is told to delete what a commit changes, right before and right after; everything else is bounded by its
+lifetimes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from stockpyle.classes import spec_of
+from stockpyle.coherence.layers import DEFAULT_BOUND
+from stockpyle.keys import Key, KeySpec
+from stockpyle.lifetimes import LifetimePolicy
+from stockpyle.protocols import Change, Outcome, Pending, Store
+from stockpyle.records import ABSENT, MISS, Alias, Found, Lease, Lock, Record
+from stockpyle.stats import Stats
+
+logger = logging.getLogger("stockpyle")
+
+
+def batch_get(store: Store, keys: Sequence[Key]) -> list[Record | None]:
+    """Ask a store for keys of any classes, one call a class."""
+    found: dict[Key, Any] = {}
+    for klass in dict.fromkeys(key.spec.klass for key in keys):
+        own = [key for key in keys if key.spec.klass is klass]
+        found.update(zip(own, store.batch_get(klass, [key.as_dict() for key in own]), strict=True))
+    return [None if found[key] is None else record_of(found[key]) for key in keys]
+
+
+def record_of(obj: Any) -> Record:
+    """Return the record of an object that a store handed out."""
+    spec = spec_of(type(obj))
+    return Record(spec, spec.dehydrate(obj))
+
+
+class VerbTier:
+    """A store of six verbs as an upper layer: filled on a miss, told to delete before and after a commit."""
+
+    keeps_absent = False
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.stats: Stats = getattr(store, "stats", None) or Stats()
+        self.lifetimes: LifetimePolicy = getattr(store, "lifetimes", None) or LifetimePolicy()
+        self.chain_lifetime = DEFAULT_BOUND
+        self.polymorphic: bool = getattr(store, "polymorphic", False)
+        self._takes_lifetime = "lifetime" in inspect.signature(store.batch_put).parameters
+
+    @property
+    def name(self) -> str:
+        """What logs call this layer."""
+        return str(getattr(self.store, "name", type(self.store).__name__))
+
+    def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
+        """Hand out what the store has; a miss may always be filled."""
+        found = batch_get(self.store, keys)
+        return [record or (Lease(key) if lease else MISS) for key, record in zip(keys, found, strict=True)]
+
+    def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> int:
+        """Put the objects, under all their keys at once."""
+        records = [value for _, value in leased if isinstance(value, Record)]
+        self._put(records)
+        return sum(value is not None for _, value in leased)
+
+    def _put(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        objs = [record.spec.materialise(record.value) for record in records]
+        if self._takes_lifetime and not self.lifetimes.configured:
+            self.store.batch_put(objs, lifetime=self.chain_lifetime)  # type: ignore[call-arg]
+        else:
+            self.store.batch_put(objs)
+
+    def forget(self, changes: Sequence[Change], epochs: Iterable[Key]) -> None:
+        """Delete everything that these changes touch, in one call."""
+        objs = [obj for change in changes for obj in _touched(change)]
+        if objs:
+            self.store.batch_delete(objs)
+        for epoch in epochs:
+            invalidate = getattr(self.store, "invalidate", None)
+            if invalidate is None:
+                self.stats.errors += 1
+                logger.warning("%s cannot forget all objects of %s", self.name, epoch.spec.klass.__qualname__)
+            else:
+                invalidate(epoch.spec.klass)
+
+    def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
+        """Nothing can be locked here; see forget."""
+        return []
+
+    def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
+        """Nothing can be published here; see forget."""
+
+    def unlock(self, locks: Sequence[Lock]) -> None:
+        """Nothing was locked."""
+
+
+def _touched(change: Change) -> list[Any]:
+    if change.obj is not None and not change.spec.mapped:
+        return [change.obj]
+    states = [state for state in (change.before, change.after) if state]
+    if len(states) == 2 and [key.ident for key in states[0]] == [key.ident for key in states[1]]:
+        states = states[:1]
+    return [_stand_in(change.spec, state) for state in states]
+
+
+def _stand_in(spec: KeySpec, keys: Iterable[Key]) -> Any:
+    """An object with these keys and nothing else, for a store that deletes by object."""
+    values: dict[str, Any] = {name: None for definition in spec.definitions for name in definition.attributes}
+    for key in keys:
+        values.update(key.as_dict())
+    return spec.stand_in(values)
+
+
+class VerbSource:
+    """A store of six verbs as the last of a chain."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def accepts(self, klass: type) -> bool:
+        """True for what the store says, else for every class that has keys."""
+        accepts = getattr(self.store, "accepts", None)
+        return True if accepts is None else bool(accepts(klass))
+
+    def load(self, klass: type, keys: Sequence[Key]) -> list[Record]:
+        """See Source.load."""
+        return [
+            record or Record(key.spec, ABSENT) for key, record in zip(keys, batch_get(self.store, keys), strict=True)
+        ]
+
+    @contextmanager
+    def write(self, puts: Sequence[Any], deletes: Sequence[Any]) -> Iterator[Pending]:
+        """See Source.write; what the store does is durable, or not, when its verbs return."""
+        changes = []
+        for obj in puts:
+            spec = spec_of(type(obj))
+            changes.append(Change(spec, (), tuple(spec.keys_of(obj)), obj=obj))
+        for obj in deletes:
+            spec = spec_of(type(obj))
+            changes.append(Change(spec, tuple(spec.keys_of(obj)), (), obj=obj))
+        pending = Pending(changes)
+        yield pending
+        pending.outcome = Outcome.UNKNOWN
+        if deletes:
+            self.store.batch_delete(deletes)
+        if puts:
+            self.store.batch_put(puts)
+        pending.outcome = Outcome.COMMITTED

@@ -1,0 +1,156 @@
+"""The writers' half of the protocol: lock every key in every tier before the commit, publish or unlock after it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from stockpyle.coherence.layers import Layer
+from stockpyle.keys import Ident, Key
+from stockpyle.protocols import Change
+from stockpyle.records import Alias, Lock, Record
+
+logger = logging.getLogger("stockpyle")
+
+LOCK_SECONDS = 30.0
+"""How long a lock lives whose writer never comes back."""
+
+
+class Writer:
+    """One commit, as the tiers see it: lock(), then exactly one of publish(), unlock() and leave().
+
+    changes are the objects that the commit writes; epochs are whole classes that it may have changed, which is
+    all that is known of them.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        changes: Sequence[Change],
+        epochs: Iterable[Key] = (),
+        lock_seconds: float = LOCK_SECONDS,
+    ) -> None:
+        self._layers = layers
+        self._changes = changes
+        self._epochs = {key.ident: key for key in epochs}
+        self._seconds = lock_seconds
+        self._locks: list[tuple[Layer, list[Lock]]] = []
+        self._unprotected: set[Ident] = {key.ident for change in changes for key in change.unprotected}
+
+    @property
+    def locked(self) -> bool:
+        """True between lock() and what ends it."""
+        return bool(self._locks)
+
+    @property
+    def publishable(self) -> list[Key]:
+        """The identities whose committed records may be published: those that a row's lock protected."""
+        found: dict[Ident, Key] = {}
+        for change in self._changes:
+            for key in (*change.before[:1], *change.after[:1]):
+                if key.ident not in self._unprotected and key.spec.cacheable:
+                    found[key.ident] = key
+        return list(found.values())
+
+    def lock(self) -> None:
+        """Lock all keys, one call a tier. If a tier fails, the others are unlocked and its error raised."""
+        for layer in self._layers:
+            keys = self._keys_for(layer)
+            if not keys:
+                continue
+            loose = [key for ident, key in keys.items() if ident in self._unprotected or key.is_epoch]
+            try:
+                if layer.forget is not None:
+                    layer.forget(self._changes, self._epochs.values())
+                    self._locks.append((layer, []))
+                else:
+                    self._locks.append((layer, layer.lock(list(keys.values()), self._seconds, without_row_lock=loose)))
+            except BaseException:
+                self.unlock()
+                raise
+
+    def publish(
+        self,
+        records: Mapping[Ident, Record] = {},  # never changed
+        bounded: Callable[[Layer, Record], Record | None] = Layer.bounded,
+    ) -> None:
+        """After the commit: replace our locks by `records` (by identity) and the aliases to them, remove the others.
+
+        Goes on if a tier fails: the commit is durable, and the tier's locks keep readers off until they run out.
+        """
+        for layer, locks in reversed(self._locks):
+            if layer.forget is not None:
+                self._try(layer, partial(layer.forget, self._changes, self._epochs.values()))
+                continue
+            values = self._values_for(layer, locks, records, bounded)
+            first = [(lock, values[lock.key.ident]) for lock in locks if isinstance(values.get(lock.key.ident), Record)]
+            rest = [(lock, values.get(lock.key.ident)) for lock in locks]
+            rest = [(lock, value) for lock, value in rest if not isinstance(value, Record)]
+            self._try(layer, partial(layer.publish, [*first, *rest]))
+        self._locks = []
+
+    def unlock(self) -> None:
+        """After a definite rollback: remove our locks."""
+        for layer, locks in reversed(self._locks):
+            if locks:
+                self._try(layer, partial(layer.unlock, locks))
+        self._locks = []
+
+    def leave(self) -> None:
+        """After a commit whose outcome is unknown: our locks stay until they run out, anything else is removed."""
+        for layer, locks in reversed(self._locks):
+            if layer.forget is not None:
+                self._try(layer, partial(layer.forget, self._changes, self._epochs.values()))
+                continue
+            left = [(replace(lock, contended=True), None) for lock in locks]
+            self._try(layer, partial(layer.publish, left))
+        self._locks = []
+
+    def _try(self, layer: Layer, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception:  # a durable commit must not look like a failed one, whatever a tier does
+            layer.stats.errors += 1
+            logger.exception("%s failed after a commit; its locks are left to run out", layer.name)
+
+    def _keys_for(self, layer: Layer) -> dict[Ident, Key]:
+        keys = dict(self._epochs)
+        for change in self._changes:
+            for key in (*change.before, *change.after, *(_base_keys(change) if layer.polymorphic else ())):
+                keys[key.ident] = key
+        return keys
+
+    def _values_for(
+        self,
+        layer: Layer,
+        locks: Sequence[Lock],
+        records: Mapping[Ident, Record],
+        bounded: Callable[[Layer, Record], Record | None],
+    ) -> dict[Ident, Record | Alias | None]:
+        values: dict[Ident, Record | Alias | None] = {}
+        locked = {lock.key.ident for lock in locks}
+        for ident, record in records.items():
+            kept = bounded(layer, record) if record.fillable else None
+            if kept is None or ident not in locked or ident in self._unprotected:
+                continue
+            if kept.is_absent:
+                values[ident] = kept
+                continue
+            specs = (record.spec, *record.spec.bases) if layer.polymorphic else (record.spec,)
+            for spec in specs:
+                identity, *alternates = [record.key(definition) for definition in spec.definitions]
+                if identity is None or identity.ident not in locked:
+                    continue
+                values[identity.ident] = kept
+                for key in alternates:
+                    if key is not None and key.ident in locked and key.ident not in self._unprotected:
+                        values[key.ident] = Alias(identity, kept.deadline)
+        return values
+
+
+def _base_keys(change: Change) -> list[Key]:
+    if change.obj is None or change.spec.mapped:
+        return []
+    return [key for base in change.spec.bases for key in base.keys_of(change.obj)]

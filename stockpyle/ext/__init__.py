@@ -1,0 +1,1 @@
+"""What plugs stockpyle into other libraries."""

@@ -1,0 +1,245 @@
+"""The session extension: caches stay right while an application uses its own Session."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import weakref
+from collections.abc import Sequence
+from typing import Any, TypeVar, Union, overload
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm import sessionmaker as _sessionmaker
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
+
+from stockpyle.coherence.layers import Layer
+from stockpyle.coherence.verbs import VerbTier
+from stockpyle.coherence.writer import LOCK_SECONDS, Writer
+from stockpyle.exceptions import ImproperlyConfigured, StockpyleWarning, UnsupportedOperation
+from stockpyle.keys import Key
+from stockpyle.orm.commits import FollowedConnection, Work, follow
+from stockpyle.orm.connections import is_own
+from stockpyle.orm.transactions import belongs_to
+from stockpyle.protocols import Change, Outcome, Source, Tier
+from stockpyle.stores.chained import ChainedStore
+from stockpyle.stores.sqlalchemy import SqlAlchemyStore
+
+S = TypeVar("S", bound=Session)
+Extensions = Union["StockpyleSessionExtension", Sequence["StockpyleSessionExtension"], None]
+
+
+class StockpyleSessionExtension:
+    """Keeps the caches of `store` right for every session it listens to.
+
+    What a session writes is locked in all tiers right before its database commits, and replaced by what was committed
+    before ``commit()`` returns; a rollback leaves no trace. One extension serves any number of sessions and threads.
+
+    store is a ChainedStore, or a cache alone. Then what was committed is loaded through the session's own engine.
+    on_write="invalidate" only removes, and the next reader loads; by default the chain's own choice holds.
+    """
+
+    def __init__(self, store: Any, *, on_write: str | None = None) -> None:
+        if on_write not in (None, "publish", "invalidate"):
+            raise ImproperlyConfigured(f'on_write is "publish" or "invalidate", not {on_write!r}')
+        if isinstance(store, SqlAlchemyStore):
+            raise ImproperlyConfigured("a SqlAlchemyStore holds no copies to keep right: give the extension a chain")
+        self.store = store
+        self._chain = store if isinstance(store, ChainedStore) else None
+        self._layers = store.layers if isinstance(store, ChainedStore) else (_layer(store),)
+        self.on_write: str = on_write or str(getattr(store, "on_write", "publish"))
+        self.lock_seconds: float = getattr(store, "lock_seconds", LOCK_SECONDS)
+        self._followed: weakref.WeakKeyDictionary[Session, list[FollowedConnection]] = weakref.WeakKeyDictionary()
+        self._reached: weakref.WeakKeyDictionary[sa.Engine, bool] = weakref.WeakKeyDictionary()
+        self._own_sources: weakref.WeakKeyDictionary[sa.Engine, SqlAlchemyStore] = weakref.WeakKeyDictionary()
+        self._same_database: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def listen(self, target: Any, *, same_database: bool = False) -> Any:
+        """Listen to a sessionmaker, a scoped_session, a Session class or one Session, of AsyncSession the sync part too.
+
+        Returns the target. A session that reaches another database than the store's source is ignored, with a warning,
+        unless same_database says that it is the same under another address.
+        """
+        sync = _sync_target(target)
+        if same_database:
+            self._same_database.add(sync.class_ if isinstance(sync, _sessionmaker) else sync)
+        for name in ("after_begin", "before_flush", "after_flush", "after_commit", "after_transaction_end"):
+            if not event.contains(sync, name, getattr(self, f"_{name}")):
+                event.listen(sync, name, getattr(self, f"_{name}"))
+        return target
+
+    # what the listeners of the connection ask
+
+    def works(self, engine: sa.Engine, changes: Sequence[Change], epochs: Sequence[Key]) -> list[Work]:
+        """Return a writer for each group of tiers that these changes concern."""
+        groups: dict[tuple[Source, tuple[Layer, ...]], tuple[list[Change], list[Key]]] = {}
+        for change in changes:
+            groups.setdefault(self._route(engine, change.spec.klass), ([], []))[0].append(change)
+        for epoch in epochs:
+            groups.setdefault(self._route(engine, epoch.spec.klass), ([], []))[1].append(epoch)
+        return [
+            Work(Writer(layers, own, own_epochs, self.lock_seconds), source, self.on_write)
+            for (source, layers), (own, own_epochs) in groups.items()
+        ]
+
+    def _route(self, engine: sa.Engine, klass: type) -> tuple[Source, tuple[Layer, ...]]:
+        if self._chain is not None:
+            try:
+                route = self._chain.route(klass)
+            except UnsupportedOperation:
+                pass
+            else:
+                return route.source, route.layers
+        source = self._own_sources.get(engine)
+        if source is None:
+            source = self._own_sources[engine] = SqlAlchemyStore(engine=engine)
+        return source, self._layers
+
+    # the session's events
+
+    def _after_begin(self, session: Session, transaction: Any, connection: sa.Connection) -> None:
+        if is_own(connection) or not self._reaches(session, connection.engine):
+            return
+        followed = follow(connection, self)
+        followed.in_session = True
+        belongs_to(session, followed.written)
+        mine = self._followed.setdefault(session, [])
+        if followed not in mine:
+            mine.append(followed)
+        followed.flushing = session in _flushing
+
+    def _before_flush(self, session: Session, context: Any, instances: Any) -> None:
+        _flushing.add(session)
+        for followed in self._followed.get(session, ()):
+            followed.written.flush_failed()
+            followed.flushing = True
+
+    def _after_flush(self, session: Session, context: Any) -> None:
+        _flushing.discard(session)
+        for followed in self._followed.get(session, ()):
+            followed.flushing = False
+            followed.end_flush()
+
+    def _after_commit(self, session: Session) -> None:
+        for followed in self._followed.get(session, ()):
+            if followed.outcome is Outcome.UNKNOWN:
+                followed.outcome = Outcome.COMMITTED
+
+    def _after_transaction_end(self, session: Session, transaction: Any) -> None:
+        if transaction.parent is not None:
+            return
+        _flushing.discard(session)
+        for followed in self._followed.pop(session, ()):
+            followed.in_session = followed.flushing = False
+            if followed.outcome is not Outcome.OPEN:
+                followed.settle(followed.outcome, load=followed.is_back_in_pool)
+            elif followed.is_back_in_pool:
+                followed.forget()
+
+    def _reaches(self, session: Session, engine: sa.Engine) -> bool:
+        reached = self._reached.get(engine)
+        if reached is None:
+            source = self._source_engine()
+            told = session in self._same_database or any(
+                isinstance(session, each) for each in list(self._same_database) if isinstance(each, type)
+            )
+            reached = self._reached[engine] = source is None or told or same_database(source, engine)
+            if not reached:
+                warnings.warn(
+                    f"a session on {engine.url!r} is ignored: the cache's source is {source and source.url!r}. If both are "
+                    "the same database, say so: ext.listen(..., same_database=True)",
+                    StockpyleWarning,
+                    stacklevel=2,
+                )
+        return reached
+
+    def _source_engine(self) -> sa.Engine | None:
+        stores = () if self._chain is None else self._chain.stores
+        return next((store.engine for store in reversed(stores) if isinstance(store, SqlAlchemyStore)), None)
+
+
+_flushing: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def same_database(first: sa.Engine, second: sa.Engine) -> bool:
+    """True if two engines reach the same database: backend, host, port and database are equal; drivers may differ."""
+    if first.pool is second.pool:
+        return True
+    if _place(first) is None or first.url.get_backend_name() != second.url.get_backend_name():
+        return False
+    return _place(first) == _place(second)
+
+
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433, "oracle": 1521}
+
+
+def _place(engine: sa.Engine) -> tuple[Any, ...] | None:
+    url = engine.url
+    if url.get_backend_name() == "sqlite":
+        in_memory = url.database in (None, "", ":memory:") or isinstance(engine.pool, StaticPool | SingletonThreadPool)
+        return None if in_memory else (os.path.realpath(str(url.database)),)
+    host = url.host or url.query.get("host") or "localhost"
+    return (
+        "localhost" if host in ("127.0.0.1", "::1") else host,
+        url.port or _PORTS.get(url.get_backend_name()),
+        url.database,
+    )
+
+
+def _layer(store: Any) -> Layer:
+    if isinstance(store, Tier):
+        return Layer(store)
+    if not callable(getattr(store, "batch_delete", None)):
+        raise ImproperlyConfigured(f"{store!r} is no store")
+    return Layer(VerbTier(store))
+
+
+def _sync_target(target: Any) -> Any:
+    """The Session, Session class or sessionmaker whose events tell of what `target` does."""
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
+
+    if isinstance(target, async_sessionmaker):
+        made = target.kw.get("sync_session_class") or target.class_.sync_session_class
+        return _own_class(target.kw, "sync_session_class", made)
+    if isinstance(target, AsyncSession):
+        return target.sync_session
+    if isinstance(target, type) and issubclass(target, AsyncSession):
+        return _own_sync_class(target)
+    if isinstance(target, async_scoped_session):
+        return _sync_target(target.session_factory)
+    if isinstance(target, scoped_session):
+        return _sync_target(target.session_factory)
+    if isinstance(target, _sessionmaker | Session) or (isinstance(target, type) and issubclass(target, Session)):
+        return target
+    raise ImproperlyConfigured(f"listen() takes a sessionmaker, a Session class or a Session, not {target!r}")
+
+
+def _own_class(options: dict[str, Any], name: str, made: type[Session]) -> type[Session]:
+    # listening to the class that everybody shares would listen to everybody
+    own = type(made.__name__, (made,), {})
+    options[name] = own
+    return own
+
+
+def _own_sync_class(target: Any) -> type[Session]:
+    own = type(target.sync_session_class.__name__, (target.sync_session_class,), {})
+    target.sync_session_class = own
+    return own
+
+
+@overload
+def sessionmaker(bind: Any = None, *, class_: type[S], extension: Extensions = None, **kw: Any) -> _sessionmaker[S]: ...
+@overload
+def sessionmaker(bind: Any = None, *, extension: Extensions = None, **kw: Any) -> _sessionmaker[Session]: ...
+def sessionmaker(bind: Any = None, *, class_: Any = Session, extension: Extensions = None, **kw: Any) -> Any:
+    """SQLAlchemy's sessionmaker, with `extension` listening to the sessions it makes."""
+    made = _sessionmaker(bind, class_=class_, **kw)
+    if isinstance(extension, StockpyleSessionExtension):
+        extension = [extension]
+    for each in extension or ():
+        each.listen(made)
+    return made
+
+
+__all__ = ["StockpyleSessionExtension", "same_database", "sessionmaker"]

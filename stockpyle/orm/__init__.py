@@ -1,0 +1,1 @@
+"""What stockpyle knows about SQLAlchemy."""

@@ -1,0 +1,131 @@
+"""Key values as callers write them -> values of the type that the column's attribute holds.
+
+The database finds row 5 for '5'; Python does not think them equal. So what is asked is turned into the column's
+own type first, where that loses nothing, and refused where it cannot be one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal, InvalidOperation
+from enum import Enum
+from fractions import Fraction
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from stockpyle.values import UnusableValue
+
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,100})\Z", re.ASCII)
+
+
+def coercion_for(column_type: TypeEngine[Any]) -> Callable[[Any], Any] | None:
+    """Return what turns a caller's value into the type of the column, or None if any value is as good."""
+    if isinstance(column_type, TypeDecorator):
+        return None
+    if isinstance(column_type, sa.Enum):
+        return _enum(column_type.enum_class) if column_type.enum_class else _text
+    for kind, coerce in _BY_TYPE:
+        if isinstance(column_type, kind):
+            return coerce
+    if isinstance(column_type, sa.Uuid):
+        return _uuid if column_type.as_uuid else _uuid_text
+    return None
+
+
+def compares_as_python_does(column_type: TypeEngine[Any]) -> bool:
+    """True if every database compares values of this type exactly. Of text, only the database itself knows."""
+    return isinstance(column_type, sa.Integer | sa.Uuid | sa.LargeBinary)
+
+
+def _refuse(value: Any, wanted: str) -> UnusableValue:
+    return UnusableValue(f"takes {wanted}, not {value!r} ({type(value).__name__})")
+
+
+def _integer(value: Any) -> Any:
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float | Decimal | Fraction) and math.isfinite(value) and value == int(value):
+        return int(value)
+    if isinstance(value, str) and _INTEGER.match(value):
+        return int(value)
+    raise _refuse(value, "an int")
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, int | float | Decimal):
+        return value
+    if isinstance(value, str):
+        try:
+            return Decimal(value)
+        except InvalidOperation:
+            pass
+    raise _refuse(value, "a number")
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise _refuse(value, "a str")
+
+
+def _binary(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    raise _refuse(value, "bytes")
+
+
+def _uuid(value: Any) -> Any:
+    if isinstance(value, UUID):
+        return value
+    if isinstance(value, str):
+        try:
+            return UUID(value)
+        except ValueError:
+            pass
+    raise _refuse(value, "a UUID")
+
+
+def _uuid_text(value: Any) -> Any:
+    return str(_uuid(value))
+
+
+def _datetime(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value
+    raise _refuse(value, "a datetime")
+
+
+def _date(value: Any) -> Any:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    raise _refuse(value, "a date")
+
+
+def _enum(enum_class: type[Enum]) -> Callable[[Any], Any]:
+    def coerce(value: Any) -> Any:
+        if isinstance(value, enum_class):
+            return value
+        if isinstance(value, str) and value in enum_class.__members__:
+            return enum_class[value]
+        raise _refuse(value, f"a {enum_class.__name__}")
+
+    return coerce
+
+
+_BY_TYPE: list[tuple[type[TypeEngine[Any]], Callable[[Any], Any]]] = [
+    (sa.Integer, _integer),
+    (sa.Boolean, _integer),
+    (sa.Numeric, _number),
+    (sa.String, _text),
+    (sa.LargeBinary, _binary),
+    (sa.DateTime, _datetime),
+    (sa.Date, _date),
+]

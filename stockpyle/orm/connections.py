@@ -1,0 +1,180 @@
+"""The source's own connections: whose they are, what they may be trusted with, and how their commits end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
+
+from stockpyle.exceptions import ImproperlyConfigured, StoreError, StoreTimeout, StoreUnavailable
+
+OWN = "stockpyle_source"
+"""The execution option that tells the extension's listeners to leave a connection alone."""
+
+_CHECKED = "stockpyle_primary"
+
+
+def is_own(connection: sa.Connection) -> bool:
+    """True for connections of a source, which takes care of the tiers itself."""
+    return bool(connection.get_execution_options().get(OWN))
+
+
+class SourceConnections:
+    """Connections for loads, which tell if what they read may be cached, and for writes.
+
+    Some pools give everybody the same connection (an SQLite database in memory). There a load might see somebody's
+    uncommitted rows, and giving the connection back would roll them back; so one Connection is kept, a load while a
+    transaction is open on it is not cached, and a write then is refused.
+    """
+
+    def __init__(self, engine: sa.Engine, store: str) -> None:
+        self.engine = engine.execution_options(**{OWN: True})
+        self._store = store
+        self._one_for_all = isinstance(engine.pool, StaticPool)
+        self._shared = isinstance(engine.pool, StaticPool | SingletonThreadPool)
+        self._mutex = threading.RLock()
+        self._kept = threading.local()
+        self._single: sa.Connection | None = None
+
+    @contextmanager
+    def reading(self) -> Iterator[tuple[sa.Connection, bool]]:
+        """Yield a connection whose next statement begins a snapshot, and whether what it reads may be cached."""
+        with self._errors("load"):
+            if self._shared:
+                with self._mutex:
+                    connection = self._keep()
+                    yield connection, self._check(connection) and not _in_transaction(connection)
+            else:
+                with self.engine.connect() as connection:
+                    yield connection, self._check(connection)
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """Yield a connection in a transaction that nobody else shares; who uses it commits it."""
+        with self._errors("write"):
+            if self._shared:
+                with self._mutex:
+                    connection = self._keep()
+                    if _in_transaction(connection):
+                        raise StoreError(
+                            "another transaction is open on the only connection of this engine's pool: end it first, or "
+                            "use a database file",
+                            self._store,
+                            "write",
+                        )
+                    if connection.in_transaction():
+                        connection.rollback()
+                    try:
+                        yield connection
+                    finally:
+                        if connection.in_transaction():
+                            connection.rollback()
+            else:
+                with self.engine.connect() as connection:
+                    self._check(connection)
+                    if connection.in_transaction():
+                        connection.rollback()
+                    if connection.get_isolation_level() == "AUTOCOMMIT":
+                        level = "SERIALIZABLE" if connection.dialect.name == "sqlite" else "READ COMMITTED"
+                        connection = connection.execution_options(isolation_level=level)
+                    if connection.in_transaction():
+                        connection.rollback()
+                    yield connection
+
+    def release(self) -> None:
+        """Give back the connection kept for this thread."""
+        connection: sa.Connection | None = getattr(self._kept, "connection", None)
+        if connection is not None and not _in_transaction(connection):
+            self._kept.connection = None
+            connection.close()
+
+    def close(self) -> None:
+        """Give back every connection that is kept."""
+        self.release()
+        if self._single is not None:
+            self._single.close()
+            self._single = None
+
+    def _keep(self) -> sa.Connection:
+        if self._one_for_all:
+            if self._single is None or self._single.closed or self._single.invalidated:
+                self._single = self.engine.connect()
+            return self._single
+        connection: sa.Connection | None = getattr(self._kept, "connection", None)
+        if connection is None or connection.closed or connection.invalidated:
+            connection = self._kept.connection = self.engine.connect()
+        return connection
+
+    def _check(self, connection: sa.Connection) -> bool:
+        """True if the connection reaches the primary; once for each DBAPI connection."""
+        primary: bool | None = connection.info.get(_CHECKED)
+        if primary is None:
+            if connection.get_isolation_level() == "READ UNCOMMITTED":
+                raise ImproperlyConfigured(
+                    f"{self._store} reads at READ UNCOMMITTED: rows that are never committed would be cached; "
+                    "give it an engine with another isolation_level"
+                )
+            primary = connection.info[_CHECKED] = not _in_recovery(connection)
+        return primary
+
+    @contextmanager
+    def _errors(self, operation: str) -> Iterator[None]:
+        try:
+            yield
+        except PoolTimeout as error:
+            raise StoreTimeout(f"no connection could be had: {error}", self._store, operation) from error
+        except DBAPIError as error:
+            kind = StoreUnavailable if _is_unreachable(error) else StoreError
+            raise kind(str(error.orig), self._store, operation) from error
+        except SQLAlchemyError as error:
+            raise StoreError(str(error), self._store, operation) from error
+
+
+def commit_failed_for_sure(error: BaseException | None) -> bool:
+    """True if a failed COMMIT certainly did not commit: the server, or SQLite, has said so itself.
+
+    PostgreSQL: an SQLSTATE that is not about the connection (class 08), a shutdown (57P) or an unknown completion
+    (40003); see "PostgreSQL Error Codes" in its manual. SQLite: a busy, full or constraint error leaves the
+    transaction open; an I/O error says nothing.
+    """
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return False
+    original: Any = error.orig
+    state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    if state:
+        return not (state.startswith(("08", "57P")) or state == "40003")
+    if type(original).__module__.startswith("sqlite3"):
+        return isinstance(error, IntegrityError) or "i/o" not in str(original).lower()
+    return isinstance(error, IntegrityError)
+
+
+def _is_unreachable(error: DBAPIError) -> bool:
+    if error.connection_invalidated:
+        return True
+    state = getattr(error.orig, "sqlstate", None)
+    text = str(error.orig).lower()
+    unable = "unable to open" in text or "connection" in text or "locked" in text
+    return isinstance(error, OperationalError) and (unable if not state else state.startswith(("08", "57P")))
+
+
+def _in_transaction(connection: sa.Connection) -> bool:
+    return bool(getattr(connection.connection.dbapi_connection, "in_transaction", False))
+
+
+def _in_recovery(connection: sa.Connection) -> bool:
+    if connection.dialect.name != "postgresql":
+        return False
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute("SELECT pg_is_in_recovery()")
+        return bool(cursor.fetchone()[0])  # type: ignore[index]
+    finally:
+        cursor.close()

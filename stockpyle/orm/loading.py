@@ -1,0 +1,126 @@
+"""The SELECT that reads rows of a mapped class by one of its keys, and its result as records.
+
+It is Core, not ORM: no instance is made, so no ``load`` event runs for one that nobody gets, and nothing an
+application hangs on its sessions (criteria, listeners) changes what is cached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapper
+
+from stockpyle.exceptions import NonUniqueKeyError, StoreError
+from stockpyle.keys import Ident, Key, KeyDefinition
+from stockpyle.orm.mapping import MappedSpec
+from stockpyle.records import Record
+
+FEW_PARAMETERS = 900
+"""What every SQLite allows in one statement, for drivers that do not say what they allow."""
+
+
+class Loader:
+    """Reads objects of one mapped class, subclasses included."""
+
+    def __init__(self, spec: MappedSpec) -> None:
+        self.spec = spec
+        self._specs: dict[Mapper[Any], MappedSpec] = {each.mapper: each for each in spec.hierarchy}
+        self._columns: list[Any] = []
+        self._places = {each: [self._place(column) for column in each.columns] for each in self._specs.values()}
+        self._discriminator: int | None = None
+        polymorphic_on = spec.mapper.polymorphic_on
+        if len(self._specs) > 1 and polymorphic_on is not None:
+            self._discriminator = self._place(polymorphic_on)
+        self._select = sa.select(*self._columns).select_from(self._tables())
+        if spec.mapper.single and polymorphic_on is not None:
+            identities = [mapper.polymorphic_identity for mapper in self._specs]
+            self._select = self._select.where(polymorphic_on.in_(identities))
+
+    def _place(self, column: Any) -> int:
+        for place, known in enumerate(self._columns):
+            if known is column:
+                return place
+        self._columns.append(column)
+        return len(self._columns) - 1
+
+    def _tables(self) -> Any:
+        selectable: Any = self.spec.mapper.persist_selectable
+        joined: set[Any] = set(self.spec.mapper.tables)
+        for mapper in self._specs:
+            if mapper.local_table not in joined and mapper.inherit_condition is not None:
+                selectable = selectable.outerjoin(mapper.local_table, mapper.inherit_condition)
+                joined.add(mapper.local_table)
+        return selectable
+
+    def load(self, connection: sa.Connection, keys: Sequence[Key]) -> dict[Ident, Record]:
+        """Read `keys`, one SELECT a declared key and chunk, and return the records found by the ident asked for.
+
+        The database may find a row under a key that Python thinks another (other casing, say); then the record's
+        own key differs from the ident it is returned under. Two rows for one key raise NonUniqueKeyError.
+        """
+        found: dict[Ident, Record] = {}
+        for definition in dict.fromkeys(key.definition for key in keys):
+            own = [key for key in keys if key.definition is definition]
+            for chunk in _chunks(own, connection, len(definition.attributes)):
+                found.update(self._load_chunk(connection, definition, chunk))
+        return found
+
+    def _load_chunk(self, connection: sa.Connection, definition: KeyDefinition, keys: list[Key]) -> dict[Ident, Record]:
+        found: dict[Ident, Record] = {}
+        others: list[Record] = []
+        asked = {key.ident: key for key in keys}
+        for row in connection.execute(self._select.where(self._criterion(definition, keys))):
+            record = self._record(row)
+            own = record.key(definition)
+            if own is None or own.ident not in asked:
+                others.append(record)
+            elif own.ident in found:
+                raise NonUniqueKeyError(self.spec.klass, own.as_dict())
+            else:
+                found[own.ident] = record
+        if not others:
+            return found
+        unanswered = [key for key in keys if key.ident not in found]
+        if len(keys) == 1 and unanswered:
+            if len(others) > 1:
+                raise NonUniqueKeyError(self.spec.klass, keys[0].as_dict())
+            return {keys[0].ident: others[0]}
+        # which of several keys the database took for these rows, only the database can tell
+        for key in unanswered:
+            found.update(self._load_chunk(connection, definition, [key]))
+        return found
+
+    def _criterion(self, definition: KeyDefinition, keys: list[Key]) -> sa.ColumnElement[bool]:
+        columns = [self.spec.columns_by_attribute[name] for name in definition.attributes]
+        rows = [
+            tuple(_bindable(column, value) for column, value in zip(columns, key.values, strict=True)) for key in keys
+        ]
+        if len(columns) == 1:
+            return columns[0].in_([row[0] for row in rows])
+        return sa.tuple_(*columns).in_(rows)
+
+    def _record(self, row: Any) -> Record:
+        spec = self.spec
+        if self._discriminator is not None:
+            identity = row[self._discriminator]
+            mapper = self.spec.mapper.polymorphic_map.get(identity)
+            if mapper is not None and mapper in self._specs:
+                spec = self._specs[mapper]
+            elif identity is not None:
+                raise StoreError(f"{self.spec.klass.__name__} has no subclass with polymorphic identity {identity!r}")
+        return Record(spec, tuple([row[place] for place in self._places[spec]]))
+
+
+def _bindable(column: sa.Column[Any], value: Any) -> Any:
+    # keys hold the plain value of an Enum that is also a str or an int, but the column's type wants the member
+    enum_class = column.type.enum_class if isinstance(column.type, sa.Enum) else None
+    return value if enum_class is None or isinstance(value, enum_class) else enum_class(value)
+
+
+def _chunks(keys: list[Key], connection: sa.Connection, width: int) -> Iterator[list[Key]]:
+    limit = getattr(connection.dialect, "insertmanyvalues_max_parameters", None) or FEW_PARAMETERS
+    size = max(1, (limit - 100) // width)
+    for start in range(0, len(keys), size):
+        yield keys[start : start + size]

@@ -1,0 +1,295 @@
+"""Mapped classes: their keys, and their instances as rows.
+
+Tiers never hold a live instance but its row, a tuple of column values: half the memory, nothing for the garbage
+collector to follow, and nobody's later change to an instance can reach it. What is no column of the mapped
+tables (relationships, SQL expressions) is not in a row; in an instance made from it, that is expired: a session
+loads it, a detached instance raises.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from functools import cached_property
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapper, Session, make_transient_to_detached
+from sqlalchemy.orm.attributes import instance_state, set_committed_value
+
+from stockpyle.exceptions import InvalidKey, InvalidKeysDeclaration
+from stockpyle.keys import Key, KeyDefinition, KeySpec, declared_keys
+from stockpyle.orm.coercion import coercion_for
+
+Row = tuple[Any, ...]
+
+
+class _Unknown(Enum):
+    UNKNOWN = "this column's value was not loaded"
+
+
+UNKNOWN = _Unknown.UNKNOWN
+"""Stands in a row for a value that the dehydrated instance did not have."""
+
+_IMMUTABLE = frozenset(
+    {type(None), int, str, bytes, bool, float, Decimal, UUID, datetime, date, time, timedelta, type(UNKNOWN)}
+)
+
+
+def _own_copy(value: Any) -> Any:
+    if type(value) in _IMMUTABLE or isinstance(value, Enum):
+        return value
+    return copy.deepcopy(value)
+
+
+class MappedSpec(KeySpec):
+    """The keys and the row of one mapped class.
+
+    attributes and columns are parallel: a row of the class has their values in this order.
+    """
+
+    mapped = True
+
+    def __init__(self, mapper: Mapper[Any], schemas: Mapping[str | None, str | None] | None = None) -> None:
+        self.mapper = mapper
+        self.schemas = schemas
+        pairs = [(prop.key, _real_column(mapper, prop.columns)) for prop in mapper.column_attrs]
+        self.columns_by_attribute: dict[str, sa.Column[Any]] = {k: column for k, column in pairs if column is not None}
+        self.attributes = tuple(self.columns_by_attribute)
+        self.columns = tuple(self.columns_by_attribute.values())
+        self._position = {name: i for i, name in enumerate(self.attributes)}
+        self.base = _base_of(mapper)
+        self.primary_key = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
+        self._identity_names = tuple(sorted(self.primary_key))
+        super().__init__(mapper.class_, [self._define(names) for names in self._declared()])
+        self.cacheable = all(isinstance(table, sa.Table) for table in _leaves(mapper.persist_selectable))
+        self.own_space = self._space_for(mapper)
+
+    def translated(self, schemas: Mapping[str | None, str | None] | None) -> MappedSpec:
+        """Return the spec of the same class in other schemas (an engine's ``schema_translate_map``)."""
+        return self if not schemas and not self.schemas else _in_schemas(self.mapper, schemas)
+
+    # keys
+
+    def _declared(self) -> list[tuple[str, ...]]:
+        mapper = self.mapper
+        if hasattr(mapper.class_, "__stockpyle_keys__"):
+            others = [tuple(sorted(self._resolve(name) for name in names)) for names in declared_keys(mapper.class_)]
+        else:
+            others = [names for names, _ in self._unique]
+        return list(dict.fromkeys([self._identity_names, *others]))
+
+    def _resolve(self, name: str) -> str:
+        target = self.mapper.synonyms[name].name if name in self.mapper.synonyms else name
+        if target in self.columns_by_attribute:
+            return target
+        raise InvalidKeysDeclaration(
+            f"__stockpyle_keys__ of {self.mapper.class_.__qualname__} names {name!r}, which is not a mapped column; "
+            f"its mapped columns are {', '.join(self.attributes)}"
+        )
+
+    @cached_property
+    def _unique(self) -> list[tuple[tuple[str, ...], bool]]:
+        """What the tables hold unique: sorted attribute names, and whether at once (not deferrable)."""
+        attribute_of = {column: name for name, column in self.columns_by_attribute.items()}
+        found: list[tuple[list[Any], bool]] = []
+        for table in self.mapper.tables:
+            if not isinstance(table, sa.Table):
+                continue
+            for constraint in table.constraints:
+                if isinstance(constraint, sa.UniqueConstraint):
+                    found.append((list(constraint.columns), not constraint.deferrable))
+            for index in table.indexes:
+                if index.unique and not any(option.endswith("where") for option in index.dialect_kwargs):
+                    found.append((list(index.expressions), True))
+        named = [
+            (tuple(sorted(attribute_of[column] for column in columns)), at_once)
+            for columns, at_once in found
+            if columns and all(column in attribute_of for column in columns)
+        ]
+        return sorted(named)
+
+    def _define(self, names: tuple[str, ...]) -> KeyDefinition:
+        columns = [self.columns_by_attribute[name] for name in names]
+        is_identity = names == self._identity_names
+        owner = self.base if is_identity else self._owner_of(names)
+        unique = is_identity or any(at_once and unique_names == names for unique_names, at_once in self._unique)
+        return KeyDefinition(
+            self._space_for(owner),
+            names,
+            tuple(column.key for column in self._base_columns(names, owner)),
+            tuple(coercion_for(column.type) for column in columns),
+            row_locked=unique and len(self.mapper.tables) == 1,
+        )
+
+    def _owner_of(self, names: Iterable[str]) -> Mapper[Any]:
+        """The topmost mapper of the hierarchy that has all these attributes: the key means the same in all below."""
+        owner = self.mapper
+        while (
+            owner is not self.base and owner.inherits is not None and all(owner.inherits.has_property(n) for n in names)
+        ):
+            owner = owner.inherits
+        return owner
+
+    def _space_for(self, owner: Mapper[Any]) -> str:
+        space = _space_of(self.base, self.schemas)
+        return space if owner is self.base else f"{space}[{owner.class_.__name__}]"
+
+    def _base_columns(self, names: tuple[str, ...], owner: Mapper[Any]) -> list[sa.Column[Any]]:
+        # in joined inheritance each subclass calls the primary key by a column of its own table
+        columns = []
+        for name in names:
+            column = _real_column(owner, owner.get_property(name).columns) if owner.has_property(name) else None
+            columns.append(self.columns_by_attribute[name] if column is None else column)
+        return columns
+
+    def key(self, asked: Mapping[str, Any]) -> Key | None:
+        """Return the key that `asked` spells; a declared synonym may stand for its column."""
+        if self.mapper.synonyms and isinstance(asked, Mapping):
+            asked = {self._synonym(name): value for name, value in asked.items()}
+        return super().key(asked)
+
+    def _synonym(self, name: str) -> str:
+        return self.mapper.synonyms[name].name if name in self.mapper.synonyms else name
+
+    def key_of_values(self, definition: KeyDefinition, values: Mapping[str, Any]) -> Key | None:
+        """Return one key of an object whose attributes have these values, or None if it is not known or has a None."""
+        if any(name not in values for name in definition.attributes):
+            return None
+        return self._make(definition, tuple([values[name] for name in definition.attributes]))
+
+    # rows
+
+    def dehydrate(self, obj: Any) -> Row:
+        """Return the row of a live instance. What is expired is loaded, if the instance is in a session."""
+        state = instance_state(obj)
+        session = state.session
+        row = []
+        for name in self.attributes:
+            if name in state.dict:
+                row.append(_own_copy(state.dict[name]))
+            elif state.transient or state.pending:
+                row.append(None)
+            elif session is not None:
+                with session.no_autoflush:
+                    row.append(_own_copy(getattr(obj, name)))
+            else:
+                row.append(UNKNOWN)
+        return tuple(row)
+
+    def materialise(self, value: Row) -> Any:
+        """Return a new detached instance of the row; it is the caller's own. ``load`` events run."""
+        instance = self.mapper.class_manager.new_instance()
+        for name, column_value in zip(self.attributes, value, strict=True):
+            if column_value is not UNKNOWN:
+                set_committed_value(instance, name, _own_copy(column_value))
+        make_transient_to_detached(instance)
+        state = instance_state(instance)
+        state.manager.dispatch.load(state, None)
+        return instance
+
+    def materialise_into(self, session: Session, value: Row) -> Any:
+        """Return the session's own instance for the row: the one it already has, or a new persistent one.
+
+        An instance that the session has keeps every value it has; only one that is expired altogether is
+        brought up to date.
+        """
+        identity = self.mapper.identity_key_from_primary_key(tuple(self.value_in(value, n) for n in self.primary_key))
+        existing = session.identity_map.get(identity)
+        if existing is None:
+            instance = self.materialise(value)
+            session.add(instance)
+            return instance
+        state = instance_state(existing)
+        if not any(name in state.dict for name in self.attributes):
+            for name, column_value in zip(self.attributes, value, strict=True):
+                if column_value is not UNKNOWN:
+                    set_committed_value(existing, name, _own_copy(column_value))
+            state.manager.dispatch.refresh(state, None, None)
+        return existing
+
+    def stand_in(self, values: Mapping[str, Any]) -> Any:
+        """Return a detached instance that has these attributes and no others."""
+        return self.materialise(tuple([values.get(name, UNKNOWN) for name in self.attributes]))
+
+    def value_in(self, row: Row, name: str) -> Any:
+        """Return the value of one attribute in a row."""
+        return row[self._position[name]]
+
+    def key_in(self, value: Row, definition: KeyDefinition) -> Key | None:
+        """Return one key of a row."""
+        own = tuple([value[self._position[name]] for name in definition.attributes])
+        return None if any(part is UNKNOWN for part in own) else self._make(definition, own)
+
+    def keys_in(self, value: Row) -> list[Key]:
+        """Return all keys of a row, its identity first."""
+        keys = [self.key_in(value, definition) for definition in self.definitions]
+        if keys[0] is None:
+            raise InvalidKey(f"this row of {self.klass.__name__} has no complete primary key")
+        return [key for key in keys if key is not None]
+
+    def serves(self, spec: KeySpec, value: Any) -> bool:
+        """True if rows of the class of `spec` are objects of this class."""
+        return issubclass(spec.klass, self.klass)
+
+    @property
+    def hierarchy(self) -> list[MappedSpec]:
+        """This class and its mapped subclasses that share its tables."""
+        mappers = [m for m in self.mapper.self_and_descendants if m is self.mapper or not m.concrete]
+        return [_in_schemas(mapper, self.schemas) for mapper in mappers]
+
+
+_specs: dict[tuple[Mapper[Any], tuple[tuple[str | None, str | None], ...]], MappedSpec] = {}
+
+
+def spec_of_mapped(klass: type) -> MappedSpec:
+    """Return the MappedSpec of a mapped class; raises InvalidKeysDeclaration if its declaration is wrong."""
+    mapper: Mapper[Any] = sa.inspect(klass)
+    return _in_schemas(mapper, None)
+
+
+def known_registries() -> set[Any]:
+    """Return SQLAlchemy's registries of the classes that stockpyle has met in this process."""
+    return {spec.mapper.registry for spec in list(_specs.values())}
+
+
+def _in_schemas(mapper: Mapper[Any], schemas: Mapping[str | None, str | None] | None) -> MappedSpec:
+    which = (mapper, tuple(sorted((schemas or {}).items(), key=repr)))
+    spec = _specs.get(which)
+    return spec if spec is not None else _specs.setdefault(which, MappedSpec(mapper, schemas))
+
+
+def _real_column(mapper: Mapper[Any], columns: Iterable[Any]) -> sa.Column[Any] | None:
+    for column in columns:
+        if isinstance(column, sa.Column) and column.table in mapper.tables:
+            return column
+    first = next(iter(columns))
+    # a class mapped to a SELECT has no real columns; it can be read, and is not cached
+    return first if not mapper.tables else None
+
+
+def _base_of(mapper: Mapper[Any]) -> Mapper[Any]:
+    """The mapper whose identity all classes of the hierarchy share."""
+    owner = mapper.identity_key_from_primary_key((None,) * len(mapper.primary_key))[0]
+    base: Mapper[Any] = sa.inspect(owner)
+    return base
+
+
+def _leaves(selectable: Any) -> list[Any]:
+    if isinstance(selectable, sa.Join):
+        return _leaves(selectable.left) + _leaves(selectable.right)
+    return [selectable]
+
+
+def _space_of(base: Mapper[Any], schemas: Mapping[str | None, str | None] | None) -> str:
+    names = []
+    for leaf in _leaves(base.persist_selectable):
+        if not isinstance(leaf, sa.Table):
+            return f"{base.class_.__module__}.{base.class_.__qualname__}"
+        schema = (schemas or {}).get(leaf.schema, leaf.schema)
+        names.append(f"{schema}.{leaf.name}" if schema else leaf.name)
+    return "+".join(names)

@@ -1,0 +1,146 @@
+"""The three contracts: what anybody may call a store, a chain's caching level, and a chain's source.
+
+The protocol between readers and writers is that of leases: a reader that misses may take the lease of a key and
+fill it later, if nothing happened to the key meanwhile; a writer locks all its keys right before its database
+commits, and replaces its own locks afterwards. (R. Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013,
+has leases against stale sets; the locks that span a database's commit are added here.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from stockpyle.keys import Key, KeySpec
+from stockpyle.records import Alias, Found, Lease, Lock, Record
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class Store(Protocol):
+    """The six verbs and release: enough to take part in a chain."""
+
+    def put(self, obj: Any, /) -> None:
+        """Keep an object under all its keys."""
+        ...
+
+    def get(self, klass: type[T], key: Mapping[str, Any], /) -> T | None:
+        """Return the object that a key identifies, or None."""
+        ...
+
+    def delete(self, obj: Any, /) -> None:
+        """Forget an object; one that is not there is no error."""
+        ...
+
+    def batch_put(self, objs: Iterable[Any], /) -> None:
+        """Put several objects."""
+        ...
+
+    def batch_get(self, klass: type[T], keys: Iterable[Mapping[str, Any]], /) -> list[T | None]:
+        """Get several objects, in the order of the keys, None for misses."""
+        ...
+
+    def batch_delete(self, objs: Iterable[Any], /) -> None:
+        """Delete several objects."""
+        ...
+
+    def release(self) -> None:
+        """Give back what this thread holds; the store stays usable."""
+        ...
+
+
+@runtime_checkable
+class Tier(Protocol):
+    """A caching level that keeps the protocol of leases and locks. Every method is safe in any thread."""
+
+    def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
+        """Answer each key: what is held, or LOCKED, or with `lease` a Lease (Busy, if another reader has it), or MISS."""
+        ...
+
+    def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> int:
+        """Put each value in place of its lease where the lease is unchanged, and return how many were.
+
+        None gives the lease back. A record stands before the aliases that point to it.
+        """
+        ...
+
+    def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
+        """Put a lock in place of whatever is held under each key.
+
+        A lock on one of `without_row_lock` (which are among `keys`) says if it replaced another's live lock.
+        """
+        ...
+
+    def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
+        """After a commit: own lock -> the value, None removes it; contended or foreign lock -> leave; else remove."""
+        ...
+
+    def unlock(self, locks: Sequence[Lock]) -> None:
+        """After a definite rollback: own lock -> remove (contended: leave); anything else -> leave."""
+        ...
+
+
+class Outcome(Enum):
+    """How a write ended."""
+
+    OPEN = "not yet"
+    COMMITTED = "committed"
+    ROLLED_BACK = "rolled back"
+    UNKNOWN = "the commit was sent, and the answer lost"
+
+
+@dataclass(slots=True)
+class Change:
+    """One object that a transaction writes: its keys before and after. No identity after means deleted.
+
+    A key of a class whose row is spread over tables, or that the database does not hold unique, is protected
+    by no row lock; such keys are in `unprotected` as well.
+    """
+
+    spec: KeySpec
+    before: tuple[Key, ...]
+    after: tuple[Key, ...]
+    unprotected: tuple[Key, ...] = ()
+    obj: Any = None
+
+    @property
+    def identity(self) -> Key | None:
+        """The identity that the object has after the write, if it then still exists."""
+        return self.after[0] if self.after else None
+
+
+@dataclass(slots=True)
+class Pending:
+    """A source's write between flush and commit: everything it touches is known, nothing is durable yet.
+
+    epochs are the classes of which it may have changed objects that nobody can name.
+    """
+
+    changes: list[Change] = field(default_factory=list)
+    epochs: list[Key] = field(default_factory=list)
+    outcome: Outcome = Outcome.OPEN
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A chain's authoritative store for the classes it accepts."""
+
+    def accepts(self, klass: type) -> bool:
+        """True if objects of this class can be kept here."""
+        ...
+
+    def load(self, klass: type, keys: Sequence[Key]) -> list[Record]:
+        """Read each key from a snapshot that begins inside the call.
+
+        Where there is no object the record is ABSENT, and fillable only if the source would find nothing
+        under any other spelling of the key either.
+        """
+        ...
+
+    def write(self, puts: Sequence[Any], deletes: Sequence[Any]) -> AbstractContextManager[Pending]:
+        """Write in one transaction: entering flushes it, leaving commits it, an exception inside rolls it back."""
+        ...

@@ -1,0 +1,20 @@
+"""All stores. What a store needs is imported when it is first used, not here."""
+
+from __future__ import annotations
+
+from stockpyle.stores.base import BaseStore
+from stockpyle.stores.chained import ChainedStore
+from stockpyle.stores.dictionary import BaseDictionaryStore
+from stockpyle.stores.memory import ProcessMemoryStore, ThreadLocalStore
+from stockpyle.stores.null import NullStore
+from stockpyle.stores.sqlalchemy import SqlAlchemyStore
+
+__all__ = [
+    "BaseDictionaryStore",
+    "BaseStore",
+    "ChainedStore",
+    "NullStore",
+    "ProcessMemoryStore",
+    "SqlAlchemyStore",
+    "ThreadLocalStore",
+]

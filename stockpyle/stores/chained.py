@@ -1,0 +1,282 @@
+"""ChainedStore: read down, fill up, write through."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from stockpyle.classes import is_mapped, spec_of
+from stockpyle.coherence.layers import Layer
+from stockpyle.coherence.publishing import publish_committed
+from stockpyle.coherence.reader import fetch
+from stockpyle.coherence.verbs import VerbSource, VerbTier
+from stockpyle.coherence.writer import LOCK_SECONDS, Writer
+from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
+from stockpyle.keys import KeySpec
+from stockpyle.protocols import Outcome, Pending, Source
+from stockpyle.records import Record
+from stockpyle.stores.base import ConcreteStore
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+T = TypeVar("T")
+
+logger = logging.getLogger("stockpyle")
+
+_TIER = ("read", "fill", "lock", "publish", "unlock")
+_SOURCE = ("accepts", "load", "write")
+_VERBS = ("put", "get", "delete", "batch_put", "batch_get", "batch_delete")
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where the objects of one class live: their source, and the layers above it."""
+
+    source: Source
+    layers: tuple[Layer, ...]
+
+
+class ChainedStore(ConcreteStore):
+    """Stores from the fastest to the most durable, as one.
+
+    A read asks them in turn and fills those that missed. A write goes to the source of the class (the last store that
+    accepts it), and before it returns every layer above holds what was committed, or nothing. A mapped class has its
+    source in a SqlAlchemyStore, never in a cache.
+
+    In a chain a record lives at most a day in a shared tier and 60 seconds in process memory, which other processes'
+    commits do not reach; a `lifetime` or `lifetime_cb` of the tier's own replaces that bound.
+
+    on_write: "publish" puts what was committed into the tiers, "invalidate" only removes what was there before, so
+    that the next reader loads it. lock_seconds: how long the tiers are bypassed for keys whose writer died between
+    its commit and its publishing.
+    """
+
+    def __init__(
+        self,
+        stores: Iterable[Any] | None = None,
+        *,
+        on_write: str = "publish",
+        lock_seconds: float = LOCK_SECONDS,
+    ) -> None:
+        super().__init__()
+        if on_write not in ("publish", "invalidate"):
+            raise ImproperlyConfigured(f'on_write is "publish" or "invalidate", not {on_write!r}')
+        if stores is not None and not isinstance(stores, Iterable):
+            raise ImproperlyConfigured(f"a chain is made of a list of stores, not of {stores!r}")
+        self.stores: tuple[Any, ...] = tuple(_flatten(stores or ()))
+        if not self.stores:
+            raise ImproperlyConfigured(
+                "a chain needs at least one store, such as ChainedStore([ProcessMemoryStore(), ...])"
+            )
+        self.on_write = on_write
+        self.lock_seconds = lock_seconds
+        self._above = [_as_layer(store) for store in self.stores]
+        self._sources = [_as_source(store) for store in self.stores]
+        self._routes: dict[type, Route] = {}
+
+    # where things live
+
+    def route(self, klass: type) -> Route:
+        """Return the source of a class and the layers above it; UnsupportedOperation if no store accepts it."""
+        route = self._routes.get(klass)
+        if route is None:
+            spec_of(klass)
+            route = self._routes[klass] = self._find_route(klass)
+        return route
+
+    def _find_route(self, klass: type) -> Route:
+        for depth in reversed(range(len(self.stores))):
+            source = self._sources[depth]
+            if source is not None and source.accepts(klass):
+                above = zip(self.stores[:depth], self._above[:depth], strict=True)
+                return Route(source, tuple(layer for store, layer in above if layer and _takes(store, klass)))
+        stores = ", ".join(type(store).__name__ for store in self.stores)
+        need = " (a mapped class needs a SqlAlchemyStore)" if is_mapped(klass) else ""
+        raise UnsupportedOperation(f"no store of this chain accepts {klass.__qualname__}{need}: {stores}")
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """All layers that can hold copies."""
+        return tuple(layer for layer in self._above if layer is not None)
+
+    def spec(self, klass: type) -> KeySpec:
+        """Return the keys of a class as its source names them."""
+        source = self.route(klass).source
+        own = getattr(source, "spec", None)
+        return spec_of(klass) if own is None else own(klass)
+
+    # reading
+
+    @overload
+    def get(self, klass: type[T], key: Mapping[str, Any], *, session: Session | None = None) -> T | None: ...
+    @overload
+    def get(self, klass: Mapping[str, Any]) -> Any: ...
+    def get(self, klass: Any, key: Any = None, *, session: Session | None = None) -> Any:
+        """Return the object of `klass` that `key` identifies, or None.
+
+        A mapped instance is detached, fully loaded and the caller's own. With `session` it is that session's own,
+        persistent in it; what the session's transaction has written itself is read through it.
+        ``get(key)`` without a class looks among the exact classes put or loaded through this very chain.
+        """
+        if session is not None:
+            return self.batch_get(klass, [key], session=session)[0]
+        return super().get(klass, key)
+
+    @overload
+    def batch_get(
+        self, klass: type[T], keys: Iterable[Mapping[str, Any]], *, session: Session | None = None
+    ) -> list[T | None]: ...
+    @overload
+    def batch_get(self, klass: Iterable[Mapping[str, Any]]) -> list[Any]: ...
+    def batch_get(self, klass: Any, keys: Any = None, *, session: Session | None = None) -> list[Any]:
+        """Get several objects, in the order of `keys`, with None for each that is not there; see get."""
+        if session is None:
+            return super().batch_get(klass, keys)
+        spec: Any = self.spec(klass)
+        if not spec.mapped:
+            raise UnsupportedOperation(f"{klass.__qualname__} is not mapped: it has no instance in a session")
+        from stockpyle.orm.sessions import instances
+
+        asked = [spec.key(key) for key in keys]
+        return instances(session, spec, asked, lambda missing: self._records(klass, missing))
+
+    def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
+        spec = self.spec(klass)
+        asked = [spec.key(key) for key in keys]
+        records = self._records(klass, [key for key in asked if key is not None])
+        results = [None if key is None else records[key.ident] for key in asked]
+        found = sum(record is not None for record in results)
+        self.stats.hits += found
+        self.stats.misses += len(results) - found
+        return [None if record is None else record.spec.materialise(record.value) for record in results]
+
+    def _records(self, klass: type, keys: Sequence[Any]) -> dict[Any, Record | None]:
+        route = self.route(klass)
+        records = fetch(route.layers, route.source, keys)
+        for record in records.values():
+            if record is not None:
+                self.seen.add(record.spec)
+        return records
+
+    # writing
+
+    def batch_put(self, objs: Iterable[Any]) -> None:
+        """Put several objects: in one transaction for each source that has a share of them."""
+        for route, own in self._by_route(objs).items():
+            self._write(route, own, [])
+
+    def batch_delete(self, objs: Iterable[Any]) -> None:
+        """Delete several objects; one that is not there is no error."""
+        for route, own in self._by_route(objs).items():
+            self._write(route, [], own)
+
+    def _by_route(self, objs: Iterable[Any]) -> dict[Route, list[Any]]:
+        routed: dict[Route, list[Any]] = {}
+        for obj in list(objs):
+            routed.setdefault(self.route(type(obj)), []).append(obj)
+        return routed
+
+    def _write(self, route: Route, puts: list[Any], deletes: list[Any]) -> None:
+        deadlines = {layer: [layer.deadline(obj) for obj in puts] for layer in route.layers}
+        pending: Pending | None = None
+        writer: Writer | None = None
+        try:
+            with route.source.write(puts, deletes) as pending:
+                writer = Writer(route.layers, pending.changes, pending.epochs, self.lock_seconds)
+                writer.lock()
+        except BaseException:
+            if writer is not None and pending is not None:
+                _settle(writer, pending.outcome)
+            raise
+        for change in pending.changes:
+            self.seen.add(change.spec)
+        chosen = {
+            change.after[0].ident: {layer: deadlines[layer][i] for layer in route.layers}
+            for i, obj in enumerate(puts)
+            for change in pending.changes
+            if change.obj is obj and change.after
+        }
+        publish_committed(writer, route.source, self.on_write, chosen)
+
+    # upkeep
+
+    def release(self) -> None:
+        """Give back what this thread holds of every store."""
+        for store in self.stores:
+            store.release()
+
+    def close(self) -> None:
+        """Close every store."""
+        for store in self.stores:
+            getattr(store, "close", store.release)()
+
+    def clear(self) -> None:
+        """Empty every cache of the chain. What is only a source keeps its objects."""
+        for store in self.stores:
+            if _is(store, _TIER):
+                store.clear()
+
+    def invalidate(self, klass: type, key: Mapping[str, Any] | None = None) -> None:
+        """Drop one object, or all of a class, from every layer above its source, because somebody else changed them."""
+        spec = self.spec(klass)
+        target = spec.epoch if key is None else spec.key(key)
+        if target is None:
+            return
+        for layer in self.route(klass).layers:
+            if layer.forget is None:
+                layer.publish(
+                    [(lock, None) for lock in layer.lock([target], self.lock_seconds, without_row_lock=[target])]
+                )
+            elif target.is_epoch:
+                layer.forget([], [target])
+            else:
+                invalidate = getattr(layer.tier, "invalidate", None)
+                if invalidate is not None:
+                    invalidate(klass, key)
+
+    def __repr__(self) -> str:
+        return f"ChainedStore([{', '.join(map(repr, self.stores))}])"
+
+
+def _settle(writer: Writer, outcome: Outcome) -> None:
+    if outcome is Outcome.COMMITTED:
+        writer.publish()
+    elif outcome is Outcome.UNKNOWN:
+        writer.leave()
+    else:
+        writer.unlock()
+
+
+def _flatten(stores: Iterable[Any]) -> Iterator[Any]:
+    for store in stores:
+        if isinstance(store, ChainedStore):
+            yield from store.stores
+        elif _is(store, _VERBS) or (_is(store, _TIER) and _is(store, _SOURCE)):
+            yield store
+        else:
+            lacks = ", ".join(verb for verb in _VERBS if not callable(getattr(store, verb, None)))
+            raise ImproperlyConfigured(f"{store!r} is no store: it lacks {lacks}")
+
+
+def _is(store: Any, methods: Iterable[str]) -> bool:
+    return all(callable(getattr(store, method, None)) for method in methods)
+
+
+def _as_layer(store: Any) -> Layer | None:
+    """A store as a caching level, unless it is a database, which one does not delete from to refresh it."""
+    if _is(store, _TIER):
+        return Layer(store)
+    return None if _is(store, _SOURCE) else Layer(VerbTier(store))
+
+
+def _as_source(store: Any) -> Source:
+    return store if _is(store, _SOURCE) else VerbSource(store)
+
+
+def _takes(store: Any, klass: type) -> bool:
+    # every tier keeps copies of whatever it is given; only a store of verbs may have a say in it
+    accepts = getattr(store, "accepts", None)
+    return _is(store, _TIER) or accepts is None or bool(accepts(klass))

@@ -1,0 +1,173 @@
+"""A store over any mapping: a dict, a shelve, a diskcache, or one of your own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from stockpyle.classes import is_mapped, spec_of
+from stockpyle.exceptions import ImproperlyConfigured
+from stockpyle.keys import Key, KeySpec
+from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy, deadline_of
+from stockpyle.stores.base import ConcreteStore
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """What stands under an alternate key: the text of the identity key to go on with."""
+
+    identity: str
+
+
+@dataclass(frozen=True)
+class MappedRow:
+    """What stands for a mapped instance: its class and column values."""
+
+    klass: type
+    values: dict[str, Any]
+
+
+class BaseDictionaryStore(ConcreteStore):
+    """A store over a mapping of str to anything. Subclass it for a mapping of your own, or use it as it is.
+
+    Under the readable text of its identity key each object stands as a tuple ``(obj, expiredate)``, expiredate being a
+    local datetime or None; under its alternate keys stands a pointer to that. The mapping needs only ``[]``, ``get``,
+    ``del`` and ``clear``. It may be shared with other processes, so nothing in it can be compared and set: in a chain
+    this store is a source, or an upper layer outside the chain's promise.
+    """
+
+    def __init__(
+        self,
+        dictionary: MutableMapping[str, Any] | None = None,
+        polymorphic: bool = False,
+        lifetime_cb: LifetimeCallback | None = None,
+        *,
+        lifetime: Lifetime = None,
+        prefix: str = "stockpyle",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__()
+        if dictionary is not None and not hasattr(dictionary, "__setitem__"):
+            raise ImproperlyConfigured(f"a {type(self).__name__} is made over a mutable mapping, not {dictionary!r}")
+        self._dictionary: MutableMapping[str, Any] = {} if dictionary is None else dictionary
+        self.polymorphic = polymorphic
+        self.lifetimes = LifetimePolicy(lifetime_cb, lifetime)
+        self.clock = clock
+        self._prefix = prefix
+        self._mutex = threading.RLock()
+
+    def accepts(self, klass: type) -> bool:
+        """True for every class that has keys."""
+        return is_mapped(klass) or hasattr(klass, "__stockpyle_keys__")
+
+    def batch_put(self, objs: Iterable[Any], *, lifetime: Lifetime = None) -> None:
+        """Keep several objects under all their keys; `lifetime` holds where the store has no rule of its own."""
+        now = self.clock()
+        ready = []
+        for obj in objs:
+            spec = spec_of(type(obj))
+            rule = self.lifetimes
+            deadline = rule.deadline(obj, now) if rule.configured else deadline_of(lifetime, now)
+            owners = (spec, *spec.bases) if self.polymorphic else (spec,)
+            ready.append((spec, obj, deadline, [owner.keys_of(obj) for owner in owners]))
+        with self._mutex:
+            for spec, obj, deadline, all_keys in ready:
+                self.seen.add(spec)
+                for identity, *alternates in all_keys:
+                    text = identity.text(self._prefix)
+                    self._forget(spec, identity)
+                    if deadline is not None and deadline <= now:
+                        continue
+                    expires = None if deadline is None else datetime.fromtimestamp(deadline)
+                    self._dictionary[text] = (_pack(spec, obj), expires)
+                    for key in alternates:
+                        self._dictionary[key.text(self._prefix)] = (Pointer(text), expires)
+
+    def batch_delete(self, objs: Iterable[Any]) -> None:
+        """Forget several objects; one that is not there is no error."""
+        ready = []
+        for obj in objs:
+            spec = spec_of(type(obj))
+            ready.append((spec, spec.keys_of(obj), obj))
+        with self._mutex:
+            for spec, (identity, *_), obj in ready:
+                self._forget(spec, identity)
+                for base in spec.bases if self.polymorphic else ():
+                    base_identity = base.keys_of(obj)[0]
+                    held = self._held(base_identity.text(self._prefix))
+                    # a Truck put later under the Automobile's key is not the Car that is now deleted
+                    if type(held) is type(obj):
+                        self._forget(base, base_identity)
+
+    def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
+        spec = spec_of(klass)
+        asked = [spec.key(key) for key in keys]
+        found = [None if key is None else self._find(spec, key) for key in asked]
+        self.stats.hits += sum(obj is not None for obj in found)
+        self.stats.misses += sum(obj is None for obj in found)
+        return found
+
+    def _find(self, spec: KeySpec, key: Key) -> Any:
+        held = self._held(key.text(self._prefix))
+        if isinstance(held, Pointer):
+            held = self._held(held.identity)
+        if held is None or isinstance(held, Pointer):
+            return None
+        obj = _unpack(held)
+        if not isinstance(obj, spec.klass):
+            return None
+        if key.is_identity:
+            return obj
+        own = spec.key_of(obj, key.definition)
+        return obj if own is not None and own.values == key.values else None
+
+    def _held(self, text: str) -> Any:
+        entry = self._dictionary.get(text)
+        if entry is None:
+            return None
+        held, expires = entry
+        return held if expires is None or expires.timestamp() > self.clock() else None
+
+    def _forget(self, spec: KeySpec, identity: Key) -> None:
+        text = identity.text(self._prefix)
+        entry = self._dictionary.get(text)
+        if entry is None:
+            return
+        obj = _unpack(entry[0])
+        for definition in identity.spec.definitions[1:]:
+            key = identity.spec.key_of(obj, definition)
+            pointer = None if key is None else self._dictionary.get(key.text(self._prefix))
+            if key is not None and pointer is not None and pointer[0] == Pointer(text):
+                del self._dictionary[key.text(self._prefix)]
+        del self._dictionary[text]
+
+    def clear(self) -> None:
+        """Forget every object."""
+        with self._mutex:
+            self._dictionary.clear()
+
+    def invalidate(self, klass: type, key: Mapping[str, Any] | None = None) -> None:
+        """Forget one object, because somebody else changed it."""
+        if key is None:
+            super().invalidate(klass)
+        spec = spec_of(klass)
+        target = spec.key(key or {})
+        with self._mutex:
+            found = None if target is None else self._find(spec, target)
+            if found is not None:
+                self._forget(spec, spec.keys_of(found)[0])
+
+
+def _pack(spec: KeySpec, obj: Any) -> Any:
+    if not spec.mapped:
+        return obj
+    names: tuple[str, ...] = getattr(spec, "attributes", ())
+    return MappedRow(spec.klass, dict(zip(names, spec.dehydrate(obj), strict=True)))
+
+
+def _unpack(held: Any) -> Any:
+    return spec_of(held.klass).stand_in(held.values) if isinstance(held, MappedRow) else held

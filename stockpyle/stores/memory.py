@@ -1,0 +1,538 @@
+"""Process memory as a tier: MemoryTable keeps the protocol, the two stores say who shares the table.
+
+How it is built. Objects of one class (or one table) live in a _Space, a dict from key idents to slots; a slot is
+an entry with a record, an alias of an entry, a reader's lease or a writer's lock. The slot object itself is the
+token of a lease or lock: "unchanged" is ``is``. A hit takes no lock: it is one look into the dict, one at the
+deadline, and it sets the entry's `used` bit; all that changes a dict does so under one mutex. To invalidate a
+whole class its space is replaced by an empty one, whatever it held, and leases of the old one fill nothing.
+
+Eviction is CLOCK (F. J. Corbato, "A paging experiment with the Multics system", 1968): entries stand in a ring, the
+hand passes over those that were used since it last came by, once. Each insertion also looks at two entries
+for ones that are expired or gone, so that what is never asked for again does not stay for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import partial
+from typing import Any
+
+from stockpyle.exceptions import ImproperlyConfigured
+from stockpyle.keys import Ident, Key
+from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.records import LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
+from stockpyle.stores.base import CacheStore
+
+LEASE_SECONDS = 10.0
+"""How long a reader may take to load before another may."""
+
+Policy = MutableMapping[Any, Any]
+
+
+class _Entry:
+    __slots__ = ("aliases", "gone", "ident", "record", "space", "used")
+
+    def __init__(self, space: _Space, ident: Ident, record: Record) -> None:
+        self.space = space
+        self.ident = ident
+        self.record = record
+        self.aliases: list[Ident] = []
+        self.used = False
+        self.gone = False
+
+
+class _AliasSlot:
+    __slots__ = ("alias", "entry")
+
+    def __init__(self, alias: Alias, entry: _Entry) -> None:
+        self.alias = alias
+        self.entry = entry
+
+
+class _LeaseSlot:
+    __slots__ = ("done", "expires", "space", "thread")
+
+    def __init__(self, space: _Space, expires: float) -> None:
+        self.space = space
+        self.expires = expires
+        self.thread = threading.get_ident()
+        self.done: threading.Event | None = None
+
+    def finish(self) -> None:
+        if self.done is not None:
+            self.done.set()
+
+
+class _LockSlot:
+    __slots__ = ("expires", "ident")
+
+    def __init__(self, ident: Ident, expires: float) -> None:
+        self.ident = ident
+        self.expires = expires
+
+
+_Slot = _Entry | _AliasSlot | _LeaseSlot | _LockSlot
+
+
+class _Space:
+    """All that is held of one class, and the class's own lock while somebody changes it as a whole.
+
+    locks and leases are the slots of these kinds once more, and size is the number of entries: what must be known
+    when the space is replaced, without going through it.
+    """
+
+    __slots__ = ("gone", "leases", "lock", "locks", "size", "slots")
+
+    def __init__(self, lock: _LockSlot | None = None) -> None:
+        self.slots: dict[Ident, _Slot] = {}
+        self.locks: dict[Ident, _LockSlot] = {}
+        self.leases: set[_LeaseSlot] = set()
+        self.size = 0
+        self.lock = lock
+        self.gone = False
+
+
+class MemoryTable:
+    """The tier protocol over dicts, bounded by `maxsize` records or by a cachetools `policy`."""
+
+    def __init__(
+        self,
+        maxsize: int | None = None,
+        policy: Policy | None = None,
+        clock: Callable[[], float] = time.time,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        if maxsize is not None and policy is not None:
+            raise ImproperlyConfigured("give either maxsize or policy: a cachetools policy has a maxsize of its own")
+        if maxsize is not None and (isinstance(maxsize, bool) or not isinstance(maxsize, int) or maxsize < 1):
+            raise ImproperlyConfigured(f"maxsize is a number of objects, 1 or more, not {maxsize!r}")
+        if policy is not None and not hasattr(policy, "popitem"):
+            raise ImproperlyConfigured(
+                f"policy is a cachetools cache, such as cachetools.LRUCache(1000), not {policy!r}"
+            )
+        self._maxsize = maxsize
+        self._policy = policy
+        self._clock = clock
+        self._lease_seconds = lease_seconds
+        self._spaces: dict[str, _Space] = {}
+        self._ring: deque[_Entry] = deque()
+        self._locks: deque[_LockSlot] = deque()
+        self._count = 0
+        self._mutex = threading.RLock()
+        _tables.add(self)
+
+    def __len__(self) -> int:
+        return self._count
+
+    # reading
+
+    def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
+        """See Tier.read."""
+        found: list[Found] = []
+        for key in keys:
+            ident = key.ident
+            space = self._spaces.get(ident[0])
+            slot = space.slots.get(ident) if space is not None else None
+            if type(slot) is _Entry and self._policy is None:
+                record = slot.record
+                if record.deadline is None or record.deadline > self._clock():
+                    slot.used = True
+                    found.append(record)
+                    continue
+            found.append(self._look(key, lease))
+        return found
+
+    def _look(self, key: Key, lease: bool) -> Found:
+        ident = key.ident
+        with self._mutex:
+            now = self._clock()
+            space = self._spaces.get(ident[0])
+            if space is None:
+                space = self._spaces[ident[0]] = _Space()
+            if space.lock is not None:
+                if space.lock.expires > now:
+                    return LOCKED
+                space.lock = None
+            slot = space.slots.get(ident)
+            if isinstance(slot, _Entry):
+                if self._is_live(slot, now):
+                    slot.used = True
+                    return slot.record
+                self._remove(space, ident)
+            elif isinstance(slot, _AliasSlot):
+                if self._is_live(slot.entry, now):
+                    return slot.alias
+                self._remove(space, slot.entry.ident)
+            elif slot is not None and slot.expires > now:
+                return LOCKED if isinstance(slot, _LockSlot) else _busy(slot)
+            elif slot is not None:
+                self._remove(space, ident)
+            if not lease:
+                return MISS
+            mine = _LeaseSlot(space, now + self._lease_seconds)
+            space.slots[ident] = mine
+            space.leases.add(mine)
+            return Lease(key, mine)
+
+    def _is_live(self, entry: _Entry, now: float) -> bool:
+        if entry.gone or entry.space.gone or (entry.record.deadline is not None and entry.record.deadline <= now):
+            return False
+        if self._policy is None:
+            return True
+        return self._policy.get(entry.ident) is entry
+
+    # filling
+
+    def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> int:
+        """See Tier.fill."""
+        filled = 0
+        with self._mutex:
+            for lease, value in leased:
+                space = self._spaces.get(lease.key.ident[0])
+                slot: _LeaseSlot = lease.token
+                if space is slot.space and space.slots.get(lease.key.ident) is slot:
+                    self._remove(space, lease.key.ident)
+                    filled += value is not None and self._set(space, lease.key.ident, value)
+            self._evict()
+        return filled
+
+    def _set(self, space: _Space, ident: Ident, value: Record | Alias) -> bool:
+        """Put a value into an empty slot; False if there is no room or no record for it."""
+        if isinstance(value, Alias):
+            entry = space.slots.get(value.identity.ident)
+            if not isinstance(entry, _Entry):
+                return False
+            space.slots[ident] = _AliasSlot(value, entry)
+            entry.aliases.append(ident)
+            return True
+        if value.deadline is not None and value.deadline <= self._clock():
+            return False
+        entry = _Entry(space, ident, value)
+        if self._policy is not None:
+            try:
+                self._policy[ident] = entry
+            except ValueError:
+                # cachetools refuses a value that is larger than the whole cache
+                return False
+        space.slots[ident] = entry
+        space.size += 1
+        self._count += 1
+        self._ring.append(entry)
+        return True
+
+    # writing
+
+    def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
+        """See Tier.lock."""
+        loose = {key.ident for key in without_row_lock}
+        locks = []
+        with self._mutex:
+            now = self._clock()
+            self._forget_old_locks(now)
+            for key in keys:
+                ident = key.ident
+                mine = _LockSlot(ident, now + seconds)
+                space = self._spaces.get(ident[0]) or self._spaces.setdefault(ident[0], _Space())
+                if key.is_epoch:
+                    over: _Slot | None = space.lock
+                    self._drop(ident[0], mine)
+                else:
+                    over = space.slots.get(ident)
+                    self._remove(space, ident)
+                    space.slots[ident] = space.locks[ident] = mine
+                    self._locks.append(mine)
+                contended = ident in loose and isinstance(over, _LockSlot) and over.expires > now
+                locks.append(Lock(key, mine, contended))
+        return locks
+
+    def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
+        """See Tier.publish."""
+        with self._mutex:
+            now = self._clock()
+            for lock, value in locked:
+                ident = lock.key.ident
+                space = self._spaces[ident[0]]
+                held = space.lock if lock.key.is_epoch else space.slots.get(ident)
+                if held is lock.token:
+                    if lock.contended:
+                        continue
+                elif (isinstance(held, _LockSlot) and held.expires > now) or (not lock.key.is_epoch and held is None):
+                    continue
+                if lock.key.is_epoch:
+                    self._drop(ident[0])
+                    continue
+                self._remove(space, ident)
+                if held is lock.token and value is not None and space.lock is None:
+                    self._set(space, ident, value)
+            self._evict()
+
+    def unlock(self, locks: Sequence[Lock]) -> None:
+        """See Tier.unlock."""
+        with self._mutex:
+            for lock in locks:
+                space = self._spaces[lock.key.ident[0]]
+                if lock.contended:
+                    continue
+                if lock.key.is_epoch:
+                    if space.lock is lock.token:
+                        space.lock = None
+                elif space.slots.get(lock.key.ident) is lock.token:
+                    self._remove(space, lock.key.ident)
+
+    def clear(self) -> None:
+        """Forget every record; locks stay."""
+        with self._mutex:
+            for name, space in list(self._spaces.items()):
+                self._drop(name, space.lock)
+
+    # all below under the mutex
+
+    def _drop(self, name: str, lock: _LockSlot | None = None) -> None:
+        """Replace a class's space by an empty one; only the locks of single keys live on."""
+        old = self._spaces.get(name)
+        new = self._spaces[name] = _Space(lock)
+        if old is None:
+            return
+        old.gone = True
+        self._count -= old.size
+        new.slots.update(old.locks)
+        new.locks = old.locks
+        for lease in old.leases:
+            lease.finish()
+
+    def _remove(self, space: _Space, ident: Ident) -> None:
+        slot = space.slots.pop(ident, None)
+        if isinstance(slot, _LeaseSlot):
+            space.leases.discard(slot)
+            slot.finish()
+        elif isinstance(slot, _LockSlot):
+            del space.locks[ident]
+        elif isinstance(slot, _AliasSlot):
+            slot.entry.aliases.remove(ident)
+        elif isinstance(slot, _Entry):
+            for alias in slot.aliases:
+                del space.slots[alias]
+            self._retire(slot)
+            space.size -= 1
+            self._count -= 1
+
+    def _retire(self, entry: _Entry) -> None:
+        entry.gone = True
+        if self._policy is not None and self._policy.get(entry.ident) is entry:
+            self._policy.pop(entry.ident, None)
+
+    def _evict(self) -> None:
+        now = self._clock()
+        for _ in range(min(2, len(self._ring))):
+            entry = self._ring.popleft()
+            if self._is_live(entry, now):
+                self._ring.append(entry)
+            elif entry.space.gone:
+                self._retire(entry)
+            elif not entry.gone:
+                self._remove(entry.space, entry.ident)
+        while self._maxsize is not None and self._count > self._maxsize:
+            entry = self._ring.popleft()
+            if entry.gone or entry.space.gone:
+                continue
+            if entry.used:
+                entry.used = False
+                self._ring.append(entry)
+            else:
+                self._remove(entry.space, entry.ident)
+
+    def _forget_old_locks(self, now: float) -> None:
+        """Remove locks that ran out and that nobody has asked for since."""
+        while self._locks and (self._locks[0].expires <= now or not self._holds(self._locks[0])):
+            old = self._locks.popleft()
+            if self._holds(old):
+                self._remove(self._spaces[old.ident[0]], old.ident)
+
+    def _holds(self, lock: _LockSlot) -> bool:
+        return self._spaces[lock.ident[0]].slots.get(lock.ident) is lock
+
+    def new_mutex(self) -> None:
+        """After a fork: the mutex may have been held by a thread that the child does not have."""
+        self._mutex = threading.RLock()
+
+
+def _busy(slot: _LeaseSlot) -> Busy:
+    if slot.done is None:
+        slot.done = threading.Event()
+    return Busy(slot.done, own_thread=slot.thread == threading.get_ident())
+
+
+_tables: weakref.WeakSet[MemoryTable] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for table in list(_tables):
+        table.new_mutex()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class ProcessMemoryStore(CacheStore):
+    """Objects in this process's memory, shared by its threads.
+
+    Plain objects are kept as they are (``store.get(...) is obj``), mapped instances as rows. Hits take no lock.
+
+    maxsize bounds the number of objects; what was not used lately goes first. Or give a cachetools cache as
+    `policy` (LRUCache, LFUCache, TTLCache, ...), for this store's use alone; then every hit takes a lock, since
+    such a policy changes with every hit.
+    """
+
+    def __init__(
+        self,
+        polymorphic: bool = False,
+        lifetime_cb: LifetimeCallback | None = None,
+        maxsize: int | None = None,
+        *,
+        lifetime: Lifetime = None,
+        policy: Policy | None = None,
+        clock: Callable[[], float] = time.time,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        super().__init__(polymorphic, lifetime_cb, lifetime=lifetime, clock=clock)
+        self._table = MemoryTable(maxsize, policy, clock, lease_seconds)
+
+    def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
+        """See Tier.read."""
+        return self._table.read(keys, lease=lease)
+
+    def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> int:
+        """See Tier.fill."""
+        return self._table.fill(leased)
+
+    def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
+        """See Tier.lock."""
+        return self._table.lock(keys, seconds, without_row_lock=without_row_lock)
+
+    def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
+        """See Tier.publish."""
+        self._table.publish(locked)
+
+    def unlock(self, locks: Sequence[Lock]) -> None:
+        """See Tier.unlock."""
+        self._table.unlock(locks)
+
+    def __len__(self) -> int:
+        """Return how many objects are held."""
+        return len(self._table)
+
+    def __bool__(self) -> bool:
+        """An empty store is a store."""
+        return True
+
+    def clear(self) -> None:
+        """Forget every object."""
+        self._table.clear()
+
+
+class ThreadLocalStore(CacheStore):
+    """Objects in this process's memory, each thread seeing only what it has put or loaded itself.
+
+    In a chain it is a tier like any other: a commit in one thread invalidates the copies of all. release()
+    forgets what this thread holds, as at the end of a request.
+    """
+
+    def __init__(
+        self,
+        polymorphic: bool = False,
+        lifetime_cb: LifetimeCallback | None = None,
+        maxsize: int | None = None,
+        *,
+        lifetime: Lifetime = None,
+        clock: Callable[[], float] = time.time,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        super().__init__(polymorphic, lifetime_cb, lifetime=lifetime, clock=clock)
+        self._new_table = partial(MemoryTable, maxsize, None, clock, lease_seconds)
+        self._local = threading.local()
+        self._mutex = threading.RLock()
+        self._tables: weakref.WeakSet[MemoryTable] = weakref.WeakSet()
+        self._live: dict[Ident, tuple[float, Key, dict[MemoryTable, Lock]]] = {}
+
+    @property
+    def _table(self) -> MemoryTable:
+        table: MemoryTable | None = getattr(self._local, "table", None)
+        if table is None:
+            table = self._local.table = self._new_table()
+            with self._mutex:
+                self._tables.add(table)
+                now = self.clock()
+                # a thread that comes in the middle of another's commit must find its keys locked as well
+                for expires, key, locks in list(self._live.values()):
+                    if expires > now:
+                        (locks[table],) = table.lock([key], expires - now)
+        return table
+
+    def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
+        """See Tier.read."""
+        return self._table.read(keys, lease=lease)
+
+    def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> int:
+        """See Tier.fill."""
+        return self._table.fill(leased)
+
+    def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
+        """See Tier.lock; it locks the keys in the tables of all threads."""
+        mine = self._table
+        with self._mutex:
+            now = self.clock()
+            per_table = {
+                table: table.lock(keys, seconds, without_row_lock=without_row_lock) for table in list(self._tables)
+            }
+            locks = []
+            for i, key in enumerate(keys):
+                everywhere = {table: per_table[table][i] for table in per_table}
+                self._live[key.ident] = (now + seconds, key, everywhere)
+                locks.append(Lock(key, everywhere, everywhere[mine].contended))
+            self._live = {ident: live for ident, live in self._live.items() if live[0] > now}
+        return locks
+
+    def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
+        """See Tier.publish; the value goes to this thread's table, the others only lose their locks."""
+        mine = self._table
+        with self._mutex:
+            for table, work in self._by_table([lock for lock, _ in locked]).items():
+                if table is mine:
+                    table.publish([(own, value) for own, (_, value) in zip(work, locked, strict=True)])
+                else:
+                    table.publish([(own, None) for own in work])
+
+    def unlock(self, locks: Sequence[Lock]) -> None:
+        """See Tier.unlock."""
+        with self._mutex:
+            for table, work in self._by_table(locks).items():
+                table.unlock(work)
+
+    def _by_table(self, locks: Sequence[Lock]) -> dict[MemoryTable, list[Lock]]:
+        work: dict[MemoryTable, list[Lock]] = {table: [] for table in self._tables}
+        for lock in locks:
+            for table in work:
+                own: Lock = lock.token.get(table) or Lock(lock.key, object())
+                work[table].append(Lock(own.key, own.token, lock.contended))
+            if not lock.contended and self._live.get(lock.key.ident, (0, None, None))[2] is lock.token:
+                del self._live[lock.key.ident]
+        return work
+
+    def release(self) -> None:
+        """Forget what this thread holds."""
+        self._local.table = None
+
+    def clear(self) -> None:
+        """Forget what all threads hold."""
+        with self._mutex:
+            for table in list(self._tables):
+                table.clear()
+
+
+__all__ = ["MemoryTable", "ProcessMemoryStore", "ThreadLocalStore"]

@@ -1,0 +1,276 @@
+"""SqlAlchemyStore: mapped objects in their database, the usual source of a chain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from stockpyle.classes import is_mapped, spec_of
+from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StockpyleError
+from stockpyle.keys import Key
+from stockpyle.protocols import Outcome, Pending
+from stockpyle.records import ABSENT, Record
+from stockpyle.stores.base import ConcreteStore
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+    from sqlalchemy.orm import Session
+
+    from stockpyle.orm.loading import Loader
+    from stockpyle.orm.mapping import MappedSpec
+
+T = TypeVar("T")
+
+
+class SqlAlchemyStore(ConcreteStore):
+    """Mapped objects in a database, by their primary key, and by every key that their class declares or holds unique.
+
+    Give a database URL or an Engine. Used alone, the store ignores objects that are not mapped. A database in memory
+    (``sqlite:///:memory:``) that the store has made itself gets its tables; any other must have them.
+
+    put writes the object's present state in a transaction of the store's own and sets generated keys on it; it
+    neither flushes nor commits the session that the object may be in. get returns a detached, fully loaded instance,
+    relationships not loaded; with `session` that session's own.
+    """
+
+    def __init__(self, uri: Any = None, engine: sa.Engine | None = None) -> None:
+        super().__init__()
+        try:
+            import sqlalchemy
+            from sqlalchemy.ext.asyncio import AsyncEngine
+        except ImportError as error:
+            raise MissingDependency("SqlAlchemyStore needs SQLAlchemy: pip install 'stockpyle[sqlalchemy]'") from error
+        from stockpyle.orm.collations import Collations
+        from stockpyle.orm.connections import SourceConnections
+
+        if (uri is None) == (engine is None):
+            raise ImproperlyConfigured("give a SqlAlchemyStore either a database URL (uri=) or an Engine (engine=)")
+        if isinstance(uri, sqlalchemy.Engine):
+            uri, engine = None, uri
+        if isinstance(engine, AsyncEngine):
+            raise ImproperlyConfigured(
+                "a SqlAlchemyStore reads on connections of its own and needs a plain Engine: make one for the same "
+                "database with create_engine(); the application keeps its AsyncEngine"
+            )
+        self._creates_tables = False
+        if engine is None:
+            engine, self._creates_tables = _engine_for(uri)
+        elif not isinstance(engine, sqlalchemy.Engine):
+            raise ImproperlyConfigured(f"engine must be a SQLAlchemy Engine, not {engine!r}")
+        self._owns_engine = uri is not None
+        self.engine = engine
+        self._connections = SourceConnections(engine, self.name)
+        self._collations = Collations()
+        self._loaders: dict[type, Loader] = {}
+        self._schemas: Mapping[str | None, str | None] | None = engine.get_execution_options().get(
+            "schema_translate_map"
+        )
+
+    # the source
+
+    def accepts(self, klass: type) -> bool:
+        """True for mapped classes."""
+        return is_mapped(klass)
+
+    def spec(self, klass: type) -> MappedSpec:
+        """Return the keys of a mapped class as this database names them."""
+        spec: Any = spec_of(klass)
+        mapped: MappedSpec = spec.translated(self._schemas)
+        return mapped
+
+    def load(self, klass: type, keys: Sequence[Key]) -> list[Record]:
+        """See Source.load."""
+        if not keys:
+            return []
+        loader = self._loader(klass)
+        with self._connections.reading() as (connection, fillable):
+            found = loader.load(connection, keys)
+            records = [found.get(key.ident) for key in keys]
+            answers = []
+            for key, record in zip(keys, records, strict=True):
+                if record is None:
+                    certain = fillable and self._collations.absence_is_certain(connection, loader.spec, key)
+                    answers.append(Record(loader.spec, ABSENT, fillable=certain))
+                else:
+                    record.fillable = fillable
+                    answers.append(record)
+        hits = sum(record is not None for record in records)
+        self.stats.hits += hits
+        self.stats.misses += len(keys) - hits
+        return answers
+
+    def _loader(self, klass: type) -> Loader:
+        loader = self._loaders.get(klass)
+        if loader is None:
+            from stockpyle.orm.loading import Loader
+
+            spec = self.spec(klass)
+            self._create_tables(spec)
+            loader = self._loaders[klass] = Loader(spec)
+        return loader
+
+    def _create_tables(self, spec: MappedSpec) -> None:
+        if self._creates_tables:
+            with self._connections.reading() as (connection, _):
+                spec.mapper.registry.metadata.create_all(connection)
+                if connection.in_transaction():
+                    connection.commit()
+
+    @contextmanager
+    def write(self, puts: Sequence[Any], deletes: Sequence[Any]) -> Iterator[Pending]:
+        """See Source.write."""
+        from sqlalchemy.orm import Session
+
+        from stockpyle.orm.connections import commit_failed_for_sure
+        from stockpyle.orm.copying import copy_generated, copy_into, find_for_delete, preload, refuse_pending
+        from stockpyle.orm.transactions import watch
+
+        for obj in (*puts, *deletes):
+            self._loader(type(obj))
+        for obj in puts:
+            refuse_pending(obj)
+        pending = Pending()
+        with self._connections.writing() as connection:
+            transaction = connection.begin()
+            written = watch(connection)
+            written.clear()
+            with Session(bind=connection, autoflush=False, expire_on_commit=False) as session, session.no_autoflush:
+                preload(session, [*puts, *deletes])
+                copies = [copy_into(session, obj) for obj in puts]
+                for obj in deletes:
+                    target = find_for_delete(session, obj)
+                    if target is not None:
+                        session.delete(target)
+                session.flush()
+                written.end_flush()
+                pending.changes = written.changes
+                pending.epochs = written.epochs
+                for obj, mine in zip(puts, copies, strict=True):
+                    self._name_change(pending, obj, mine)
+                written.clear()
+                generated = [(mine, obj) for mine, obj in zip(copies, puts, strict=True)]
+                try:
+                    yield pending
+                except BaseException:
+                    pending.outcome = Outcome.ROLLED_BACK
+                    raise
+                pending.outcome = Outcome.UNKNOWN
+                try:
+                    transaction.commit()
+                except Exception as error:
+                    if commit_failed_for_sure(error):
+                        pending.outcome = Outcome.ROLLED_BACK
+                    raise
+                pending.outcome = Outcome.COMMITTED
+                for mine, obj in generated:
+                    copy_generated(mine, obj)
+        for obj in puts:
+            self.seen.add(self.spec(type(obj)))
+
+    def _name_change(self, pending: Pending, obj: Any, mine: Any) -> None:
+        """Tell which change is that of `obj`; one that wrote nothing still belongs to it."""
+        from stockpyle.protocols import Change
+
+        spec: MappedSpec = self.spec(type(obj))
+        keys = tuple(spec.keys_of(mine))
+        for change in pending.changes:
+            if change.after and change.after[0].ident == keys[0].ident:
+                change.obj = obj
+                return
+        pending.changes.append(Change(spec, (), keys, unprotected=keys, obj=obj))
+
+    # the verbs
+
+    def batch_put(self, objs: Iterable[Any]) -> None:
+        """Write several objects in one transaction; what is not mapped is ignored."""
+        mapped = [obj for obj in objs if is_mapped(type(obj))]
+        if mapped:
+            with self.write(mapped, []):
+                pass
+
+    def batch_delete(self, objs: Iterable[Any]) -> None:
+        """Delete several objects in one transaction; what is not there is no error, what is not mapped is ignored."""
+        mapped = [obj for obj in objs if is_mapped(type(obj))]
+        if mapped:
+            with self.write([], mapped):
+                pass
+
+    @overload
+    def get(self, klass: type[T], key: Mapping[str, Any], *, session: Session | None = None) -> T | None: ...
+    @overload
+    def get(self, klass: Mapping[str, Any]) -> Any: ...
+    def get(self, klass: Any, key: Any = None, *, session: Session | None = None) -> Any:
+        """Return the object of `klass` that `key` identifies, or None; with `session` that session's own instance."""
+        if session is not None:
+            return self.batch_get(klass, [key], session=session)[0]
+        return super().get(klass, key)
+
+    @overload
+    def batch_get(
+        self, klass: type[T], keys: Iterable[Mapping[str, Any]], *, session: Session | None = None
+    ) -> list[T | None]: ...
+    @overload
+    def batch_get(self, klass: Iterable[Mapping[str, Any]]) -> list[Any]: ...
+    def batch_get(self, klass: Any, keys: Any = None, *, session: Session | None = None) -> list[Any]:
+        """Get several objects, with one SELECT a declared key, in the order of `keys`, with None for misses."""
+        if session is None:
+            return super().batch_get(klass, keys)
+        from stockpyle.orm.sessions import instances
+
+        spec = self.spec(klass)
+        asked = [spec.key(key) for key in keys]
+        return instances(session, spec, asked, lambda missing: self._objects(klass, missing))
+
+    def _objects(self, klass: type, keys: Sequence[Key]) -> dict[Any, Record | None]:
+        unique = {key.ident: key for key in keys}
+        records = self.load(klass, list(unique.values()))
+        return {ident: None if r.is_absent else r for ident, r in zip(unique, records, strict=True)}
+
+    def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
+        if not is_mapped(klass):
+            return [None] * len(keys)
+        spec = self.spec(klass)
+        asked = [spec.key(key) for key in keys]
+        found = self._objects(klass, [key for key in asked if key is not None])
+        records = [None if key is None else found[key.ident] for key in asked]
+        for record in records:
+            if record is not None:
+                self.seen.add(record.spec)
+        return [None if record is None else record.spec.materialise(record.value) for record in records]
+
+    def release(self) -> None:
+        """Give back the connection that this thread may hold."""
+        self._connections.release()
+
+    def close(self) -> None:
+        """Give back all connections, and dispose of the engine if the store has made it."""
+        self._connections.close()
+        if self._owns_engine:
+            self.engine.dispose()
+
+    def __repr__(self) -> str:
+        return f"SqlAlchemyStore({self.engine.url!r})"
+
+
+def _engine_for(uri: Any) -> tuple[sa.Engine, bool]:
+    import sqlalchemy
+    from sqlalchemy.pool import StaticPool
+
+    try:
+        url = sqlalchemy.make_url(uri)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise ImproperlyConfigured(f"{uri!r} is no database URL, such as 'sqlite:///file.db'") from error
+    in_memory = url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+    try:
+        if in_memory:
+            options: dict[str, Any] = {"connect_args": {"check_same_thread": False}, "poolclass": StaticPool}
+            return sqlalchemy.create_engine(url, **options), True
+        return sqlalchemy.create_engine(url), False
+    except ModuleNotFoundError as error:
+        raise MissingDependency(f"the driver of {url!r} is not installed: {error}") from error
+    except sqlalchemy.exc.NoSuchModuleError as error:
+        raise ImproperlyConfigured(f"{url!r}: {error}") from error
+
+
+__all__ = ["SqlAlchemyStore", "StockpyleError"]

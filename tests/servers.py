@@ -1,0 +1,289 @@
+"""Real servers for the tests: memcached, Redis and PostgreSQL.
+
+Each listens on a free port of the loopback interface, keeps what it writes in
+a temporary folder, and ends with the tests, also when those are killed.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import psycopg
+import pytest
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+HOST = "127.0.0.1"
+
+#: How many seconds a server may take to answer after its start, or to end.
+PATIENCE = 30.0
+
+StopMode = Literal["fast", "immediate"]
+
+
+def free_port() -> int:
+    """Return a port nobody listens on.
+
+    It is below those the system gives to outgoing connections, so that nobody
+    takes the port of a server while it is stopped.
+    """
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port")
+
+
+def find_program(name: str, package: str) -> str:
+    """Return the path of a server's program.
+
+    Without it the test is skipped, or fails if STOCKPYLE_REQUIRE_SERVERS is 1.
+    """
+    # Debian keeps PostgreSQL's programs out of PATH, in a folder for each version.
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: float(folder.parent.name))
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *map(str, reversed(debian))])
+    found = shutil.which(name, path=path)
+    if found is not None:
+        return found
+    reason = f"there is no {name} here: install it (on Debian: apt-get install {package})"
+    if os.environ.get("STOCKPYLE_REQUIRE_SERVERS") == "1":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+class Server:
+    """A server the tests start and stop as they like; as a context manager, it runs inside the block."""
+
+    program: ClassVar[str]
+    package: ClassVar[str]
+    stop_signals: ClassVar[dict[StopMode, signal.Signals]] = {
+        "fast": signal.SIGTERM,
+        "immediate": signal.SIGKILL,
+    }
+
+    def __init__(self) -> None:
+        self._path = find_program(self.program, self.package)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.host = HOST
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="stockpyle-"))
+        # PostgreSQL and memcached refuse to run as root.
+        self._identity: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
+            self._identity = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the server, unless it runs, and wait until it answers.
+
+        The server ends with the thread that calls this: let it be the main one.
+        """
+        if self._process is not None:
+            return
+        command = [self._path, *self._arguments()]
+        if sys.platform == "linux" and (setpriv := shutil.which("setpriv")):
+            command = [setpriv, "--pdeathsig", self.stop_signals["fast"].name, "--", *command]
+        with self._log.open("ab") as log:
+            # In a session of its own, an interrupt from the keyboard does not reach it.
+            self._process = subprocess.Popen(command, **self._options(log), start_new_session=True)
+        deadline = time.monotonic() + PATIENCE
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop("immediate")
+                raise RuntimeError(f"{self.program} did not start:\n{self._log.read_text(errors='replace')}")
+            time.sleep(0.02)
+
+    def stop(self, mode: StopMode = "fast") -> None:
+        """End the server, if it runs: in good order, or ("immediate") as in a crash."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(self.stop_signals[mode])
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def close(self) -> None:
+        """End the server for good, and remove its folder."""
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "log"
+
+    def _options(self, log: Any) -> dict[str, Any]:
+        """How to run a program on behalf of this server."""
+        return {
+            "cwd": self.folder,
+            "env": {**os.environ, "LC_ALL": "C"},
+            "stdin": subprocess.DEVNULL,
+            "stdout": log,
+            "stderr": subprocess.STDOUT,
+            **self._identity,
+        }
+
+    def _arguments(self) -> list[str]:
+        """What follows the program in the command that starts the server."""
+        raise NotImplementedError
+
+    def _answers(self) -> bool:
+        """Whether the server is ready for clients."""
+        raise NotImplementedError
+
+    def _ask(self, question: bytes) -> bytes:
+        """Send a line to the server, and return what comes back; nothing if there is no connection."""
+        try:
+            with socket.create_connection((self.host, self.port), timeout=5) as connection:
+                connection.sendall(question + b"\r\n")
+                return connection.recv(1024)
+        except OSError:
+            return b""
+
+
+class Memcached(Server):
+    """A memcached."""
+
+    program = "memcached"
+    package = "memcached"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Its host and port."""
+        return self.host, self.port
+
+    def _arguments(self) -> list[str]:
+        return ["-l", self.host, "-p", str(self.port), "-U", "0"]
+
+    def _answers(self) -> bool:
+        return self._ask(b"version").startswith(b"VERSION")
+
+
+class Redis(Server):
+    """A Redis that keeps everything in memory."""
+
+    program = "redis-server"
+    package = "redis-server"
+
+    @property
+    def url(self) -> str:
+        """Where it is, for redis-py."""
+        return f"redis://{self.host}:{self.port}/0"
+
+    def _arguments(self) -> list[str]:
+        return ["--bind", self.host, "--port", str(self.port), "--save", "", "--appendonly", "no"]
+
+    def _answers(self) -> bool:
+        return self._ask(b"PING").startswith(b"+PONG")
+
+
+class Postgres(Server):
+    """A PostgreSQL that does without what keeps data safe when a machine crashes."""
+
+    program = "postgres"
+    package = "postgresql"
+    stop_signals: ClassVar[dict[StopMode, signal.Signals]] = {
+        "fast": signal.SIGINT,
+        "immediate": signal.SIGQUIT,
+    }
+
+    settings: ClassVar[dict[str, str]] = {
+        "fsync": "off",
+        "full_page_writes": "off",
+        "max_connections": "100",
+        "max_prepared_transactions": "10",
+        "unix_socket_directories": "",
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._databases = 0
+
+    def start(self) -> None:
+        """Start the server, unless it runs, and wait until it answers."""
+        if not self._data.exists():
+            command = [str(Path(self._path).resolve().with_name("initdb")), "-D", str(self._data), "-U", "postgres"]
+            command += ["--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"]
+            with self._log.open("ab") as log:
+                done = subprocess.run(command, check=False, **self._options(log))
+            if done.returncode:
+                raise RuntimeError(f"initdb failed:\n{self._log.read_text(errors='replace')}")
+        super().start()
+
+    def url(self, driver: str = "psycopg", database: str = "postgres") -> str:
+        """Return the URL of a database for SQLAlchemy."""
+        return f"postgresql+{driver}://postgres@{self.host}:{self.port}/{database}"
+
+    def create_database(self, driver: str = "psycopg") -> str:
+        """Create an empty database, and return its URL for SQLAlchemy."""
+        self._databases += 1
+        name = f"test_{self._databases}"
+        self.execute(f"CREATE DATABASE {name}")
+        return self.url(driver, name)
+
+    def drop_database(self, url: str) -> None:
+        """Drop a database that `create_database` made, whoever is still connected."""
+        self.execute(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
+
+    def terminate_backends(self) -> None:
+        """Cut the connections of all clients."""
+        self.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+
+    def execute(self, statement: str) -> None:
+        """Execute a statement as the administrator, in a transaction of its own."""
+        with self._connect() as connection:
+            connection.execute(statement.encode())
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+        return psycopg.connect(
+            host=self.host, port=self.port, user="postgres", dbname="postgres", autocommit=True, connect_timeout=5
+        )
+
+    def _arguments(self) -> list[str]:
+        settings = {**self.settings, "listen_addresses": self.host, "port": str(self.port)}
+        return ["-D", str(self._data), *(f"--{name}={value}" for name, value in settings.items())]
+
+    def _answers(self) -> bool:
+        try:
+            self._connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
