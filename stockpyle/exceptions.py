@@ -19,7 +19,8 @@
           StoreTimeout                        it did not answer in time
       UnsupportedOperation(NotImplementedError)
 
-StockpyleWarning(UserWarning) is what it warns with. All errors survive pickling. An error of a driver is the ``__cause__`` of ours.
+StockpyleWarning(UserWarning) is what it warns with. All errors survive pickling. An error of a driver is the
+``__cause__`` of ours.
 """
 
 from __future__ import annotations

@@ -208,7 +208,7 @@ class KeySpec:
 
     def stand_in(self, values: Mapping[str, Any]) -> Any:
         """Return an object that has these attributes and was not initialised."""
-        obj = object.__new__(self.klass)
+        obj: Any = object.__new__(self.klass)
         for name, value in values.items():
             setattr(obj, name, value)
         return obj

@@ -58,7 +58,7 @@ class Tier(Protocol):
     """A caching level that keeps the protocol of leases and locks. Every method is safe in any thread."""
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
-        """Answer each key: what is held, or LOCKED, or with `lease` a Lease (Busy, if another reader has it), or MISS."""
+        """Answer each key: what is held, or LOCKED, or with `lease` a Lease (Busy if another has it), or MISS."""
         ...
 
     def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> int:

@@ -68,7 +68,7 @@ class Layer:
         self.tier.unlock(locks)
 
     def keeps(self, key: Key, record: Record) -> bool:
-        """True if this layer may keep `record` under `key`: a Car is no Automobile to a tier that is not polymorphic."""
+        """True if this layer may keep `record` under `key`: unless polymorphic, no Car as an Automobile."""
         if record.is_absent:
             return self.keeps_absent
         return record.spec.mapped or self.polymorphic or key.spec.klass is record.spec.klass

@@ -56,7 +56,7 @@ class StockpyleSessionExtension:
         self._same_database: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def listen(self, target: Any, *, same_database: bool = False) -> Any:
-        """Listen to a sessionmaker, a scoped_session, a Session class or one Session, of AsyncSession the sync part too.
+        """Listen to a sessionmaker, a scoped_session, a Session class or one Session, or to their async counterparts.
 
         Returns the target. A session that reaches another database than the store's source is ignored, with a warning,
         unless same_database says that it is the same under another address.
@@ -147,8 +147,8 @@ class StockpyleSessionExtension:
             reached = self._reached[engine] = source is None or told or same_database(source, engine)
             if not reached:
                 warnings.warn(
-                    f"a session on {engine.url!r} is ignored: the cache's source is {source and source.url!r}. If both are "
-                    "the same database, say so: ext.listen(..., same_database=True)",
+                    f"a session on {engine.url!r} is ignored: the cache's source is {source and source.url!r}. If "
+                    "both are the same database, say so: ext.listen(..., same_database=True)",
                     StockpyleWarning,
                     stacklevel=2,
                 )

@@ -63,8 +63,8 @@ class SourceConnections:
                     connection = self._keep()
                     if _in_transaction(connection):
                         raise StoreError(
-                            "another transaction is open on the only connection of this engine's pool: end it first, or "
-                            "use a database file",
+                            "another transaction is open on the only connection of this engine's pool: "
+                            "end it first, or use a database file",
                             self._store,
                             "write",
                         )
