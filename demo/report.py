@@ -32,8 +32,8 @@ def done(what: str, result: str) -> None:
     print(f"      {paint(result, 'dim')}")
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2, last: str = "green") -> None:
-    """Print columns as wide as they must be, the first `left` of them flush left, the last one coloured."""
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> None:
+    """Print columns as wide as they must be, the first `left` of them flush left; the last is a gain, or a loss."""
     lines = [titles, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(titles))]
     for number, line in enumerate(lines):
@@ -44,7 +44,8 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2, l
         if number == 0:
             print("  " + paint("  ".join(cells), "cyan"))
         else:
-            print("  " + "  ".join([*cells[:-1], paint(cells[-1], last)]))
+            gain = cells.pop()
+            print("  " + "  ".join([*cells, paint(gain, "red" if gain.lstrip().startswith("0") else "green")]))
 
 
 def count(number: int) -> str:

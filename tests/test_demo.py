@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the root of the repository, where it finds this package and the demo's files."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "demo")])
     return subprocess.run(
         [sys.executable, *arguments],
