@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from stockpyle.exceptions import NonUniqueKeyError, UndeclaredKeyError
+from stockpyle.exceptions import InvalidKey, NonUniqueKeyError, UndeclaredKeyError
 from stockpyle.ext.sqlalchemy import StockpyleSessionExtension, sessionmaker
 from stockpyle.stores import (
     BaseDictionaryStore,
@@ -180,6 +180,15 @@ def test_a_key_that_no_class_declares_is_an_error() -> None:
     store.put(Composite(key=1, zap=2, bar=3))
     with pytest.raises(UndeclaredKeyError, match="zip"):
         store.get({"zip": 2})
+
+
+def test_a_class_without_a_key_is_an_error_that_says_what_is_missing() -> None:
+    """Forgetting the key of get(klass, key), or giving None, is told as that, whatever was put before."""
+    store: Any = ProcessMemoryStore()
+    store.put(Composite(key=1, zap=2, bar=3))
+    for forgotten in (lambda: store.get(Foo), lambda: store.get(Foo, None), lambda: store.batch_get(Foo)):
+        with pytest.raises(InvalidKey, match=r"give the key.*Foo"):
+            forgotten()
 
 
 # lifetimes
