@@ -469,6 +469,32 @@ def test_a_chain_of_nothing_is_a_value_error() -> None:
         ChainedStore()
 
 
+def test_a_class_in_place_of_a_store_is_an_error_that_names_it() -> None:
+    """A chain is made of stores, not of their classes."""
+    with pytest.raises(ValueError, match="ProcessMemoryStore is a class"):
+        ChainedStore([ProcessMemoryStore, ProcessMemoryStore()])
+
+
+def test_six_verbs_are_enough_to_be_in_a_chain() -> None:
+    """A chain with a store that has the six verbs and nothing else can be used, released and closed."""
+
+    class Verbs:
+        def __init__(self) -> None:
+            self.own = ListStore()
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in ("put", "get", "delete", "batch_put", "batch_get", "batch_delete"):
+                raise AttributeError(name)
+            return getattr(self.own, name)
+
+    chain = ChainedStore([ProcessMemoryStore(), Verbs()])
+    foo = Foo(1)
+    chain.put(foo)
+    chain.release()
+    assert chain.get(Foo, {"key": 1}) is foo
+    chain.close()
+
+
 def test_a_uri_and_an_engine_are_a_value_error() -> None:
     """A SqlAlchemyStore takes a URI or an engine, and not both."""
     engine = sa.create_engine("sqlite://")
