@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 import weakref
 from collections.abc import Sequence
@@ -197,17 +198,18 @@ def _layer(store: Any) -> Layer:
 
 def _sync_target(target: Any) -> Any:
     """The Session, Session class or sessionmaker whose events tell of what `target` does."""
-    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
-
-    if isinstance(target, async_sessionmaker):
-        made = target.kw.get("sync_session_class") or target.class_.sync_session_class
-        return _own_class(target.kw, "sync_session_class", made)
-    if isinstance(target, AsyncSession):
-        return target.sync_session
-    if isinstance(target, type) and issubclass(target, AsyncSession):
-        return _own_sync_class(target)
-    if isinstance(target, async_scoped_session):
-        return _sync_target(target.session_factory)
+    # its import needs greenlet, which only those have who use it
+    aio: Any = sys.modules.get("sqlalchemy.ext.asyncio")
+    if aio is not None:
+        if isinstance(target, aio.async_sessionmaker):
+            made = target.kw.get("sync_session_class") or target.class_.sync_session_class
+            return _own_class(target.kw, "sync_session_class", made)
+        if isinstance(target, aio.AsyncSession):
+            return target.sync_session
+        if isinstance(target, type) and issubclass(target, aio.AsyncSession):
+            return _own_sync_class(target)
+        if isinstance(target, aio.async_scoped_session):
+            return _sync_target(target.session_factory)
     if isinstance(target, scoped_session):
         return _sync_target(target.session_factory)
     if isinstance(target, _sessionmaker | Session) or (isinstance(target, type) and issubclass(target, Session)):

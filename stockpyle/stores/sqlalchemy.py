@@ -38,7 +38,6 @@ class SqlAlchemyStore(ConcreteStore):
         super().__init__()
         try:
             import sqlalchemy
-            from sqlalchemy.ext.asyncio import AsyncEngine
         except ImportError as error:
             raise MissingDependency("SqlAlchemyStore needs SQLAlchemy: pip install 'stockpyle[sqlalchemy]'") from error
         from stockpyle.orm.collations import Collations
@@ -48,7 +47,7 @@ class SqlAlchemyStore(ConcreteStore):
             raise ImproperlyConfigured("give a SqlAlchemyStore either a database URL (uri=) or an Engine (engine=)")
         if isinstance(uri, sqlalchemy.Engine):
             uri, engine = None, uri
-        if isinstance(engine, AsyncEngine):
+        if hasattr(engine, "sync_engine"):
             raise ImproperlyConfigured(
                 "a SqlAlchemyStore reads on connections of its own and needs a plain Engine: make one for the same "
                 "database with create_engine(); the application keeps its AsyncEngine"
