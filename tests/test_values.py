@@ -138,7 +138,7 @@ FEW: st.SearchStrategy[Any] = st.one_of(
     # values that are likely to meet their equals of other types, and what only looks like them
     st.sampled_from([0, 1, 2, -1, False, True, 0.0, -0.0, 1.0, 0.5, Decimal("0.50"), Decimal("1E0"), Fraction(1, 2)]),
     st.sampled_from([math.inf, -math.inf, Decimal("inf"), Decimal("-inf"), Decimal("-0"), Decimal("0E+9999"), 0.1]),
-    st.sampled_from([Decimal("0.1"), Fraction(1, 10), 10**5000, Decimal(10) ** 900, 10**900, 2.0**1000, 2**1000]),
+    st.sampled_from([Decimal("0.1"), Fraction(1, 10), Decimal(10) ** 900, 10**900, 2.0**1000, 2**1000]),
     st.sampled_from(["", "1", "red", "RED", "None", "inf", "0.5", "é", "e\u0301", "\ud800", "a b", "a\n", "\x00", "'"]),
     st.sampled_from([b"", b"1", b"red", b"\xff", UUID(int=1), date(2020, 1, 1), timedelta(1), timedelta(0)]),
     st.sampled_from([time(1, 0), time(1, 0, fold=1), time(1, 0, microsecond=1), time(0)]),
