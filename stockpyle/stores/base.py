@@ -162,7 +162,8 @@ class ConcreteStore(BaseStore, abstract=True):
         ``get(key)`` without a class looks among the exact classes put or loaded through this very store.
         """
         if key is None:
-            return self.batch_get(klass if isinstance(klass, type) else [klass])[0]
+            without_class: Any = klass if isinstance(klass, type) else [klass]
+            return self.batch_get(without_class)[0]
         return self.batch_get(klass, [key])[0]
 
     @overload
