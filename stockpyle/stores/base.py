@@ -317,6 +317,8 @@ class CacheStore(ConcreteStore):
                     records[own_keys[0]] = None
         for (spec, keys, deadline), record in zip(stored, values, strict=True):
             for _, (identity, *alternates) in keys:
+                if records.get(identity) is not None:
+                    aliases = {key: alias for key, alias in aliases.items() if alias.identity != identity}
                 records[identity] = record
                 aliases.update({key: Alias(identity, deadline) for key in alternates})
             self.seen.add(spec)

@@ -255,7 +255,7 @@ class StoreContract:
             store.batch_get(Person, [{"id": 1}, {"nam": "Ann"}])
 
     def test_objects_without_an_identity_are_refused_before_anything_is_written(self) -> None:
-        """An object with None, with nothing or with a list in its key is refused, and the rest of its batch unwritten."""
+        """An object with None, with nothing or with a list in its key is refused, and its batch unwritten."""
         if not self.strict_keys:
             return
         store = self.make_store()
