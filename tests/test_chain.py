@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
+import cachetools
 import pytest
 
 from stockpyle.classes import spec_of
@@ -20,7 +23,14 @@ from stockpyle.exceptions import (
 from stockpyle.keys import Key
 from stockpyle.protocols import Outcome, Pending
 from stockpyle.records import ABSENT, LOCKED, Alias, Busy, Lease, Record
-from stockpyle.stores import BaseDictionaryStore, BaseStore, ChainedStore, NullStore, ProcessMemoryStore
+from stockpyle.stores import (
+    BaseDictionaryStore,
+    BaseStore,
+    ChainedStore,
+    NullStore,
+    ProcessMemoryStore,
+    ThreadLocalStore,
+)
 from stockpyle.testing import Automobile, Car, Clock, Person, Pet, StoreContract, Truck
 
 
@@ -1186,6 +1196,70 @@ def test_two_writers_of_one_object() -> None:
     first.join(10)
     assert chain.get(Person, {"id": 1}).name == "second"
     assert [tier.holds(key(id=1)).value.name for tier in (upper, lower)] == ["second", "second"]
+
+
+class RowLocking(Source):
+    """A source whose writers hold their row from the first statement to the commit."""
+
+    def __init__(self, *objs: Any) -> None:
+        super().__init__(*objs)
+        self.row = threading.Lock()
+
+    @contextmanager
+    def write(self, puts: Sequence[Any], deletes: Sequence[Any]) -> Iterator[Pending]:
+        with self.row, super().write(puts, deletes) as pending:
+            yield pending
+
+
+@pytest.mark.parametrize(
+    "tiers",
+    [
+        lambda: [ProcessMemoryStore(), ProcessMemoryStore()],
+        lambda: [ProcessMemoryStore(maxsize=2), ProcessMemoryStore(maxsize=5)],
+        lambda: [ThreadLocalStore(), ProcessMemoryStore(policy=cachetools.LRUCache(3))],
+    ],
+)
+def test_no_reader_gets_less_than_was_committed(tiers: Callable[[], list[Any]]) -> None:
+    """Under threads that write, read, delete and invalidate the same keys, nobody reads what a put had replaced."""
+    people = range(4)
+    chain = ChainedStore([*tiers(), RowLocking()])
+    committed = dict.fromkeys(people, 0)
+    versions = {i: iter(range(1, 10**9)) for i in people}
+    writing = {i: threading.Lock() for i in people}
+    errors: list[str] = []
+    hits = 0
+    until = monotonic() + 1.0
+
+    def write(number: int) -> None:
+        chance = random.Random(number)
+        while monotonic() < until:
+            i = chance.randrange(len(people))
+            with writing[i]:
+                version = next(versions[i])
+                chain.put(Person(i, f"{i}@x", "v", version))
+                committed[i] = version
+            if chance.randrange(30) == 0:
+                chain.invalidate(Person, chance.choice([None, {"id": i}, {"email": f"{i}@x"}]))
+
+    def read(number: int) -> None:
+        nonlocal hits
+        chance = random.Random(number)
+        while monotonic() < until:
+            i = chance.randrange(len(people))
+            floor = committed[i]
+            found = chain.get(Person, chance.choice([{"id": i}, {"email": f"{i}@x"}]))
+            hits += found is not None
+            if (found.login if found else 0) < floor:
+                errors.append(f"{i}: {found and found.login} after {floor}")
+
+    threads = [threading.Thread(target=work, args=(n,)) for n, work in enumerate([write, read, write, read, read])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert errors == []
+    assert hits > 100
+    assert min(committed.values()) > 0
 
 
 def test_nothing_of_a_quiet_chain_is_logged(caplog: pytest.LogCaptureFixture) -> None:
