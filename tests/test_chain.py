@@ -385,6 +385,19 @@ def test_failing_tier_costs_speed_and_no_answers(caplog: pytest.LogCaptureFixtur
     assert "Tier could not be filled" in caplog.text
 
 
+def test_alias_is_filled_only_where_its_record_is() -> None:
+    """A layer that was not asked for the record gets no alias that would lead to nothing there."""
+    chain, (upper, lower), source, _ = build(Person(1, "ann@x"))
+    chain.get(Person, {"id": 1})
+    lower.clear()
+    source.took()
+    assert chain.get(Person, {"email": "ann@x"}).id == 1
+    assert source.took() == ["load 1"]
+    assert isinstance(upper.holds(key(email="ann@x")), Alias)
+    assert not isinstance(lower.holds(key(email="ann@x")), Alias)
+    assert upper.stats.refused == lower.stats.refused == 0
+
+
 def test_counters() -> None:
     """Hits, misses and fills are counted once a key asked for, in each layer and for the chain."""
     chain, (upper, lower), _, _ = build(Person(1, "ann@x"), Person(2))
@@ -883,7 +896,7 @@ def test_verbs_that_cannot_invalidate_a_class_say_so(caplog: pytest.LogCaptureFi
     from stockpyle.coherence.verbs import VerbTier
     from stockpyle.coherence.writer import Writer
 
-    for store in (SixVerbs(), BaseDictionaryStore()):
+    for store in (SixVerbs(), ToyFromScratch()):
         writer = Writer([Layer(VerbTier(store))], [], [spec_of(Person).epoch])
         writer.lock()
         writer.publish()

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from stockpyle.classes import is_mapped, spec_of
-from stockpyle.exceptions import ImproperlyConfigured
+from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
 from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Key, KeySpec
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy, deadline_of, earlier
@@ -150,21 +150,41 @@ class BaseDictionaryStore(ConcreteStore):
                 del self._dictionary[key.text(self._prefix)]
         del self._dictionary[text]
 
+    def _forget_class(self, spec: KeySpec) -> None:
+        if not isinstance(self._dictionary, Iterable):
+            raise UnsupportedOperation(
+                f"{self.name} cannot forget all {spec.klass.__qualname__}: its mapping cannot be listed"
+            )
+        with self._mutex:
+            entries = [(text, self._dictionary.get(text)) for text in list(self._dictionary)]
+            held = [(text, entry[0]) for text, entry in entries if entry is not None]
+            gone = {text for text, each in held if _is_of(spec, each)}
+            gone |= {text for text, each in held if isinstance(each, Pointer) and each.identity in gone}
+            for text in gone:
+                del self._dictionary[text]
+
     def clear(self) -> None:
         """Forget every object."""
         with self._mutex:
             self._dictionary.clear()
 
     def invalidate(self, klass: type, key: Mapping[str, Any] | None = None) -> None:
-        """Forget one object, because somebody else changed it."""
-        if key is None:
-            super().invalidate(klass)
+        """Forget one object, or all of a class (if the mapping can be iterated), because somebody else changed them."""
         spec = spec_of(klass)
-        target = spec.key(key or {})
+        if key is None:
+            self._forget_class(spec)
+            return
+        target = spec.key(key)
         with self._mutex:
             found = None if target is None else self._find(spec, target)
             if found is not None:
                 self._forget(spec, spec.keys_of(found)[0])
+
+
+def _is_of(spec: KeySpec, held: Any) -> bool:
+    if isinstance(held, Pointer):
+        return False
+    return spec_of(held.klass).space == spec.space if isinstance(held, MappedRow) else isinstance(held, spec.klass)
 
 
 def _local(deadline: float | None) -> datetime | None:

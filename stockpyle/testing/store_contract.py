@@ -435,6 +435,19 @@ class StoreContract:
         assert store.batch_get(Person, [{"id": 0}, {"id": 1}, {"org": 7, "login": "1"}]) == [None, None, None]
         assert store.get(Person, {"email": "2@x"}).id == 2
 
+    def test_invalidated_class_is_gone(self) -> None:
+        """invalidate() of a class forgets all its objects under all their keys, and those of no other."""
+        if not self.clears:
+            return
+        store = self.make_store()
+        store.batch_put([Person(1, "ann@x"), Person(2), Pet(1)])
+        store.invalidate(Person)
+        for key in ({"id": 1}, {"email": "ann@x"}, {"id": 2}):
+            assert store.get(Person, key) is None
+        assert store.get(Pet, {"id": 1}).id == 1
+        store.put(Person(1, "ann@x"))
+        assert store.get(Person, {"email": "ann@x"}).id == 1
+
     def test_released_store_can_be_used(self) -> None:
         """release() leaves the store usable, before and after anything else, and twice."""
         store = self.make_store()
