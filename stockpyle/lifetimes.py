@@ -67,6 +67,12 @@ class LifetimePolicy:
         self._callback = lifetime_cb
         self._constant = lifetime
 
+    @staticmethod
+    def of(store: object) -> LifetimePolicy:
+        """Return a store's own rule, or none for a store without."""
+        own = getattr(store, "lifetimes", None)
+        return own if isinstance(own, LifetimePolicy) else LifetimePolicy()
+
     @property
     def configured(self) -> bool:
         """True if the user chose a lifetime, by constant or by callback."""

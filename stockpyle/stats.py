@@ -21,6 +21,12 @@ class Stats:
     locked: int = 0
     errors: int = 0
 
+    @staticmethod
+    def of(store: object) -> Stats:
+        """Return a store's own counters, or new ones for a store without."""
+        own = getattr(store, "stats", None)
+        return own if isinstance(own, Stats) else Stats()
+
     def as_dict(self) -> dict[str, int]:
         """Return the counters by name."""
         return asdict(self)

@@ -18,7 +18,7 @@ PACKAGE = Path(stockpyle.__file__).parent
 
 LAYERS: list[tuple[str, ...]] = [
     # from the ground up; a module's place is where its name is, else where a pattern fits it
-    ("exceptions", "values", "stats"),
+    ("exceptions", "forks", "stats", "values"),
     ("keys", "lifetimes"),
     ("records",),
     ("codecs", "protocols", "classes"),

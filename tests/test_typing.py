@@ -10,6 +10,6 @@ USAGE = Path(__file__).parent / "typing" / "usage.py"
 
 
 def test_types_are_what_users_expect() -> None:
-    """`User | None`, `list[User | None]`, `sessionmaker[MySession]`: under mypy --strict the usage file has no error."""
+    """`User | None`, `list[User | None]`, `sessionmaker[MySession]`: the usage file passes mypy --strict."""
     report, errors, status = api.run(["--strict", str(USAGE)])
     assert status == 0, report + errors

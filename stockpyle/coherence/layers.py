@@ -12,7 +12,7 @@ from stockpyle.exceptions import InvalidLifetime
 from stockpyle.keys import Key
 from stockpyle.lifetimes import LifetimePolicy, earlier
 from stockpyle.protocols import Change, Tier
-from stockpyle.records import Alias, Found, Lease, Lock, Record
+from stockpyle.records import MISS, Alias, Found, Lease, Lock, Record
 from stockpyle.stats import Stats
 
 logger = logging.getLogger("stockpyle")
@@ -24,17 +24,18 @@ DEFAULT_BOUND = 60.0
 class Layer:
     """A tier, with what a chain adds to it: bounded lifetimes, counting, and which objects it may keep.
 
-    counted=False leaves hits and misses to the tier itself. A tier that cannot lock brings `forget` instead,
-    which is called before and after a commit.
+    counted=False is for a tier used alone: it counts hits and misses itself, and its failures are the caller's.
+    A tier that cannot lock brings `forget` instead, which is called before and after a commit.
     """
 
     def __init__(self, tier: Any, *, counted: bool = True) -> None:
         self.tier: Tier = tier
-        self.stats: Stats = getattr(tier, "stats", None) or Stats() if counted else Stats()
+        self._alone = not counted
+        self.stats: Stats = Stats() if self._alone else Stats.of(tier)
         self.polymorphic: bool = getattr(tier, "polymorphic", False)
         self.keeps_absent: bool = getattr(tier, "keeps_absent", True)
         self.forget: Callable[[Sequence[Change], Iterable[Key]], None] | None = getattr(tier, "forget", None)
-        self._lifetimes: LifetimePolicy = getattr(tier, "lifetimes", None) or LifetimePolicy()
+        self._lifetimes = LifetimePolicy.of(tier)
         self._clock = getattr(tier, "clock", None) or time.time
         self._bound: float = getattr(tier, "chain_lifetime", DEFAULT_BOUND)
 
@@ -44,14 +45,26 @@ class Layer:
         return str(getattr(self.tier, "name", type(self.tier).__name__))
 
     def read(self, keys: Sequence[Key], *, lease: bool) -> list[Found]:
-        """See Tier.read."""
-        return self.tier.read(keys, lease=lease)
+        """See Tier.read. A cache that fails has nothing."""
+        try:
+            return self.tier.read(keys, lease=lease)
+        except Exception:
+            if self._alone:
+                raise
+            self.stats.errors += 1
+            logger.exception("%s could not be read", self.name)
+            return [MISS] * len(keys)
 
     def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> None:
-        """Fill, and count what came too late."""
+        """Fill, and count what came too late. A cache that fails is not filled."""
         wanted = sum(isinstance(value, Record) for _, value in leased)
         aliases = sum(isinstance(value, Alias) for _, value in leased)
-        filled = self.tier.fill(leased)
+        try:
+            filled = self.tier.fill(leased)
+        except Exception:
+            self.stats.errors += 1
+            logger.exception("%s could not be filled", self.name)
+            return
         self.stats.fills += min(filled, wanted)
         self.stats.refused += wanted + aliases - filled
 

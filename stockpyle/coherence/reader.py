@@ -39,11 +39,12 @@ def fetch(layers: Sequence[Layer], source: Source | None, keys: Iterable[Key]) -
         return {}
     first = _Fetch(layers, source, patient=True)
     answers = first.run(asked)
-    if first.busy:
+    left = {ident: key for ident, key in asked.items() if ident not in answers and first.busy_with(ident)}
+    if left:
         until = time.monotonic() + BUSY_SECONDS
-        for other in first.busy.values():
-            other.wait(max(0.0, until - time.monotonic()))
-        left = {ident: key for ident, key in asked.items() if ident not in answers}
+        for ident in left:
+            for other in first.busy_with(ident):
+                other.wait(max(0.0, until - time.monotonic()))
         answers.update(_Fetch(layers, source, patient=False).run(left))
     return {ident: _object(answers.get(ident), key) for ident, key in asked.items()}
 
@@ -73,18 +74,20 @@ class _Fetch:
         """Answer every key but those that another reader is loading, if this pass is patient."""
         try:
             answers = self._from_tiers(asked)
-            missing = {ident: key for ident, key in asked.items() if ident not in answers and not self._is_busy(ident)}
+            missing = {ident: key for ident, key in asked.items() if ident not in answers and not self.busy_with(ident)}
             if missing and self.source is not None:
                 answers.update(self._from_source(missing, self.source))
             self._fill(asked, answers)
         finally:
             self._give_back()
-        self._count(ident for ident in asked if not self._is_busy(ident))
+        self._count(ident for ident in asked if ident in answers or not self.busy_with(ident))
         return answers
 
-    def _is_busy(self, ident: Ident) -> bool:
+    def busy_with(self, ident: Ident) -> list[Busy]:
+        """The loads of other readers that this key waits for."""
         alias = self.aliases.get(ident)
-        return ident in self.busy or (alias is not None and alias.identity.ident in self.busy)
+        idents = [ident] if alias is None else [ident, alias.identity.ident]
+        return [self.busy[each] for each in idents if each in self.busy]
 
     # what the tiers have
 
@@ -199,19 +202,23 @@ class _Fetch:
 
     def _fill(self, asked: Asked, answers: dict[Ident, Record]) -> None:
         """Turn the leases into records and aliases, from the slowest tier up."""
-        for layer in reversed(self.layers):
-            records: list[tuple[Lease, Record | Alias | None]] = []
-            aliases: list[tuple[Lease, Record | Alias | None]] = []
-            for ident, held in self.leases.items():
-                lease = next((lease for owner, lease in held if owner is layer), None)
-                if lease is None:
-                    continue
-                if ident in self.records:
-                    records.append((lease, self._record_for(layer, lease.key, self.records[ident])))
-                else:
-                    aliases.append((lease, self._alias_for(lease.key, answers.get(ident))))
-            if records or aliases:
-                layer.fill([*records, *aliases])
+        for depth in reversed(range(len(self.layers))):
+            layer = self.layers[depth]
+            leases = {ident: lease for ident, held in self.leases.items() for owner, lease in held if owner is layer}
+            kept = {
+                ident: self._record_for(layer, lease.key, self.records[ident])
+                for ident, lease in leases.items()
+                if ident in self.records
+            }
+            # an alias is of use only in a layer that has, or gets, its record
+            held_here = {ident: self.records[ident] for ident, found_at in self.depth.items() if found_at == depth}
+            aliases = {
+                ident: self._alias_for(lease.key, answers.get(ident), {**held_here, **kept})
+                for ident, lease in leases.items()
+                if ident not in kept
+            }
+            if leases:
+                layer.fill([(leases[ident], value) for ident, value in (*kept.items(), *aliases.items())])
         self.leases.clear()
 
     def _record_for(self, layer: Layer, key: Key, record: Record) -> Record | None:
@@ -221,13 +228,14 @@ class _Fetch:
             return None
         return layer.bounded(record)
 
-    def _alias_for(self, key: Key, record: Record | None) -> Alias | None:
+    def _alias_for(self, key: Key, record: Record | None, held: dict[Ident, Record | None]) -> Alias | None:
         if record is None or not record.answers(key) or key.ident in self.locked:
             return None
         identity = _own_identity(record, key)
-        if identity is None or identity.ident not in self.records or identity.ident in self.locked:
+        target = None if identity is None else held.get(identity.ident)
+        if identity is None or target is None or target.is_absent or identity.ident in self.locked:
             return None
-        return Alias(identity, record.deadline) if record.fillable and key.spec.cacheable else None
+        return Alias(identity, target.deadline) if record.fillable and key.spec.cacheable else None
 
     def _give_back(self) -> None:
         for layer in self.layers:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from stockpyle.classes import spec_of
 from stockpyle.coherence.layers import DEFAULT_BOUND
+from stockpyle.exceptions import UnsupportedOperation
 from stockpyle.keys import Key, KeySpec
-from stockpyle.lifetimes import LifetimePolicy
+from stockpyle.lifetimes import LifetimePolicy, earlier
 from stockpyle.protocols import Change, Outcome, Pending, Store
 from stockpyle.records import ABSENT, MISS, Alias, Found, Lease, Lock, Record
 from stockpyle.stats import Stats
@@ -46,8 +48,11 @@ class VerbTier:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.stats: Stats = getattr(store, "stats", None) or Stats()
-        self.lifetimes: LifetimePolicy = getattr(store, "lifetimes", None) or LifetimePolicy()
+        self.stats = Stats.of(store)
+        self.lifetimes = LifetimePolicy.of(store)
+        self.clock: Callable[[], float] = time.time
+        if callable(getattr(store, "clock", None)):
+            self.clock = store.clock  # type: ignore[attr-defined]
         self.chain_lifetime = DEFAULT_BOUND
         self.polymorphic: bool = getattr(store, "polymorphic", False)
         self._takes_lifetime = "lifetime" in inspect.signature(store.batch_put).parameters
@@ -72,8 +77,11 @@ class VerbTier:
         if not records:
             return
         objs = [record.spec.materialise(record.value) for record in records]
-        if self._takes_lifetime and not self.lifetimes.configured:
-            self.store.batch_put(objs, lifetime=self.chain_lifetime)  # type: ignore[call-arg]
+        deadline: float | None = None
+        for record in records:
+            deadline = earlier(deadline, record.deadline)
+        if self._takes_lifetime and deadline is not None:
+            self.store.batch_put(objs, lifetime=deadline - self.clock())  # type: ignore[call-arg]
         else:
             self.store.batch_put(objs)
 
@@ -83,12 +91,26 @@ class VerbTier:
         if objs:
             self.store.batch_delete(objs)
         for epoch in epochs:
-            invalidate = getattr(self.store, "invalidate", None)
-            if invalidate is None:
+            try:
+                self._invalidate(epoch.spec.klass)
+            except UnsupportedOperation:
                 self.stats.errors += 1
                 logger.warning("%s cannot forget all objects of %s", self.name, epoch.spec.klass.__qualname__)
-            else:
-                invalidate(epoch.spec.klass)
+
+    def _invalidate(self, klass: type) -> None:
+        invalidate = getattr(self.store, "invalidate", None)
+        if invalidate is None:
+            raise UnsupportedOperation(f"{self.name} cannot forget all objects of {klass.__qualname__}")
+        invalidate(klass)
+
+    def drop(self, keys: Sequence[Key]) -> None:
+        """Delete what is held under these keys, because somebody else changed it."""
+        for epoch in [key for key in keys if key.is_epoch]:
+            self._invalidate(epoch.spec.klass)
+        found = batch_get(self.store, [key for key in keys if not key.is_epoch])
+        objs = [record.spec.materialise(record.value) for record in found if record is not None]
+        if objs:
+            self.store.batch_delete(objs)
 
     def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
         """Nothing can be locked here; see forget."""
@@ -123,6 +145,7 @@ class VerbSource:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._lifetimes = LifetimePolicy.of(store)
 
     def accepts(self, klass: type) -> bool:
         """True for what the store says, else for every class that has keys."""
@@ -145,6 +168,8 @@ class VerbSource:
         for obj in deletes:
             spec = spec_of(type(obj))
             changes.append(Change(spec, tuple(spec.keys_of(obj)), (), obj=obj))
+        for obj in puts:
+            self._lifetimes.deadline(obj, 0.0)
         pending = Pending(changes)
         yield pending
         pending.outcome = Outcome.UNKNOWN

@@ -48,6 +48,8 @@ class Writer:
     def publishable(self) -> list[Key]:
         """The identities whose committed records may be published: those that a row's lock protected."""
         found: dict[Ident, Key] = {}
+        if not any(locks for _, locks in self._locks):
+            return []
         for change in self._changes:
             for key in (*change.before[:1], *change.after[:1]):
                 if key.ident not in self._unprotected and key.spec.cacheable:
@@ -140,7 +142,8 @@ class Writer:
                 continue
             specs = (record.spec, *record.spec.bases) if layer.polymorphic else (record.spec,)
             for spec in specs:
-                identity, *alternates = [record.key(definition) for definition in spec.definitions]
+                # the base's own keys: a tier that finds the alias must see an identity key of the base in it
+                identity, *alternates = [spec.key_in(record.value, definition) for definition in spec.definitions]
                 if identity is None or identity.ident not in locked:
                     continue
                 values[identity.ident] = kept
@@ -148,6 +151,29 @@ class Writer:
                     if key is not None and key.ident in locked and key.ident not in self._unprotected:
                         values[key.ident] = Alias(identity, kept.deadline)
         return values
+
+
+def drop(layer: Layer, keys: Iterable[Key], seconds: float = LOCK_SECONDS) -> None:
+    """Remove what a tier holds under these keys, and the object that an alternate one leads to."""
+    dropped: dict[Ident, Key] = {}
+    left = list(keys)
+    while left:
+        key = left.pop()
+        if key.ident in dropped:
+            continue
+        dropped[key.ident] = key
+        if key.is_epoch:
+            left += [base.epoch for base in key.spec.bases if layer.polymorphic]
+            continue
+        (held,) = layer.read([key], lease=False)
+        if isinstance(held, Alias):
+            left.append(held.identity)
+        elif isinstance(held, Record) and not held.is_absent:
+            specs = (held.spec, *held.spec.bases) if layer.polymorphic else (held.spec,)
+            identities = [spec.key_in(held.value, spec.identity) for spec in specs]
+            left += [identity for identity in identities if identity is not None]
+    locks = layer.lock(list(dropped.values()), seconds, without_row_lock=list(dropped.values()))
+    layer.publish([(lock, None) for lock in locks])
 
 
 def _base_keys(change: Change) -> list[Key]:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar, overload
 from stockpyle.classes import is_mapped, spec_of
 from stockpyle.coherence.layers import Layer
 from stockpyle.coherence.reader import fetch
+from stockpyle.coherence.writer import LOCK_SECONDS, drop
 from stockpyle.exceptions import AmbiguousKeyError, InvalidKey, StockpyleError, UnsupportedOperation
 from stockpyle.keys import Key, KeySpec
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy
@@ -207,7 +208,7 @@ class CacheStore(ConcreteStore):
     chain_lifetime = 60.0
     """Seconds that a chain lets a record live here, if the user did not say."""
 
-    lock_seconds = 30.0
+    lock_seconds = LOCK_SECONDS
 
     def __init__(
         self,
@@ -282,8 +283,7 @@ class CacheStore(ConcreteStore):
         spec = spec_of(klass)
         target = spec.epoch if key is None else spec.key(key)
         if target is not None:
-            locks = self.lock([target], self.lock_seconds, without_row_lock=[target])
-            self.publish([(lock, None) for lock in locks])
+            drop(Layer(self, counted=False), [target], self.lock_seconds)
 
     # the source of plain objects
 
@@ -300,25 +300,36 @@ class CacheStore(ConcreteStore):
         """See Source.write."""
         now = self.clock()
         stored = [(*self._entries(obj), self.lifetimes.deadline(obj, now)) for obj in puts]
+        values = [
+            Record(spec, spec.dehydrate(obj), deadline) for (spec, _, deadline), obj in zip(stored, puts, strict=True)
+        ]
         removed = [self._entries(obj) for obj in deletes]
         changes = [Change(spec, (), keys[0][1], obj=obj) for (spec, keys, _), obj in zip(stored, puts, strict=True)]
         changes += [Change(spec, keys[0][1], (), obj=obj) for (spec, keys), obj in zip(removed, deletes, strict=True)]
         pending = Pending(changes)
         yield pending
-        values: dict[Key, Record | Alias | None] = {}
+        # A deleted object's other keys may be another object's by now: their aliases go with the record, or mislead
+        # to nothing.
+        records: dict[Key, Record | None] = {}
+        aliases: dict[Key, Alias] = {}
         for (spec, keys), obj in zip(removed, deletes, strict=True):
             for owner, own_keys in keys:
                 if owner is spec or self._holds(own_keys[0], obj):
-                    values.update(dict.fromkeys(own_keys))
-        for (spec, keys, deadline), obj in zip(stored, puts, strict=True):
-            record = Record(spec, spec.dehydrate(obj), deadline)
+                    records[own_keys[0]] = None
+        for (spec, keys, deadline), record in zip(stored, values, strict=True):
             for _, (identity, *alternates) in keys:
-                values[identity] = record
-                values.update({key: Alias(identity, deadline) for key in alternates})
+                if records.get(identity) is not None:
+                    aliases = {key: alias for key, alias in aliases.items() if alias.identity != identity}
+                records[identity] = record
+                aliases.update({key: Alias(identity, deadline) for key in alternates})
             self.seen.add(spec)
+        self._replace({**records, **aliases})
+        pending.outcome = Outcome.COMMITTED
+
+    def _replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
+        """Keep these values, records first, whatever is there now."""
         locks = self.lock(list(values), self.lock_seconds)
         self.publish([(lock, values[lock.key]) for lock in locks])
-        pending.outcome = Outcome.COMMITTED
 
     def _entries(self, obj: Any) -> tuple[KeySpec, list[tuple[KeySpec, tuple[Key, ...]]]]:
         """The object's own spec, and its keys as an object of its class and of each base it is kept under."""

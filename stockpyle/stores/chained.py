@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -12,7 +13,7 @@ from stockpyle.coherence.layers import Layer
 from stockpyle.coherence.publishing import publish_committed
 from stockpyle.coherence.reader import fetch
 from stockpyle.coherence.verbs import VerbSource, VerbTier
-from stockpyle.coherence.writer import LOCK_SECONDS, Writer
+from stockpyle.coherence.writer import LOCK_SECONDS, Writer, drop
 from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
 from stockpyle.keys import KeySpec
 from stockpyle.protocols import Outcome, Pending, Source
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 logger = logging.getLogger("stockpyle")
+
+Deadlines = Mapping[int, Mapping[Layer, float | None]]
+"""When each object of a put, by its id(), expires in each layer."""
 
 _TIER = ("read", "fill", "lock", "publish", "unlock")
 _SOURCE = ("accepts", "load", "write")
@@ -64,7 +68,7 @@ class ChainedStore(ConcreteStore):
         super().__init__()
         if on_write not in ("publish", "invalidate"):
             raise ImproperlyConfigured(f'on_write is "publish" or "invalidate", not {on_write!r}')
-        if stores is not None and not isinstance(stores, Iterable):
+        if stores is not None and (isinstance(stores, str | Mapping) or not isinstance(stores, Iterable)):
             raise ImproperlyConfigured(f"a chain is made of a list of stores, not of {stores!r}")
         self.stores: tuple[Any, ...] = tuple(_flatten(stores or ()))
         if not self.stores:
@@ -165,13 +169,14 @@ class ChainedStore(ConcreteStore):
 
     def batch_put(self, objs: Iterable[Any]) -> None:
         """Put several objects: in one transaction for each source that has a share of them."""
-        for route, own in self._by_route(objs).items():
-            self._write(route, own, [])
+        routed = [(route, own, _deadlines(route, own)) for route, own in self._by_route(objs).items()]
+        for route, own, deadlines in routed:
+            self._write(route, own, [], deadlines)
 
     def batch_delete(self, objs: Iterable[Any]) -> None:
         """Delete several objects; one that is not there is no error."""
         for route, own in self._by_route(objs).items():
-            self._write(route, [], own)
+            self._write(route, [], own, {})
 
     def _by_route(self, objs: Iterable[Any]) -> dict[Route, list[Any]]:
         routed: dict[Route, list[Any]] = {}
@@ -179,8 +184,7 @@ class ChainedStore(ConcreteStore):
             routed.setdefault(self.route(type(obj)), []).append(obj)
         return routed
 
-    def _write(self, route: Route, puts: list[Any], deletes: list[Any]) -> None:
-        deadlines = {layer: [layer.deadline(obj) for obj in puts] for layer in route.layers}
+    def _write(self, route: Route, puts: list[Any], deletes: list[Any], deadlines: Deadlines) -> None:
         pending: Pending | None = None
         writer: Writer | None = None
         try:
@@ -194,10 +198,9 @@ class ChainedStore(ConcreteStore):
         for change in pending.changes:
             self.seen.add(change.spec)
         chosen = {
-            change.after[0].ident: {layer: deadlines[layer][i] for layer in route.layers}
-            for i, obj in enumerate(puts)
+            change.after[0].ident: deadlines[id(change.obj)]
             for change in pending.changes
-            if change.obj is obj and change.after
+            if change.after and id(change.obj) in deadlines
         }
         publish_committed(writer, route.source, self.on_write, chosen)
 
@@ -205,13 +208,19 @@ class ChainedStore(ConcreteStore):
 
     def release(self) -> None:
         """Give back what this thread holds of every store."""
-        for store in self.stores:
-            _end(store, "release")
+        self._each_store("release")
 
     def close(self) -> None:
         """Close every store."""
-        for store in self.stores:
-            _end(store, "close", "release")
+        self._each_store("close", "release")
+
+    def _each_store(self, *methods: str) -> None:
+        """Call the first of these methods that a store has; on all stores, even if one of them fails."""
+        with ExitStack() as stack:
+            for store in reversed(self.stores):
+                method = next((each for each in methods if _is(store, [each])), None)
+                if method is not None:
+                    stack.callback(getattr(store, method))
 
     def clear(self) -> None:
         """Empty every cache of the chain. What is only a source keeps its objects."""
@@ -225,20 +234,25 @@ class ChainedStore(ConcreteStore):
         target = spec.epoch if key is None else spec.key(key)
         if target is None:
             return
-        for layer in self.route(klass).layers:
-            if layer.forget is None:
-                layer.publish(
-                    [(lock, None) for lock in layer.lock([target], self.lock_seconds, without_row_lock=[target])]
-                )
-            elif target.is_epoch:
-                layer.forget([], [target])
+        route = self.route(klass)
+        targets = [target]
+        if not target.is_epoch and not target.is_identity:
+            # a tier may hold the object, and not know that this key leads to it
+            (record,) = route.source.load(klass, [target])
+            identity = None if record.is_absent else record.key(record.spec.identity)
+            targets += [identity] if identity is not None else []
+        for layer in route.layers:
+            if isinstance(layer.tier, VerbTier):
+                layer.tier.drop(targets)
             else:
-                invalidate = getattr(layer.tier, "invalidate", None)
-                if invalidate is not None:
-                    invalidate(klass, key)
+                drop(layer, targets, self.lock_seconds)
 
     def __repr__(self) -> str:
         return f"ChainedStore([{', '.join(map(repr, self.stores))}])"
+
+
+def _deadlines(route: Route, objs: Iterable[Any]) -> Deadlines:
+    return {id(obj): {layer: layer.deadline(obj) for layer in route.layers} for obj in objs}
 
 
 def _settle(writer: Writer, outcome: Outcome) -> None:
@@ -248,13 +262,6 @@ def _settle(writer: Writer, outcome: Outcome) -> None:
         writer.leave()
     else:
         writer.unlock()
-
-
-def _end(store: Any, *names: str) -> None:
-    """Call the first of these methods that the store has; one of six verbs has none."""
-    method = next((method for name in names if (method := getattr(store, name, None)) is not None), None)
-    if method is not None:
-        method()
 
 
 def _flatten(stores: Iterable[Any]) -> Iterator[Any]:

@@ -10,9 +10,10 @@ from datetime import datetime
 from typing import Any
 
 from stockpyle.classes import is_mapped, spec_of
-from stockpyle.exceptions import ImproperlyConfigured
+from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
+from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Key, KeySpec
-from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy, deadline_of
+from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy, deadline_of, earlier
 from stockpyle.stores.base import ConcreteStore
 
 
@@ -59,19 +60,23 @@ class BaseDictionaryStore(ConcreteStore):
         self.clock = clock
         self._prefix = prefix
         self._mutex = threading.RLock()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a child process: another thread may have held the mutex."""
+        self._mutex = threading.RLock()
 
     def accepts(self, klass: type) -> bool:
         """True for every class that has keys."""
         return is_mapped(klass) or hasattr(klass, "__stockpyle_keys__")
 
     def batch_put(self, objs: Iterable[Any], *, lifetime: Lifetime = None) -> None:
-        """Keep several objects under all their keys; `lifetime` holds where the store has no rule of its own."""
+        """Keep several objects under all their keys, for the store's own lifetime, and at most for this one."""
         now = self.clock()
         ready = []
         for obj in objs:
             spec = spec_of(type(obj))
-            rule = self.lifetimes
-            deadline = rule.deadline(obj, now) if rule.configured else deadline_of(lifetime, now)
+            deadline = earlier(self.lifetimes.deadline(obj, now), deadline_of(lifetime, now))
             owners = (spec, *spec.bases) if self.polymorphic else (spec,)
             ready.append((spec, obj, deadline, [owner.keys_of(obj) for owner in owners]))
         with self._mutex:
@@ -82,7 +87,7 @@ class BaseDictionaryStore(ConcreteStore):
                     self._forget(spec, identity)
                     if deadline is not None and deadline <= now:
                         continue
-                    expires = None if deadline is None else datetime.fromtimestamp(deadline)
+                    expires = _local(deadline)
                     self._dictionary[text] = (_pack(spec, obj), expires)
                     for key in alternates:
                         self._dictionary[key.text(self._prefix)] = (Pointer(text), expires)
@@ -106,7 +111,9 @@ class BaseDictionaryStore(ConcreteStore):
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         spec = spec_of(klass)
         asked = [spec.key(key) for key in keys]
-        found = [None if key is None else self._find(spec, key) for key in asked]
+        with self._mutex:
+            # not many mappings can be read while another thread writes to them
+            found = [None if key is None else self._find(spec, key) for key in asked]
         self.stats.hits += sum(obj is not None for obj in found)
         self.stats.misses += sum(obj is None for obj in found)
         return found
@@ -120,8 +127,6 @@ class BaseDictionaryStore(ConcreteStore):
         obj = _unpack(held)
         if not isinstance(obj, spec.klass):
             return None
-        if key.is_identity:
-            return obj
         own = spec.key_of(obj, key.definition)
         return obj if own is not None and own.values == key.values else None
 
@@ -141,9 +146,22 @@ class BaseDictionaryStore(ConcreteStore):
         for definition in identity.spec.definitions[1:]:
             key = identity.spec.key_of(obj, definition)
             pointer = None if key is None else self._dictionary.get(key.text(self._prefix))
-            if key is not None and pointer is not None and pointer[0] == Pointer(text):
+            if key is not None and pointer is not None and _leads_to(pointer[0], text):
                 del self._dictionary[key.text(self._prefix)]
         del self._dictionary[text]
+
+    def _forget_class(self, spec: KeySpec) -> None:
+        if not isinstance(self._dictionary, Iterable):
+            raise UnsupportedOperation(
+                f"{self.name} cannot forget all {spec.klass.__qualname__}: its mapping cannot be listed"
+            )
+        with self._mutex:
+            entries = [(text, self._dictionary.get(text)) for text in list(self._dictionary)]
+            held = [(text, entry[0]) for text, entry in entries if entry is not None]
+            gone = {text for text, each in held if _is_of(spec, each)}
+            gone |= {text for text, each in held if isinstance(each, Pointer) and each.identity in gone}
+            for text in gone:
+                del self._dictionary[text]
 
     def clear(self) -> None:
         """Forget every object."""
@@ -151,15 +169,34 @@ class BaseDictionaryStore(ConcreteStore):
             self._dictionary.clear()
 
     def invalidate(self, klass: type, key: Mapping[str, Any] | None = None) -> None:
-        """Forget one object, because somebody else changed it."""
-        if key is None:
-            super().invalidate(klass)
+        """Forget one object, or all of a class (if the mapping can be iterated), because somebody else changed them."""
         spec = spec_of(klass)
-        target = spec.key(key or {})
+        if key is None:
+            self._forget_class(spec)
+            return
+        target = spec.key(key)
         with self._mutex:
             found = None if target is None else self._find(spec, target)
             if found is not None:
                 self._forget(spec, spec.keys_of(found)[0])
+
+
+def _is_of(spec: KeySpec, held: Any) -> bool:
+    if isinstance(held, Pointer):
+        return False
+    return spec_of(held.klass).space == spec.space if isinstance(held, MappedRow) else isinstance(held, spec.klass)
+
+
+def _local(deadline: float | None) -> datetime | None:
+    try:
+        return None if deadline is None else datetime.fromtimestamp(deadline)
+    except (OverflowError, OSError, ValueError):
+        # later than any datetime
+        return None
+
+
+def _leads_to(held: Any, text: str) -> bool:
+    return isinstance(held, Pointer) and held.identity == text
 
 
 def _pack(spec: KeySpec, obj: Any) -> Any:

@@ -4,28 +4,30 @@ How it is built. Objects of one class (or one table) live in a _Space, a dict fr
 an entry with a record, an alias of an entry, a reader's lease or a writer's lock. The slot object itself is the
 token of a lease or lock: "unchanged" is ``is``. A hit takes no lock: it is one look into the dict, one at the
 deadline, and it sets the entry's `used` bit; all that changes a dict does so under one mutex. To invalidate a
-whole class its space is replaced by an empty one, whatever it held, and leases of the old one fill nothing.
+whole class its space is replaced by an empty one, in one step for those readers; leases of the old one fill nothing.
 
 Eviction is CLOCK (F. J. Corbato, "A paging experiment with the Multics system", 1968): entries stand in a ring, the
-hand passes over those that were used since it last came by, once. Each insertion also looks at two entries
-for ones that are expired or gone, so that what is never asked for again does not stay for ever.
+hand passes over those that were used since it last came by, once. It makes room before an insertion, so that what was
+just put stays. Each insertion also looks at two entries for ones that are expired or that a policy has evicted, so
+that what is never asked for again does not stay for ever.
 """
 
 from __future__ import annotations
 
-import os
+import math
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from stockpyle.exceptions import ImproperlyConfigured
-from stockpyle.keys import Ident, Key
+from stockpyle.forks import renew_after_fork
+from stockpyle.keys import Ident, Key, KeySpec
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
-from stockpyle.records import LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
+from stockpyle.records import ABSENT, LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
 from stockpyle.stores.base import CacheStore
 
 LEASE_SECONDS = 10.0
@@ -55,10 +57,9 @@ class _AliasSlot:
 
 
 class _LeaseSlot:
-    __slots__ = ("done", "expires", "space", "thread")
+    __slots__ = ("done", "expires", "thread")
 
-    def __init__(self, space: _Space, expires: float) -> None:
-        self.space = space
+    def __init__(self, expires: float) -> None:
         self.expires = expires
         self.thread = threading.get_ident()
         self.done: threading.Event | None = None
@@ -69,32 +70,28 @@ class _LeaseSlot:
 
 
 class _LockSlot:
-    __slots__ = ("expires", "ident")
+    """bare: the whole class was invalidated meanwhile, so what this lock's owner loads may be older than that."""
 
-    def __init__(self, ident: Ident, expires: float) -> None:
+    __slots__ = ("bare", "expires", "ident", "space")
+
+    def __init__(self, space: str, ident: Ident, expires: float) -> None:
+        self.space = space
         self.ident = ident
         self.expires = expires
+        self.bare = False
 
 
 _Slot = _Entry | _AliasSlot | _LeaseSlot | _LockSlot
 
 
 class _Space:
-    """All that is held of one class, and the class's own lock while somebody changes it as a whole.
+    """All that is held of one class, or of one table, and its lock while somebody changes it as a whole."""
 
-    locks and leases are the slots of these kinds once more, and size is the number of entries: what must be known
-    when the space is replaced, without going through it.
-    """
-
-    __slots__ = ("gone", "leases", "lock", "locks", "size", "slots")
+    __slots__ = ("lock", "slots")
 
     def __init__(self, lock: _LockSlot | None = None) -> None:
         self.slots: dict[Ident, _Slot] = {}
-        self.locks: dict[Ident, _LockSlot] = {}
-        self.leases: set[_LeaseSlot] = set()
-        self.size = 0
         self.lock = lock
-        self.gone = False
 
 
 class MemoryTable:
@@ -111,7 +108,7 @@ class MemoryTable:
             raise ImproperlyConfigured("give either maxsize or policy: a cachetools policy has a maxsize of its own")
         if maxsize is not None and (isinstance(maxsize, bool) or not isinstance(maxsize, int) or maxsize < 1):
             raise ImproperlyConfigured(f"maxsize is a number of objects, 1 or more, not {maxsize!r}")
-        if policy is not None and not hasattr(policy, "popitem"):
+        if policy is not None and (isinstance(policy, type) or not hasattr(policy, "popitem")):
             raise ImproperlyConfigured(
                 f"policy is a cachetools cache, such as cachetools.LRUCache(1000), not {policy!r}"
             )
@@ -124,10 +121,10 @@ class MemoryTable:
         self._locks: deque[_LockSlot] = deque()
         self._count = 0
         self._mutex = threading.RLock()
-        _tables.add(self)
+        renew_after_fork(self)
 
     def __len__(self) -> int:
-        return self._count
+        return self._count if self._policy is None else len(self._policy)
 
     # reading
 
@@ -135,9 +132,8 @@ class MemoryTable:
         """See Tier.read."""
         found: list[Found] = []
         for key in keys:
-            ident = key.ident
-            space = self._spaces.get(ident[0])
-            slot = space.slots.get(ident) if space is not None else None
+            space = self._spaces.get(key.spec.space)
+            slot = space.slots.get(key.ident) if space is not None else None
             if type(slot) is _Entry and self._policy is None:
                 record = slot.record
                 if record.deadline is None or record.deadline > self._clock():
@@ -151,9 +147,7 @@ class MemoryTable:
         ident = key.ident
         with self._mutex:
             now = self._clock()
-            space = self._spaces.get(ident[0])
-            if space is None:
-                space = self._spaces[ident[0]] = _Space()
+            space = self._space(key)
             if space.lock is not None:
                 if space.lock.expires > now:
                     return LOCKED
@@ -161,7 +155,7 @@ class MemoryTable:
             slot = space.slots.get(ident)
             if isinstance(slot, _Entry):
                 if self._is_live(slot, now):
-                    slot.used = True
+                    self._use(slot)
                     return slot.record
                 self._remove(space, ident)
             elif isinstance(slot, _AliasSlot):
@@ -174,17 +168,8 @@ class MemoryTable:
                 self._remove(space, ident)
             if not lease:
                 return MISS
-            mine = _LeaseSlot(space, now + self._lease_seconds)
-            space.slots[ident] = mine
-            space.leases.add(mine)
+            mine = space.slots[ident] = _LeaseSlot(now + self._lease_seconds)
             return Lease(key, mine)
-
-    def _is_live(self, entry: _Entry, now: float) -> bool:
-        if entry.gone or entry.space.gone or (entry.record.deadline is not None and entry.record.deadline <= now):
-            return False
-        if self._policy is None:
-            return True
-        return self._policy.get(entry.ident) is entry
 
     # filling
 
@@ -193,37 +178,11 @@ class MemoryTable:
         filled = 0
         with self._mutex:
             for lease, value in leased:
-                space = self._spaces.get(lease.key.ident[0])
-                slot: _LeaseSlot = lease.token
-                if space is slot.space and space.slots.get(lease.key.ident) is slot:
+                space = self._space(lease.key)
+                if space.slots.get(lease.key.ident) is lease.token:
                     self._remove(space, lease.key.ident)
                     filled += value is not None and self._set(space, lease.key.ident, value)
-            self._evict()
         return filled
-
-    def _set(self, space: _Space, ident: Ident, value: Record | Alias) -> bool:
-        """Put a value into an empty slot; False if there is no room or no record for it."""
-        if isinstance(value, Alias):
-            entry = space.slots.get(value.identity.ident)
-            if not isinstance(entry, _Entry):
-                return False
-            space.slots[ident] = _AliasSlot(value, entry)
-            entry.aliases.append(ident)
-            return True
-        if value.deadline is not None and value.deadline <= self._clock():
-            return False
-        entry = _Entry(space, ident, value)
-        if self._policy is not None:
-            try:
-                self._policy[ident] = entry
-            except ValueError:
-                # cachetools refuses a value that is larger than the whole cache
-                return False
-        space.slots[ident] = entry
-        space.size += 1
-        self._count += 1
-        self._ring.append(entry)
-        return True
 
     # writing
 
@@ -236,15 +195,15 @@ class MemoryTable:
             self._forget_old_locks(now)
             for key in keys:
                 ident = key.ident
-                mine = _LockSlot(ident, now + seconds)
-                space = self._spaces.get(ident[0]) or self._spaces.setdefault(ident[0], _Space())
+                mine = _LockSlot(key.spec.space, ident, now + seconds)
+                space = self._space(key)
                 if key.is_epoch:
                     over: _Slot | None = space.lock
-                    self._drop(ident[0], mine)
+                    self._drop(key.spec.space, mine)
                 else:
                     over = space.slots.get(ident)
                     self._remove(space, ident)
-                    space.slots[ident] = space.locks[ident] = mine
+                    space.slots[ident] = mine
                     self._locks.append(mine)
                 contended = ident in loose and isinstance(over, _LockSlot) and over.expires > now
                 locks.append(Lock(key, mine, contended))
@@ -256,26 +215,23 @@ class MemoryTable:
             now = self._clock()
             for lock, value in locked:
                 ident = lock.key.ident
-                space = self._spaces[ident[0]]
+                space = self._space(lock.key)
                 held = space.lock if lock.key.is_epoch else space.slots.get(ident)
-                if held is lock.token:
-                    if lock.contended:
-                        continue
-                elif (isinstance(held, _LockSlot) and held.expires > now) or (not lock.key.is_epoch and held is None):
+                mine = held is lock.token
+                if lock.contended if mine else isinstance(held, _LockSlot) and held.expires > now:
                     continue
                 if lock.key.is_epoch:
-                    self._drop(ident[0])
+                    self._drop(lock.key.spec.space)
                     continue
                 self._remove(space, ident)
-                if held is lock.token and value is not None and space.lock is None:
+                if mine and value is not None and space.lock is None and not lock.token.bare:
                     self._set(space, ident, value)
-            self._evict()
 
     def unlock(self, locks: Sequence[Lock]) -> None:
         """See Tier.unlock."""
         with self._mutex:
             for lock in locks:
-                space = self._spaces[lock.key.ident[0]]
+                space = self._space(lock.key)
                 if lock.contended:
                     continue
                 if lock.key.is_epoch:
@@ -283,6 +239,12 @@ class MemoryTable:
                         space.lock = None
                 elif space.slots.get(lock.key.ident) is lock.token:
                     self._remove(space, lock.key.ident)
+
+    def replace(self, values: Mapping[Key, Record | Alias | None], seconds: float) -> None:
+        """Put these values in place of whatever is held, at once: no reader sees the keys without a value."""
+        with self._mutex:
+            locks = self.lock(list(values), seconds)
+            self.publish([(lock, values[lock.key]) for lock in locks])
 
     def clear(self) -> None:
         """Forget every record; locks stay."""
@@ -292,55 +254,101 @@ class MemoryTable:
 
     # all below under the mutex
 
+    def _space(self, key: Key) -> _Space:
+        # not by the key's own space: a subclass's alternate keys have one, but belong to the table's epoch
+        name = key.spec.space
+        return self._spaces.get(name) or self._spaces.setdefault(name, _Space())
+
+    def _is_live(self, entry: _Entry, now: float) -> bool:
+        if entry.gone or (entry.record.deadline is not None and entry.record.deadline <= now):
+            return False
+        return self._policy is None or entry.ident in self._policy
+
+    def _use(self, entry: _Entry) -> None:
+        entry.used = True
+        if self._policy is not None:
+            self._policy.get(entry.ident)
+
+    def _set(self, space: _Space, ident: Ident, value: Record | Alias) -> bool:
+        """Put a value into an empty slot; False if there is no room or no record for it."""
+        if isinstance(value, Alias):
+            entry = space.slots.get(value.identity.ident)
+            if not isinstance(entry, _Entry):
+                return False
+            space.slots[ident] = _AliasSlot(value, entry)
+            entry.aliases.append(ident)
+            return True
+        if value.deadline is not None and value.deadline <= self._clock():
+            return False
+        self._make_room()
+        entry = _Entry(space, ident, value)
+        if self._policy is not None:
+            try:
+                self._policy[ident] = entry
+            except ValueError:
+                # cachetools refuses a value that is larger than the whole cache
+                return False
+        space.slots[ident] = entry
+        self._count += 1
+        self._ring.append(entry)
+        return True
+
     def _drop(self, name: str, lock: _LockSlot | None = None) -> None:
-        """Replace a class's space by an empty one; only the locks of single keys live on."""
+        """Replace a class's space by an empty one; only the locks of single keys live on, without their values."""
         old = self._spaces.get(name)
         new = self._spaces[name] = _Space(lock)
-        if old is None:
-            return
-        old.gone = True
-        self._count -= old.size
-        new.slots.update(old.locks)
-        new.locks = old.locks
-        for lease in old.leases:
-            lease.finish()
+        for ident, slot in () if old is None else old.slots.items():
+            if isinstance(slot, _Entry):
+                self._retire(slot)
+            elif isinstance(slot, _LockSlot):
+                slot.bare = True
+                new.slots[ident] = slot
+            elif isinstance(slot, _LeaseSlot):
+                slot.finish()
+        self._shrink_ring()
 
     def _remove(self, space: _Space, ident: Ident) -> None:
         slot = space.slots.pop(ident, None)
         if isinstance(slot, _LeaseSlot):
-            space.leases.discard(slot)
             slot.finish()
-        elif isinstance(slot, _LockSlot):
-            del space.locks[ident]
         elif isinstance(slot, _AliasSlot):
             slot.entry.aliases.remove(ident)
         elif isinstance(slot, _Entry):
             for alias in slot.aliases:
                 del space.slots[alias]
             self._retire(slot)
-            space.size -= 1
-            self._count -= 1
+            self._shrink_ring()
 
     def _retire(self, entry: _Entry) -> None:
         entry.gone = True
-        if self._policy is not None and self._policy.get(entry.ident) is entry:
+        # a reader without the mutex may still hold the entry, and the ring does; neither needs the object
+        entry.record = _GONE
+        self._count -= 1
+        if self._policy is not None:
             self._policy.pop(entry.ident, None)
 
-    def _evict(self) -> None:
+    def _shrink_ring(self) -> None:
+        # each entry that is gone pays for being passed over once more
+        if len(self._ring) > 2 * self._count + 16:
+            self._ring = deque(entry for entry in self._ring if not entry.gone)
+
+    def _make_room(self) -> None:
+        """Before an insertion: evict one entry if it must be, else sweep two."""
         now = self._clock()
-        for _ in range(min(2, len(self._ring))):
+        if self._maxsize is None or self._count < self._maxsize:
+            for _ in range(2):
+                entry = self._ring.popleft() if self._ring else None
+                if entry is None or entry.gone:
+                    continue
+                if self._is_live(entry, now):
+                    self._ring.append(entry)
+                else:
+                    self._remove(entry.space, entry.ident)
+        while self._maxsize is not None and self._count >= self._maxsize:
             entry = self._ring.popleft()
-            if self._is_live(entry, now):
-                self._ring.append(entry)
-            elif entry.space.gone:
-                self._retire(entry)
-            elif not entry.gone:
-                self._remove(entry.space, entry.ident)
-        while self._maxsize is not None and self._count > self._maxsize:
-            entry = self._ring.popleft()
-            if entry.gone or entry.space.gone:
+            if entry.gone:
                 continue
-            if entry.used:
+            if entry.used and self._is_live(entry, now):
                 entry.used = False
                 self._ring.append(entry)
             else:
@@ -351,32 +359,29 @@ class MemoryTable:
         while self._locks and (self._locks[0].expires <= now or not self._holds(self._locks[0])):
             old = self._locks.popleft()
             if self._holds(old):
-                self._remove(self._spaces[old.ident[0]], old.ident)
+                self._remove(self._spaces[old.space], old.ident)
 
     def _holds(self, lock: _LockSlot) -> bool:
-        return self._spaces[lock.ident[0]].slots.get(lock.ident) is lock
+        return self._spaces[lock.space].slots.get(lock.ident) is lock
 
-    def new_mutex(self) -> None:
-        """After a fork: the mutex may have been held by a thread that the child does not have."""
+    def after_fork(self) -> None:
+        """In a child process: another thread may have held the mutex, and left things half done."""
+        intact = self._mutex.acquire(blocking=False)
         self._mutex = threading.RLock()
+        if not intact:
+            self._spaces, self._ring, self._locks, self._count = {}, deque(), deque(), 0
+            if self._policy is not None:
+                self._policy.clear()
+
+
+_GONE = Record(spec=cast(KeySpec, None), value=ABSENT, deadline=-math.inf)
+"""What stands in an entry that was removed: a record that expired long ago."""
 
 
 def _busy(slot: _LeaseSlot) -> Busy:
     if slot.done is None:
         slot.done = threading.Event()
     return Busy(slot.done, own_thread=slot.thread == threading.get_ident())
-
-
-_tables: weakref.WeakSet[MemoryTable] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for table in list(_tables):
-        table.new_mutex()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 class ProcessMemoryStore(CacheStore):
@@ -423,6 +428,9 @@ class ProcessMemoryStore(CacheStore):
         """See Tier.unlock."""
         self._table.unlock(locks)
 
+    def _replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
+        self._table.replace(values, self.lock_seconds)
+
     def __len__(self) -> int:
         """Return how many objects are held."""
         return len(self._table)
@@ -459,6 +467,7 @@ class ThreadLocalStore(CacheStore):
         self._mutex = threading.RLock()
         self._tables: weakref.WeakSet[MemoryTable] = weakref.WeakSet()
         self._live: dict[Ident, tuple[float, Key, dict[MemoryTable, Lock]]] = {}
+        renew_after_fork(self)
 
     @property
     def _table(self) -> MemoryTable:
@@ -514,6 +523,10 @@ class ThreadLocalStore(CacheStore):
             for table, work in self._by_table(locks).items():
                 table.unlock(work)
 
+    def _replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
+        # what is put or deleted here, and not in a chain above, concerns this thread only
+        self._table.replace(values, self.lock_seconds)
+
     def _by_table(self, locks: Sequence[Lock]) -> dict[MemoryTable, list[Lock]]:
         work: dict[MemoryTable, list[Lock]] = {table: [] for table in self._tables}
         for lock in locks:
@@ -524,6 +537,14 @@ class ThreadLocalStore(CacheStore):
                 del self._live[lock.key.ident]
         return work
 
+    def __len__(self) -> int:
+        """Return how many objects this thread holds."""
+        return len(self._table)
+
+    def __bool__(self) -> bool:
+        """An empty store is a store."""
+        return True
+
     def release(self) -> None:
         """Forget what this thread holds."""
         self._local.table = None
@@ -533,6 +554,10 @@ class ThreadLocalStore(CacheStore):
         with self._mutex:
             for table in list(self._tables):
                 table.clear()
+
+    def after_fork(self) -> None:
+        """In a child process: another thread may have held the mutex."""
+        self._mutex = threading.RLock()
 
 
 __all__ = ["MemoryTable", "ProcessMemoryStore", "ThreadLocalStore"]

@@ -22,7 +22,7 @@ from stockpyle.coherence.writer import Writer
 from stockpyle.keys import Key
 from stockpyle.protocols import Change
 from stockpyle.records import ABSENT, Alias, Lease, Lock, Record
-from stockpyle.stores.memory import MemoryTable, ProcessMemoryStore
+from stockpyle.stores.memory import MemoryTable, ProcessMemoryStore, _LeaseSlot
 from tests.model.explorer import Actor, World, Wrong, explore
 
 Locked = Sequence[tuple[Lock, Record | Alias | None]]
@@ -377,12 +377,9 @@ def forget_contention(self: MemoryTable, keys: Sequence[Key], seconds: float, **
 
 def keep_leases_of_the_class(self: MemoryTable, name: str, lock: Any = None) -> None:
     """Invalidate a class, and let those who are loading fill what they load."""
-    leases = self._spaces[name].leases
+    leases = {ident: slot for ident, slot in self._spaces[name].slots.items() if isinstance(slot, _LeaseSlot)}
     real_drop(self, name, lock)
-    new = self._spaces[name]
-    for lease in leases:
-        lease.space = new
-    new.slots.update({Key(SPEC, SPEC.identity, (1,)).ident: lease for lease in leases})
+    self._spaces[name].slots.update(leases)
 
 
 def fill_the_first_load(self: Any, loaded: Any, asked: Any, answers: Any, source: Any) -> None:

@@ -1,0 +1,20 @@
+"""What a store must do, as tests: subclass StoreContract, and TierContract for a tier, and run pytest::
+
+    class TestOurStore(StoreContract):
+        def make_store(self, **options):
+            return OurStore(**options)
+
+Capabilities that a store lacks are switched off by class attributes.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite("stockpyle.testing.store_contract", "stockpyle.testing.tier_contract")
+
+from stockpyle.testing.samples import Automobile, Car, Clock, Person, Pet, Truck  # noqa: E402
+from stockpyle.testing.store_contract import StoreContract  # noqa: E402
+from stockpyle.testing.tier_contract import TierContract  # noqa: E402
+
+__all__ = ["Automobile", "Car", "Clock", "Person", "Pet", "StoreContract", "TierContract", "Truck"]
