@@ -225,6 +225,10 @@ class KeySpec:
         """True if what a tier kept, an object of the class of `spec`, is one of this class."""
         return isinstance(value, self.klass)
 
+    def rules_out(self, spec: KeySpec) -> bool:
+        """True if an object of the class of `spec` under an identity leaves none of this class under the same."""
+        return False
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.klass.__qualname__})"
 

@@ -66,7 +66,7 @@ class MappedSpec(KeySpec):
         self.primary_key = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
         self._identity_names = tuple(sorted(self.primary_key))
         super().__init__(mapper.class_, [self._define(names) for names in self._declared()])
-        self.cacheable = all(isinstance(table, sa.Table) for table in _leaves(mapper.persist_selectable))
+        self.cacheable = all(isinstance(each.local_table, sa.Table) for each in mapper.iterate_to_root())
         self.own_space = self._space_for(mapper)
 
     def translated(self, schemas: Mapping[str | None, str | None] | None) -> MappedSpec:
@@ -150,7 +150,10 @@ class MappedSpec(KeySpec):
     def key(self, asked: Mapping[str, Any]) -> Key | None:
         """Return the key that `asked` spells; a declared synonym may stand for its column."""
         if self.mapper.synonyms and isinstance(asked, Mapping):
-            asked = {self._synonym(name): value for name, value in asked.items()}
+            resolved = {self._synonym(name): value for name, value in asked.items()}
+            if len(resolved) < len(asked):
+                raise self._undeclared(asked)
+            asked = resolved
         return super().key(asked)
 
     def _synonym(self, name: str) -> str:
@@ -236,6 +239,10 @@ class MappedSpec(KeySpec):
         """True if rows of the class of `spec` are objects of this class."""
         return issubclass(spec.klass, self.klass)
 
+    def rules_out(self, spec: KeySpec) -> bool:
+        """True if the two classes are of one hierarchy, in which an identity is that of one object."""
+        return isinstance(spec, MappedSpec) and spec.base is self.base
+
     @property
     def hierarchy(self) -> list[MappedSpec]:
         """This class and its mapped subclasses that share its tables."""
@@ -264,12 +271,9 @@ def _in_schemas(mapper: Mapper[Any], schemas: Mapping[str | None, str | None] | 
 
 
 def _real_column(mapper: Mapper[Any], columns: Iterable[Any]) -> sa.Column[Any] | None:
-    for column in columns:
-        if isinstance(column, sa.Column) and column.table in mapper.tables:
-            return column
-    first = next(iter(columns))
-    # a class mapped to a SELECT has no real columns; it can be read, and is not cached
-    return first if not mapper.tables else None
+    """The one of a property's columns that the class is stored in; None for an SQL expression."""
+    stored = mapper.persist_selectable.c
+    return next((column for column in columns if stored.contains_column(column)), None)
 
 
 def _base_of(mapper: Mapper[Any]) -> Mapper[Any]:
