@@ -21,7 +21,6 @@ from stockpyle.exceptions import ImproperlyConfigured, StockpyleWarning, Unsuppo
 from stockpyle.keys import Key
 from stockpyle.orm.commits import FollowedConnection, Work, follow
 from stockpyle.orm.connections import is_own
-from stockpyle.orm.transactions import belongs_to
 from stockpyle.protocols import Change, Outcome, Source, Tier
 from stockpyle.stores.chained import ChainedStore
 from stockpyle.stores.sqlalchemy import SqlAlchemyStore
@@ -103,7 +102,6 @@ class StockpyleSessionExtension:
             return
         followed = follow(connection, self)
         followed.in_session = True
-        belongs_to(session, followed.written)
         mine = self._followed.setdefault(session, [])
         if followed not in mine:
             mine.append(followed)

@@ -14,7 +14,7 @@ class Base(DeclarativeBase):
     pass
 
 
-def names_of(klass: type) -> list[tuple[str, ...]]:
+def _names_of(klass: type) -> list[tuple[str, ...]]:
     return [definition.attributes for definition in spec_of_mapped(klass).definitions]
 
 
@@ -40,7 +40,7 @@ class Found(Base):
 
 def test_without_a_declaration_the_primary_key_and_the_unique_constraints_are_the_keys() -> None:
     """Unique columns, constraints and whole indexes are keys; partial and functional indexes are not."""
-    first, *others = names_of(Found)
+    first, *others = _names_of(Found)
     assert first == ("id",)
     assert sorted(others) == [("a", "b"), ("email",), ("login", "org"), ("renamed",)]
 
@@ -53,7 +53,7 @@ class CompositeKey(Base):
 
 def test_a_composite_primary_key_is_one_key() -> None:
     """Its attributes may be given in any order."""
-    assert names_of(CompositeKey) == [("x", "y")]
+    assert _names_of(CompositeKey) == [("x", "y")]
     spec = spec_of_mapped(CompositeKey)
     assert spec.key({"x": 1, "y": 2}) == spec.key({"y": 2, "x": 1})
 
@@ -70,7 +70,7 @@ class Declared(Base):
 
 def test_a_declaration_replaces_the_unique_constraints_but_never_the_primary_key() -> None:
     """The primary key comes first even if it is not declared."""
-    assert names_of(Declared) == [("id",), ("email",), ("login", "org")]
+    assert _names_of(Declared) == [("id",), ("email",), ("login", "org")]
 
 
 def test_a_synonym_in_a_declaration_or_a_key_stands_for_its_column() -> None:
@@ -138,7 +138,7 @@ class Child(Parent):
 def test_a_subclass_shares_the_keys_of_its_base() -> None:
     """The primary key and an inherited alternate key are the same key under both classes."""
     parent, child = spec_of_mapped(Parent), spec_of_mapped(Child)
-    assert names_of(Child) == [("id",), ("code",), ("extra",)]
+    assert _names_of(Child) == [("id",), ("code",), ("extra",)]
     assert parent.key({"id": 1}) == child.key({"id": 1})
     assert parent.key({"code": "x"}) == child.key({"code": "x"})
 

@@ -134,14 +134,15 @@ VALUES: dict[str, Any] = {
 }
 
 
-def ann(**values: Any) -> Person:
+def _ann(**values: Any) -> Person:
     return Person(**{"id": 1, "email": "ann@x.org", "x": 3, "y": 4, **VALUES, **values})
 
 
 @pytest.fixture
 def chain(engine: sa.Engine) -> ChainedStore:
+    """A chain on a database with one team and its one person."""
     Base.metadata.create_all(engine)
-    save(engine, [Team(id=7), ann(team_id=7)])
+    save(engine, [Team(id=7), _ann(team_id=7)])
     return chain_on(engine)
 
 
@@ -306,44 +307,44 @@ def test_a_wholly_expired_instance_is_refreshed_from_the_cache(chain: ChainedSto
         assert own in session.dirty
 
 
-def write_pending(session: Session) -> None:
-    session.add(ann(id=2, email="bob@x.org"))
+def _write_pending(session: Session) -> None:
+    session.add(_ann(id=2, email="bob@x.org"))
 
 
-def write_flushed(session: Session) -> None:
-    session.add(ann(id=2, email="bob@x.org"))
+def _write_flushed(session: Session) -> None:
+    session.add(_ann(id=2, email="bob@x.org"))
     session.flush()
 
 
-def write_moved(session: Session) -> None:
+def _write_moved(session: Session) -> None:
     session.get_one(Person, 1).email = "bob@x.org"
 
 
-def write_moved_and_flushed(session: Session) -> None:
-    write_moved(session)
+def _write_moved_and_flushed(session: Session) -> None:
+    _write_moved(session)
     session.flush()
 
 
-def write_moved_by_statement(session: Session) -> None:
+def _write_moved_by_statement(session: Session) -> None:
     session.execute(sa.update(Person).values(email="bob@x.org"))
 
 
-def write_moved_by_core(session: Session) -> None:
+def _write_moved_by_core(session: Session) -> None:
     session.execute(sa.update(Person.__table__).values(e_mail="bob@x.org"))
 
 
-def write_moved_on_the_connection(session: Session) -> None:
+def _write_moved_on_the_connection(session: Session) -> None:
     session.connection().execute(sa.update(Person.__table__).values(e_mail="bob@x.org"))
 
 
 WRITES = [
-    write_pending,
-    write_flushed,
-    write_moved,
-    write_moved_and_flushed,
-    write_moved_by_statement,
-    write_moved_by_core,
-    write_moved_on_the_connection,
+    _write_pending,
+    _write_flushed,
+    _write_moved,
+    _write_moved_and_flushed,
+    _write_moved_by_statement,
+    _write_moved_by_core,
+    _write_moved_on_the_connection,
 ]
 
 
@@ -381,7 +382,7 @@ def test_what_the_session_has_deleted_is_gone_for_it(chain: ChainedStore, engine
 def test_a_session_that_has_committed_reads_the_cache_again(chain: ChainedStore, engine: sa.Engine) -> None:
     """What a transaction has written concerns only that transaction."""
     with Session(engine) as session:
-        session.add(ann(id=2, email="bob@x.org"))
+        session.add(_ann(id=2, email="bob@x.org"))
         session.commit()
         assert get_cached(chain, engine, Person, {"id": 1}, session=session) is not None
 
