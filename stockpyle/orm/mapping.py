@@ -193,8 +193,7 @@ class MappedSpec(KeySpec):
     def materialise(self, value: Row) -> Any:
         """Return a new detached instance of the row; it is the caller's own. ``load`` events run."""
         instance = self.revive(value)
-        state = instance_state(instance)
-        state.manager.dispatch.load(state, None)
+        _tell_of_load(instance)
         return instance
 
     def revive(self, value: Row) -> Any:
@@ -215,8 +214,9 @@ class MappedSpec(KeySpec):
         identity = self.mapper.identity_key_from_primary_key(tuple(self.value_in(value, n) for n in self.primary_key))
         existing = session.identity_map.get(identity)
         if existing is None:
-            instance = self.materialise(value)
+            instance = self.revive(value)
             session.add(instance)
+            _tell_of_load(instance)
             return instance
         state = instance_state(existing)
         if not any(name in state.dict for name in self.attributes):
@@ -268,6 +268,11 @@ class MappedSpec(KeySpec):
         on = getattr(self.mapper.polymorphic_on, "table", None)
         united = any(mapper.concrete for mapper in self.mapper.self_and_descendants if mapper is not self.mapper)
         return self.mapper.selectable if united and on is not None and on not in self.mapper.tables else None
+
+
+def _tell_of_load(instance: Any) -> None:
+    state = instance_state(instance)
+    state.manager.dispatch.load(state, None)
 
 
 _specs: dict[tuple[Mapper[Any], tuple[tuple[str | None, str | None], ...]], MappedSpec] = {}

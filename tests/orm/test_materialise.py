@@ -30,6 +30,7 @@ from sqlalchemy.orm import (
     registry,
     relationship,
     synonym,
+    validates,
 )
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.exc import DetachedInstanceError
@@ -436,6 +437,58 @@ def test_load_events_run_once_for_each_instance_handed_out(engine: sa.Engine, in
         event.remove(Heard, "load", listener)
 
 
+def test_a_load_event_finds_the_instance_in_its_session(engine: sa.Engine) -> None:
+    """As when the session itself has loaded it."""
+    Base.metadata.create_all(engine)
+    save(engine, [Heard(id=1)])
+    chain = chain_on(engine)
+    sessions: list[Any] = []
+
+    def listener(target: Any, context: Any) -> None:
+        sessions.append(object_session(target))
+
+    event.listen(Heard, "load", listener)
+    try:
+        with Session(engine) as session:
+            found = chain.get(Heard, {"id": 1}, session=session)
+            assert sessions == [session]
+            assert chain.get(Heard, {"id": 1}, session=session) is found
+            assert sessions == [session]
+    finally:
+        event.remove(Heard, "load", listener)
+
+
+class Password(Base):
+    __tablename__ = "password"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    hashed: Mapped[str]
+
+    @validates("hashed")
+    def hash(self, name: str, value: str) -> str:
+        return f"hash of {value}"
+
+
+def test_put_does_not_set_a_value_twice(engine: sa.Engine) -> None:
+    """A validator has seen the value when the caller set it, and does not see the copy."""
+    Base.metadata.create_all(engine)
+    chain = chain_on(engine)
+    password = Password(id=1, hashed="a")
+    chain.put(password)
+    assert get_cached(chain, engine, Password, {"id": 1}).hashed == "hash of a"
+    password.hashed = "b"
+    chain.put(password)
+    assert get_cached(chain, engine, Password, {"id": 1}).hashed == "hash of b"
+
+
+def test_a_session_may_change_the_schema(chain: ChainedStore, engine: sa.Engine) -> None:
+    """DDL in its transaction is no write to a mapped table."""
+    chain.get(Person, {"id": 1})
+    with Session(engine) as session:
+        connection = session.connection()
+        sa.Table("extra", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True)).create(connection)
+        assert get_cached(chain, engine, Person, {"id": 1}, session=session) is not None
+
+
 # ways to map
 
 
@@ -470,7 +523,14 @@ imperative_table = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("text", sa.String, unique=True),
 )
-imperative.map_imperatively(Imperative, imperative_table, properties={"number": imperative_table.c.id})
+imperative.map_imperatively(
+    Imperative,
+    imperative_table,
+    properties={
+        "number": imperative_table.c.id,
+        "text": column_property(imperative_table.c.text, active_history=True),
+    },
+)
 
 
 def test_an_imperative_mapping_is_read_by_its_attribute_names(engine: sa.Engine) -> None:
