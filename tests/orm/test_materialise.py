@@ -586,6 +586,12 @@ def test_two_classes_of_one_table_do_not_get_each_others_objects(chain: ChainedS
     for _ in range(2):
         assert type(chain.get(Team, {"id": 7})) is Team
         assert type(chain.get(SameTable, {"id": 7})) is SameTable
+    chain.put(Team(id=8))
+    assert type(chain.get(SameTable, {"id": 8})) is SameTable
+    assert type(chain.get(Team, {"id": 8})) is Team
+    chain.delete(SameTable(id=8))
+    assert chain.get(Team, {"id": 8}) is None
+    assert chain.get(SameTable, {"id": 8}) is None
 
 
 class Schemas(DeclarativeBase):
