@@ -31,8 +31,8 @@ clean: ## Remove .venv and everything else that was generated
 servers:
 	@sh scripts/servers.sh
 
-# One stamp for each set of extras, made anew when the requirements change.
-$(VENV)/installed-%: setup.cfg pyproject.toml $(VENV)/created
+# One stamp for each set of extras, made anew when the metadata changes, of which the README is part.
+$(VENV)/installed-%: setup.cfg pyproject.toml README.md $(VENV)/created
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 

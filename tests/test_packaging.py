@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import configparser
 import re
+import subprocess
+import sys
 from importlib.metadata import metadata, version
 from importlib.resources import files
 from pathlib import Path
@@ -71,3 +73,22 @@ def test_metadata_has_one_home() -> None:
     """The package's metadata is in setup.cfg alone: pyproject.toml says how to build, and configures ruff."""
     sections = re.findall(r"^\[+([\w.-]+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
     assert {".".join(section.split(".")[:2]) for section in sections} == {"build-system", "tool.ruff"}
+
+
+def test_the_sqlalchemy_extra_is_enough_for_sqlalchemy() -> None:
+    """SqlAlchemyStore and the extension work without greenlet, which SQLAlchemy 2.1 needs for asyncio only."""
+    code = """
+import sys
+sys.modules["greenlet"] = None
+from sqlalchemy.orm import Session, scoped_session
+from stockpyle.ext.sqlalchemy import StockpyleSessionExtension, sessionmaker
+from stockpyle.stores import ChainedStore, ProcessMemoryStore, SqlAlchemyStore
+chain = ChainedStore([ProcessMemoryStore(), SqlAlchemyStore("sqlite://")])
+ext = StockpyleSessionExtension(store=chain)
+made = sessionmaker(chain.stores[1].engine, extension=ext)
+ext.listen(scoped_session(made))
+with made() as session:
+    session.connection()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 import weakref
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from stockpyle.exceptions import ImproperlyConfigured, StockpyleWarning, Unsuppo
 from stockpyle.keys import Key
 from stockpyle.orm.commits import FollowedConnection, Work, follow
 from stockpyle.orm.connections import is_own
+from stockpyle.orm.transactions import belongs_to
 from stockpyle.protocols import Change, Outcome, Source, Tier
 from stockpyle.stores.chained import ChainedStore
 from stockpyle.stores.sqlalchemy import SqlAlchemyStore
@@ -102,6 +104,7 @@ class StockpyleSessionExtension:
             return
         followed = follow(connection, self)
         followed.in_session = True
+        belongs_to(session, followed.written)
         mine = self._followed.setdefault(session, [])
         if followed not in mine:
             mine.append(followed)
@@ -195,17 +198,18 @@ def _layer(store: Any) -> Layer:
 
 def _sync_target(target: Any) -> Any:
     """The Session, Session class or sessionmaker whose events tell of what `target` does."""
-    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
-
-    if isinstance(target, async_sessionmaker):
-        made = target.kw.get("sync_session_class") or target.class_.sync_session_class
-        return _own_class(target.kw, "sync_session_class", made)
-    if isinstance(target, AsyncSession):
-        return target.sync_session
-    if isinstance(target, type) and issubclass(target, AsyncSession):
-        return _own_sync_class(target)
-    if isinstance(target, async_scoped_session):
-        return _sync_target(target.session_factory)
+    # its import needs greenlet, which only those have who use it
+    aio: Any = sys.modules.get("sqlalchemy.ext.asyncio")
+    if aio is not None:
+        if isinstance(target, aio.async_sessionmaker):
+            made = target.kw.get("sync_session_class") or target.class_.sync_session_class
+            return _own_class(target.kw, "sync_session_class", made)
+        if isinstance(target, aio.AsyncSession):
+            return target.sync_session
+        if isinstance(target, type) and issubclass(target, aio.AsyncSession):
+            return _own_sync_class(target)
+        if isinstance(target, aio.async_scoped_session):
+            return _sync_target(target.session_factory)
     if isinstance(target, scoped_session):
         return _sync_target(target.session_factory)
     if isinstance(target, _sessionmaker | Session) or (isinstance(target, type) and issubclass(target, Session)):

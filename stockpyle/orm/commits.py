@@ -22,7 +22,7 @@ from stockpyle.coherence.publishing import publish_committed
 from stockpyle.coherence.writer import Writer
 from stockpyle.exceptions import StockpyleWarning
 from stockpyle.keys import Key
-from stockpyle.orm.connections import commit_failed_for_sure, commits_at_once
+from stockpyle.orm.connections import commit_failed_for_sure
 from stockpyle.orm.statements import is_of_unit_of_work, specs_of_tables, tables_written
 from stockpyle.orm.transactions import WrittenObjects, watch
 from stockpyle.protocols import Change, Outcome, Source
@@ -112,7 +112,7 @@ class FollowedConnection:
         if not changes and not epochs:
             return
         connection = self.connection()
-        if connection is not None and commits_at_once(connection):
+        if connection is not None and _commits_at_once(connection):
             changes = [replace(change, unprotected=(*change.before, *change.after)) for change in changes]
         self._works = [work for target in self.targets for work in target.works(self.engine, changes, epochs)]
         try:
@@ -133,7 +133,7 @@ class FollowedConnection:
     def rolled_back(self) -> None:
         """The transaction is rolled back, perhaps after a commit that has failed, or that seemed to."""
         connection = self.connection()
-        if self.outcome is Outcome.OPEN and connection is not None and commits_at_once(connection):
+        if self.outcome is Outcome.OPEN and connection is not None and _commits_at_once(connection):
             self.lock()
             self.settle(Outcome.COMMITTED, load=False)
         elif self.outcome is Outcome.OPEN:
@@ -165,6 +165,16 @@ class FollowedConnection:
         works, self._works = self._works, []
         for work in works:
             end(work)
+
+
+def _commits_at_once(connection: sa.Connection) -> bool:
+    """True if the connection is in autocommit: what it wrote is visible already, and no row is locked any more."""
+    if connection.closed or connection.invalidated:
+        return False
+    raw: Any = connection.connection.driver_connection
+    if getattr(raw, "autocommit", None) is True:
+        return True
+    return getattr(raw, "isolation_level", "") is None and getattr(raw, "in_transaction", None) is False
 
 
 _followed: weakref.WeakKeyDictionary[sa.Connection, FollowedConnection] = weakref.WeakKeyDictionary()

@@ -250,8 +250,8 @@ class MappedSpec(KeySpec):
         """True if rows of the class of `spec` are objects of this class."""
         return issubclass(spec.klass, self.klass)
 
-    def rules_out(self, spec: KeySpec) -> bool:
-        """True if the two classes are of one hierarchy, in which an identity is that of one object."""
+    def is_of_hierarchy(self, spec: KeySpec) -> bool:
+        """True if the classes have one base, and so one identity; two mapped to one table apart have not."""
         return isinstance(spec, MappedSpec) and spec.base is self.base
 
     @property

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.orm import Mapper
+from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.sql import ClauseElement
 
@@ -29,6 +29,7 @@ class _Frame:
         self.savepoint = savepoint
         self.changes: list[Change] = []
         self.epochs: dict[Ident, Key] = {}
+        self.spaces: set[str] = set()
 
 
 class WrittenObjects:
@@ -84,6 +85,7 @@ class WrittenObjects:
         if state.identity_token is not None or not spec.cacheable:
             change.unprotected = (*change.before, *change.after)
         frame.changes.append(change)
+        frame.spaces.add(spec.space)
         if kind != "delete" and _has_unknown_key(spec, after, expressions, kind):
             self.add_epochs([spec.epoch])
         if _type_changed(spec, state):
@@ -94,6 +96,7 @@ class WrittenObjects:
         """Note that objects of these classes were written which nobody can name."""
         for epoch in epochs:
             self._frames[-1].epochs[epoch.ident] = epoch
+            self._frames[-1].spaces.add(epoch.ident[0])
 
     # the transaction
 
@@ -107,6 +110,7 @@ class WrittenObjects:
             frame = self._frames.pop()
             self._frames[-1].changes += frame.changes
             self._frames[-1].epochs.update(frame.epochs)
+            self._frames[-1].spaces |= frame.spaces
             if frame.savepoint == name:
                 return
 
@@ -125,6 +129,10 @@ class WrittenObjects:
     def epochs(self) -> list[Key]:
         """Every class written in a way that does not tell which objects."""
         return [epoch for frame in self._frames for epoch in frame.epochs.values()]
+
+    def has_written(self, spec: MappedSpec) -> bool:
+        """True if objects of this class, or its hierarchy, were written."""
+        return any(spec.space in frame.spaces for frame in self._frames)
 
     def clear(self) -> None:
         """Forget everything: the transaction has ended."""
@@ -239,3 +247,16 @@ def _listen_to_mappers() -> None:
                 written.flushed(kind, target)
 
         event.listen(Mapper, f"after_{kind}", after)
+
+
+_sessions: weakref.WeakKeyDictionary[Session, weakref.WeakSet[WrittenObjects]] = weakref.WeakKeyDictionary()
+
+
+def belongs_to(session: Session, written: WrittenObjects) -> None:
+    """Remember that `session` writes on the connection that `written` watches."""
+    _sessions.setdefault(session, weakref.WeakSet()).add(written)
+
+
+def written_in(session: Session) -> list[WrittenObjects]:
+    """Return what the present transaction of `session` has written, one for each of its connections."""
+    return list(_sessions.get(session, ()))

@@ -160,7 +160,10 @@ class ConcreteStore(BaseStore, abstract=True):
 
         ``get(key)`` without a class looks among the exact classes put or loaded through this very store.
         """
-        return self.batch_get([klass])[0] if key is None else self.batch_get(klass, [key])[0]
+        if key is not None:
+            return self.batch_get(klass, [key])[0]
+        asked: Any = klass if isinstance(klass, type) else [klass]
+        return self.batch_get(asked)[0]
 
     @overload
     def batch_get(self, klass: type[T], keys: Iterable[Mapping[str, Any]]) -> list[T | None]: ...
@@ -174,7 +177,9 @@ class ConcreteStore(BaseStore, abstract=True):
         if keys is not None:
             return self._fetch(klass, list(keys))
         if isinstance(klass, type):
-            raise InvalidKey(f"give the keys too: batch_get({klass.__name__}, [...]), get({klass.__name__}, {{...}})")
+            raise InvalidKey(
+                f"give the key or keys too: get({klass.__name__}, {{...}}), batch_get({klass.__name__}, [...])"
+            )
         asked = list(klass)
         classes = [self.seen.declaring(each) for each in asked]
         results: list[Any] = [None] * len(asked)

@@ -206,12 +206,12 @@ class ChainedStore(ConcreteStore):
     def release(self) -> None:
         """Give back what this thread holds of every store."""
         for store in self.stores:
-            store.release()
+            _end(store, "release")
 
     def close(self) -> None:
         """Close every store."""
         for store in self.stores:
-            getattr(store, "close", store.release)()
+            _end(store, "close", "release")
 
     def clear(self) -> None:
         """Empty every cache of the chain. What is only a source keeps its objects."""
@@ -250,8 +250,19 @@ def _settle(writer: Writer, outcome: Outcome) -> None:
         writer.unlock()
 
 
+def _end(store: Any, *names: str) -> None:
+    """Call the first of these methods that the store has; one of six verbs has none."""
+    method = next((method for name in names if (method := getattr(store, name, None)) is not None), None)
+    if method is not None:
+        method()
+
+
 def _flatten(stores: Iterable[Any]) -> Iterator[Any]:
     for store in stores:
+        if isinstance(store, type):
+            raise ImproperlyConfigured(
+                f"{store.__name__} is a class: a chain is made of stores, such as {store.__name__}()"
+            )
         if isinstance(store, ChainedStore):
             yield from store.stores
         elif _is(store, _VERBS) or (_is(store, _TIER) and _is(store, _SOURCE)):

@@ -38,7 +38,6 @@ class SqlAlchemyStore(ConcreteStore):
         super().__init__()
         try:
             import sqlalchemy
-            from sqlalchemy.ext.asyncio import AsyncEngine
         except ImportError as error:
             raise MissingDependency("SqlAlchemyStore needs SQLAlchemy: pip install 'stockpyle[sqlalchemy]'") from error
         from stockpyle.orm.collations import Collations
@@ -47,12 +46,12 @@ class SqlAlchemyStore(ConcreteStore):
 
         if (uri is None) == (engine is None):
             raise ImproperlyConfigured("give a SqlAlchemyStore either a database URL (uri=) or an Engine (engine=)")
-        if isinstance(uri, sqlalchemy.Engine | AsyncEngine):
+        if isinstance(uri, sqlalchemy.Engine) or hasattr(uri, "sync_engine"):
             uri, engine = None, uri
         self._creates_tables = False
         if engine is None:
             engine, self._creates_tables = _engine_for(uri)
-        if isinstance(engine, AsyncEngine) or (isinstance(engine, sqlalchemy.Engine) and engine.dialect.is_async):
+        if hasattr(engine, "sync_engine") or (isinstance(engine, sqlalchemy.Engine) and engine.dialect.is_async):
             raise ImproperlyConfigured(
                 f"{engine.dialect.driver} is an async driver. A SqlAlchemyStore reads on connections of its own and "
                 "needs a plain Engine: make one for the same database with create_engine() and another driver; the "

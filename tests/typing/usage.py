@@ -1,0 +1,61 @@
+"""Read by mypy, never run: what a user's type checker sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import sessionmaker as plain_sessionmaker
+from typing_extensions import assert_type
+
+from stockpyle.ext.sqlalchemy import StockpyleSessionExtension, sessionmaker
+from stockpyle.protocols import Source, Store, Tier
+from stockpyle.stores import BaseStore, ChainedStore, ProcessMemoryStore, SqlAlchemyStore
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class User(Base):
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class MySession(Session):
+    pass
+
+
+class Mine(BaseStore):
+    def put(self, obj: Any) -> None: ...
+
+    def delete(self, obj: Any) -> None: ...
+
+
+def stores(engine: sa.Engine, session: Session, memory: ProcessMemoryStore, base: BaseStore) -> None:
+    chain = ChainedStore([memory, SqlAlchemyStore(engine=engine)])
+    for store in (memory, chain, SqlAlchemyStore("sqlite://")):
+        assert_type(store.get(User, {"id": 5}), User | None)
+        assert_type(store.batch_get(User, [{"id": 5}]), list[User | None])
+        store.get({"id": 5})
+        store.batch_get([{"id": 5}])
+    assert_type(chain.get(User, {"id": 5}, session=session), User | None)
+    assert_type(base.get(User, {"id": 5}), User | None)
+    base.get({"id": 5})  # type: ignore[call-arg, arg-type]
+
+
+def sessions(engine: sa.Engine, chain: ChainedStore) -> None:
+    extension = StockpyleSessionExtension(store=chain)
+    assert_type(sessionmaker(engine, extension=extension), plain_sessionmaker[Session])
+    assert_type(sessionmaker(engine, class_=MySession, extension=extension), plain_sessionmaker[MySession])
+    assert_type(sessionmaker(extension=extension)(), Session)
+
+
+def contracts(memory: ProcessMemoryStore, database: SqlAlchemyStore, chain: ChainedStore) -> None:
+    tier: Tier = memory
+    sources: list[Source] = [memory, database]
+    everything: list[Store] = [memory, database, chain, Mine()]
+    assert tier
+    assert sources
+    assert everything
