@@ -11,7 +11,11 @@ _known: dict[type, KeySpec] = {}
 
 def spec_of(klass: type) -> KeySpec:
     """Return the KeySpec of any class; InvalidKeysDeclaration if it has no usable keys."""
-    spec = _known.get(klass)
+    try:
+        spec = _known.get(klass)
+    except TypeError:
+        # something unhashable, hence no class, which spec_of_plain says
+        spec = None
     if spec is None:
         if is_mapped(klass):
             from stockpyle.orm.mapping import spec_of_mapped

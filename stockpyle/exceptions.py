@@ -110,7 +110,7 @@ class NonUniqueKeyError(StockpyleError):
         return f"the key {self.key!r} does not uniquely identify one {self.klass.__name__}: several rows have it"
 
 
-class CodecError(StockpyleError, ValueError):
+class CodecError(StockpyleError):
     """A record and its bytes do not fit."""
 
 

@@ -13,7 +13,6 @@ Keys are the same when their space (the name under which the class's objects liv
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
@@ -88,9 +87,13 @@ class Key:
 
         Readable (``stockpyle:users:id=5``) where it fits, else the prefix and a BLAKE2b of the readable text.
         """
-        pairs = zip(self.definition.names, self.values, strict=True)
-        body = ",".join(f"{write_name(name)}={write(value)}" for name, value in pairs)
-        text = f"{prefix}:{write_name(self.definition.space)}:{body}"
+        parts = []
+        for attribute, name, value in zip(self.definition.attributes, self.definition.names, self.values, strict=True):
+            try:
+                parts.append(f"{write_name(name)}={write(value)}")
+            except UnusableValue as error:
+                raise InvalidKeyType(f"{self.spec.klass.__name__}.{attribute}: {error}") from None
+        text = f"{prefix}:{write_name(self.definition.space)}:{','.join(parts)}"
         if len(text) <= MAX_TEXT:
             return text
         return f"{prefix}:#{blake2b(text.encode('ascii'), digest_size=32).hexdigest()}"
@@ -138,9 +141,9 @@ class KeySpec:
         try:
             names = tuple(asked)
             definition = self._by_names.get(names) or self._by_names[tuple(sorted(names))]
+            values = tuple([asked[name] for name in definition.attributes])
         except (KeyError, TypeError):
             raise self._undeclared(asked) from None
-        values = tuple([asked[name] for name in definition.attributes])
         return self._make(definition, values)
 
     def _make(self, definition: KeyDefinition, values: tuple[Any, ...]) -> Key | None:
@@ -175,11 +178,11 @@ class KeySpec:
         """Return a key attribute of `obj`; InvalidKey if it has none."""
         try:
             return getattr(obj, attribute)
-        except AttributeError:
+        except AttributeError as error:
             raise InvalidKey(
                 f"this {type(obj).__name__} has no attribute {attribute!r}, "
                 f"which __stockpyle_keys__ of {self.klass.__name__} names"
-            ) from None
+            ) from error
 
     def key_of(self, obj: Any, definition: KeyDefinition) -> Key | None:
         """Return one key of `obj`, or None if an attribute in it is None."""
@@ -242,21 +245,23 @@ def spec_of_plain(klass: type) -> KeySpec:
 
     Raises InvalidKeysDeclaration if there is none or it is wrong.
     """
+    if not isinstance(klass, type):
+        raise InvalidKeysDeclaration(f"{klass!r} is not a class")
     spec = _plain.get(klass)
     return spec if spec is not None else _plain.setdefault(klass, _describe(klass))
 
 
 def declared_keys(klass: type) -> list[tuple[str, ...]]:
     """Return the class's ``__stockpyle_keys__`` as sorted tuples of names; raises InvalidKeysDeclaration."""
-    if not isinstance(klass, type):
-        raise InvalidKeysDeclaration(f"{klass!r} is not a class")
     if not hasattr(klass, "__stockpyle_keys__"):
         raise InvalidKeysDeclaration(
             f'{klass.__qualname__} declares no __stockpyle_keys__, such as ["id", "email", ("org", "login")]'
         )
     declared = klass.__stockpyle_keys__
-    if isinstance(declared, str | bytes) or not isinstance(declared, Iterable):
+    if isinstance(declared, str):
         raise _wrong(klass, f"is {declared!r}; it must be a list, such as [{declared!r}]")
+    if not isinstance(declared, list | tuple):
+        raise _wrong(klass, f"is {declared!r}; it must be a list, whose order says which key is the identity")
     result: list[tuple[str, ...]] = []
     for entry in declared:
         names = (entry,) if isinstance(entry, str) else entry
@@ -292,10 +297,19 @@ def _describe(klass: type) -> KeySpec:
 
 
 def _may_have(klass: type, name: str) -> bool:
-    # only objects without a __dict__ tell beforehand which attributes they can have
-    if hasattr(klass, name) or klass.__dictoffset__ != 0:
+    if hasattr(klass, name) or hasattr(klass, "__getattr__"):
         return True
-    return dataclasses.is_dataclass(klass) and name in {field.name for field in dataclasses.fields(klass)}
+    if any(name in getattr(base, "__annotations__", ()) for base in klass.__mro__):
+        return True
+    # only slots, and dataclasses that nothing but their generated __init__ fills, say what else there cannot be
+    return klass.__dictoffset__ != 0 and not all(map(_is_only_fields, klass.__mro__[:-1]))
+
+
+def _is_only_fields(klass: type) -> bool:
+    if klass.__dictoffset__ == 0:
+        return True
+    own = vars(klass)
+    return "__dataclass_fields__" in own and own["__dataclass_params__"].init and "__post_init__" not in own
 
 
 def _space(klass: type) -> tuple[str, bool]:

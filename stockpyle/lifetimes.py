@@ -33,12 +33,13 @@ def deadline_of(lifetime: Lifetime, now: float) -> float | None:
             # datetime.max and datetime.min lie outside what the platform's local time can express
             return None if lifetime.year > 1970 else 0.0
     if isinstance(lifetime, int | float) and not isinstance(lifetime, bool):
-        if math.isnan(lifetime):
+        if isinstance(lifetime, float) and math.isnan(lifetime):
             raise InvalidLifetime("nan is not a lifetime: give seconds, a timedelta, a datetime or None")
         try:
             seconds = now + lifetime
         except OverflowError:
-            seconds = math.copysign(math.inf, lifetime)
+            # an integer that no float can hold
+            seconds = math.inf if lifetime > 0 else -math.inf
         return None if seconds == math.inf else seconds
     raise InvalidLifetime(
         f"{lifetime!r} ({type(lifetime).__name__}) is not a lifetime: give seconds, a timedelta, a datetime or None"

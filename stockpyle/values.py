@@ -45,7 +45,10 @@ def normalise(value: Any) -> Any:
 
 
 def write(value: Any) -> str:
-    """Return the text of a normalised value, another for every other: ASCII without blanks or any of ``: , = #``."""
+    """Return the text of a normalised value, another for every other: ASCII without blanks or any of ``: , = #``.
+
+    Raises UnusableValue for a member of an Enum defined inside a function, whose name does not identify it.
+    """
     return _WRITERS[type(value)](value) if type(value) in _WRITERS else _write_enum(value)
 
 
@@ -90,14 +93,15 @@ def _normal_time(value: time) -> time:
 
 
 def _normal_enum(value: Enum) -> Any:
+    equality: Any = type(value).__eq__, type(value).__hash__
+    if equality == (object.__eq__, Enum.__hash__):
+        return value
     # an Enum that is also an int or a str equals, and hashes like, that int or str
-    if isinstance(value, int):
+    if isinstance(value, int) and equality == (int.__eq__, int.__hash__):
         return int.__add__(value, 0)
-    if isinstance(value, str):
+    if isinstance(value, str) and equality == (str.__eq__, str.__hash__):
         return str.__str__(value)
-    if type(value).__eq__ is not object.__eq__ or type(value).__hash__ is not Enum.__hash__:
-        raise UnusableValue(f"{type(value).__qualname__} defines an equality of its own and cannot be a key value")
-    return value
+    raise UnusableValue(f"{type(value).__qualname__} defines an equality of its own and cannot be a key value")
 
 
 _NORMALISERS: dict[type, Callable[[Any], Any]] = {
@@ -115,7 +119,7 @@ def _write_integer(value: int) -> str:
 
 def _write_number(value: float | Decimal | Fraction) -> str:
     # numbers of different types may be equal, so all of them are written as exact ratios
-    if not isinstance(value, Fraction) and not math.isfinite(value):
+    if value in (math.inf, -math.inf):
         return "inf" if value > 0 else "-inf"
     numerator, denominator = value.as_integer_ratio()
     text = _write_integer(numerator)
@@ -127,6 +131,8 @@ def _quoted(tag: str, text: str) -> str:
 
 
 def _write_enum(value: Enum) -> str:
+    if "<locals>" in type(value).__qualname__:
+        raise UnusableValue(f"{type(value).__qualname__} is defined inside a function and means nothing elsewhere")
     name = value.value if isinstance(value, Flag) else value.name
     return _quoted("enum", f"{type(value).__module__}.{type(value).__qualname__}.{name}")
 
