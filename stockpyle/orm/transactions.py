@@ -204,8 +204,8 @@ def other_epochs(spec: MappedSpec) -> list[Key]:
         epochs = [
             other.epoch
             for mapper in mappers
-            if not set(mapper.tables).isdisjoint(spec.mapper.tables)
-            and (other := spec_of_mapped(mapper.class_)).base is not spec.base
+            if (other := spec_of_mapped(mapper.class_)).base is not spec.base
+            and not set(mapper.tables).isdisjoint(spec.mapper.tables)
         ]
         known = _other_epochs[spec] = (len(mappers), epochs)
     return known[1]
