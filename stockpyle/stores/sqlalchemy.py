@@ -51,7 +51,8 @@ class SqlAlchemyStore(ConcreteStore):
         self._creates_tables = False
         if engine is None:
             engine, self._creates_tables = _engine_for(uri)
-        if hasattr(engine, "sync_engine") or (isinstance(engine, sqlalchemy.Engine) and engine.dialect.is_async):
+        # an async engine's own sync_engine is let in: the extension has one where no caller can block a loop
+        if hasattr(engine, "sync_engine") or (uri is not None and engine.dialect.is_async):
             raise ImproperlyConfigured(
                 f"{engine.dialect.driver} is an async driver. A SqlAlchemyStore reads on connections of its own and "
                 "needs a plain Engine: make one for the same database with create_engine() and another driver; the "

@@ -39,7 +39,7 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    __tablename__ = "users"
+    __tablename__ = "customers"
     __stockpyle_keys__ = ["email", ("org", "login"), "code"]
     id: Mapped[int] = mapped_column(primary_key=True)
     email: Mapped[str] = mapped_column(unique=True)
@@ -55,7 +55,7 @@ class Item(Base):
     __tablename__ = "items"
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
-    user_id: Mapped[int | None] = mapped_column(sa.ForeignKey("users.id"))
+    user_id: Mapped[int | None] = mapped_column(sa.ForeignKey("customers.id"))
     user: Mapped[User | None] = relationship(back_populates="items")
 
 
@@ -153,7 +153,7 @@ def test_a_database_in_memory_has_its_tables_and_serves_many_threads(uri: str) -
 def test_a_file_gets_no_tables(tmp_path: Path) -> None:
     """A database that lives longer than the store is its owner's to make."""
     with SqlAlchemyStore(f"sqlite:///{tmp_path / 'a.db'}") as store:
-        with pytest.raises(StoreError, match="no such table: users"):
+        with pytest.raises(StoreError, match="no such table: customers"):
             store.put(_user(1))
         assert sa.inspect(store.engine).get_table_names() == []
 
