@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from tests.servers import Memcached, Postgres, Redis
 
@@ -36,3 +38,30 @@ def postgres_url(postgres: Postgres) -> Iterator[str]:
     url = postgres.create_database()
     yield url
     postgres.drop_database(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
+    """An engine on an empty database: an SQLite file, then PostgreSQL."""
+    if request.param == "sqlite":
+        made = sa.create_engine(f"sqlite:///{tmp_path / 'test.db'}")
+    else:
+        made = sa.create_engine(request.getfixturevalue("postgres_url"))
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def sqlite_engine(tmp_path: Path) -> Iterator[sa.Engine]:
+    """An engine on an empty SQLite file."""
+    made = sa.create_engine(f"sqlite:///{tmp_path / 'test.db'}")
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def postgres_engine(postgres_url: str) -> Iterator[sa.Engine]:
+    """An engine on an empty PostgreSQL database."""
+    made = sa.create_engine(postgres_url)
+    yield made
+    made.dispose()

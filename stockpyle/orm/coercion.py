@@ -21,6 +21,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from stockpyle.values import UnusableValue
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,100})\Z", re.ASCII)
 
 
@@ -30,6 +31,8 @@ def coercion_for(column_type: TypeEngine[Any]) -> Callable[[Any], Any] | None:
         return None
     if isinstance(column_type, sa.Enum):
         return _enum(column_type.enum_class) if column_type.enum_class else _text
+    if isinstance(column_type, sa.Numeric):
+        return _decimal if column_type.asdecimal else _float
     for kind, coerce in _BY_TYPE:
         if isinstance(column_type, kind):
             return coerce
@@ -43,18 +46,44 @@ def compares_as_python_does(column_type: TypeEngine[Any]) -> bool:
     return isinstance(column_type, sa.Integer | sa.Uuid | sa.LargeBinary)
 
 
+def can_hold(column_type: TypeEngine[Any], dialect: str, value: Any) -> bool:
+    """False if no column of this type can have the value, for which drivers and databases raise errors."""
+    if isinstance(value, str):
+        return not (_SURROGATE.search(value) or (dialect == "postgresql" and "\0" in value))
+    if isinstance(value, int) and isinstance(column_type, sa.Integer):
+        bits = 63 if dialect == "sqlite" or isinstance(column_type, sa.BigInteger) else 31
+        bits = 15 if isinstance(column_type, sa.SmallInteger) and dialect != "sqlite" else bits
+        return bool(-(2**bits) <= value < 2**bits)
+    return True
+
+
 def _refuse(value: Any, wanted: str) -> UnusableValue:
     return UnusableValue(f"takes {wanted}, not {value!r} ({type(value).__name__})")
 
 
 def _integer(value: Any) -> Any:
     if isinstance(value, int):
-        return value
+        return int(value)
     if isinstance(value, float | Decimal | Fraction) and math.isfinite(value) and value == int(value):
         return int(value)
     if isinstance(value, str) and _INTEGER.match(value):
         return int(value)
     raise _refuse(value, "an int")
+
+
+def _boolean(value: Any) -> Any:
+    if isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    raise _refuse(value, "a bool")
+
+
+def _float(value: Any) -> Any:
+    return float(_number(value))
+
+
+def _decimal(value: Any) -> Any:
+    number = _number(value)
+    return Decimal(repr(number)) if isinstance(number, float) else Decimal(number)
 
 
 def _number(value: Any) -> Any:
@@ -110,9 +139,13 @@ def _date(value: Any) -> Any:
 
 
 def _enum(enum_class: type[Enum]) -> Callable[[Any], Any]:
+    equals_its_value = issubclass(enum_class, str | int)
+
     def coerce(value: Any) -> Any:
         if isinstance(value, enum_class):
             return value
+        if equals_its_value and type(value) in (str, int) and any(value == member for member in enum_class):
+            return enum_class(value)
         if isinstance(value, str) and value in enum_class.__members__:
             return enum_class[value]
         raise _refuse(value, f"a {enum_class.__name__}")
@@ -122,8 +155,7 @@ def _enum(enum_class: type[Enum]) -> Callable[[Any], Any]:
 
 _BY_TYPE: list[tuple[type[TypeEngine[Any]], Callable[[Any], Any]]] = [
     (sa.Integer, _integer),
-    (sa.Boolean, _integer),
-    (sa.Numeric, _number),
+    (sa.Boolean, _boolean),
     (sa.String, _text),
     (sa.LargeBinary, _binary),
     (sa.DateTime, _datetime),

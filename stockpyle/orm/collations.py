@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
-from stockpyle.keys import Key
+from stockpyle.keys import Key, KeyDefinition
 from stockpyle.orm.coercion import compares_as_python_does
 from stockpyle.orm.mapping import MappedSpec
 
@@ -27,20 +27,19 @@ class Collations:
 
     def absence_is_certain(self, connection: sa.Connection, spec: MappedSpec, key: Key) -> bool:
         """True if, `spec` having nothing under `key`, nothing is under any key that equals it, in any class."""
-        if key.definition.space != spec.own_space:
-            return False
-        return all(
-            self._compares_exactly(connection, spec, name, value)
-            for name, value in zip(key.definition.attributes, key.values, strict=True)
-        )
+        return spec.owns(key.definition) and self.compare_exactly(connection, spec, key.definition)
 
-    def _compares_exactly(self, connection: sa.Connection, spec: MappedSpec, name: str, value: object) -> bool:
+    def compare_exactly(self, connection: sa.Connection, spec: MappedSpec, definition: KeyDefinition) -> bool:
+        """True if the database finds under a key of this definition no row whose own key is another to Python."""
+        return all(self._is_exact(connection, spec, name) for name in definition.attributes)
+
+    def _is_exact(self, connection: sa.Connection, spec: MappedSpec, name: str) -> bool:
         column = spec.columns_by_attribute[name]
         if isinstance(column.type, TypeDecorator | sa.Enum) or not isinstance(column.table, sa.Table):
             return False
         if compares_as_python_does(column.type):
             return True
-        if not isinstance(column.type, sa.String) or column.type.collation is not None or not isinstance(value, str):
+        if not isinstance(column.type, sa.String) or column.type.collation is not None:
             return False
         return column.name in self._exact_columns(connection, column.table, spec.schemas)
 

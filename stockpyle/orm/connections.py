@@ -49,7 +49,13 @@ class SourceConnections:
             if self._shared:
                 with self._mutex:
                     connection = self._keep()
-                    yield connection, self._check(connection) and not _in_transaction(connection)
+                    others = _in_transaction(connection)
+                    mine = not others and not connection.in_transaction() and _begins(connection)
+                    try:
+                        yield connection, self._check(connection) and not others
+                    finally:
+                        if mine and connection.in_transaction():
+                            connection.rollback()
             else:
                 with self.engine.connect() as connection:
                     yield connection, self._check(connection)
@@ -68,24 +74,34 @@ class SourceConnections:
                             self._store,
                             "write",
                         )
-                    if connection.in_transaction():
-                        connection.rollback()
+                    autocommit = commits_at_once(connection)
                     try:
-                        yield connection
+                        with self._transaction(connection):
+                            yield connection
                     finally:
-                        if connection.in_transaction():
-                            connection.rollback()
+                        if autocommit:
+                            connection.execution_options(isolation_level="AUTOCOMMIT")
             else:
-                with self.engine.connect() as connection:
-                    self._check(connection)
-                    if connection.in_transaction():
-                        connection.rollback()
-                    if connection.get_isolation_level() == "AUTOCOMMIT":
-                        level = "SERIALIZABLE" if connection.dialect.name == "sqlite" else "READ COMMITTED"
-                        connection = connection.execution_options(isolation_level=level)
-                    if connection.in_transaction():
-                        connection.rollback()
+                with self.engine.connect() as connection, self._transaction(connection):
                     yield connection
+
+    @contextmanager
+    def _transaction(self, connection: sa.Connection) -> Iterator[None]:
+        """Begin a transaction, also on a connection in autocommit; roll it back unless it is committed inside."""
+        self._check(connection)
+        if connection.in_transaction():
+            connection.rollback()
+        connection.begin()
+        try:
+            if commits_at_once(connection):
+                connection.rollback()
+                level = "SERIALIZABLE" if connection.dialect.name == "sqlite" else "READ COMMITTED"
+                connection.execution_options(isolation_level=level)
+                connection.begin()
+            yield
+        finally:
+            if connection.in_transaction():
+                connection.rollback()
 
     def release(self) -> None:
         """Give back the connection kept for this thread."""
@@ -132,7 +148,8 @@ class SourceConnections:
         except DBAPIError as error:
             kind = StoreUnavailable if _is_unreachable(error) else StoreError
             raise kind(str(error.orig), self._store, operation) from error
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OverflowError, UnicodeError) as error:
+            # the last two are drivers' own, of values that they cannot send
             raise StoreError(str(error), self._store, operation) from error
 
 
@@ -162,7 +179,23 @@ def _is_unreachable(error: DBAPIError) -> bool:
     state = getattr(error.orig, "sqlstate", None)
     text = str(error.orig).lower()
     unable = "unable to open" in text or "connection" in text or "locked" in text
-    return isinstance(error, OperationalError) and (unable if not state else state.startswith(("08", "57P")))
+    return isinstance(error, OperationalError) and (unable if not state else state.startswith(("08", "53", "57P")))
+
+
+def commits_at_once(connection: sa.Connection) -> bool:
+    """True if the connection is in autocommit: what it writes is visible at once, and no row stays locked."""
+    if connection.closed or connection.invalidated:
+        return False
+    raw: Any = connection.connection.driver_connection
+    if getattr(raw, "autocommit", None) is True:
+        return True
+    return getattr(raw, "isolation_level", "") is None and getattr(raw, "in_transaction", None) is False
+
+
+def _begins(connection: sa.Connection) -> bool:
+    """Begin, as the first statement would; True if the application's own listeners have made that a real BEGIN."""
+    connection.begin()
+    return _in_transaction(connection)
 
 
 def _in_transaction(connection: sa.Connection) -> bool:

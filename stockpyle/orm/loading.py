@@ -14,19 +14,27 @@ from sqlalchemy.orm import Mapper
 
 from stockpyle.exceptions import NonUniqueKeyError, StoreError
 from stockpyle.keys import Ident, Key, KeyDefinition
+from stockpyle.orm.coercion import can_hold
+from stockpyle.orm.collations import Collations
 from stockpyle.orm.mapping import MappedSpec
 from stockpyle.records import Record
 
 FEW_PARAMETERS = 900
 """What every SQLite allows in one statement, for drivers that do not say what they allow."""
 
+MANY_ROWS = 500
+"""More composite keys than these are joined as VALUES: PostgreSQL nests a list of rows too deep for its stack."""
+
 
 class Loader:
     """Reads objects of one mapped class, subclasses included."""
 
-    def __init__(self, spec: MappedSpec) -> None:
+    def __init__(self, spec: MappedSpec, collations: Collations) -> None:
         self.spec = spec
+        self._collations = collations
+        self._union = spec.union
         self._specs: dict[Mapper[Any], MappedSpec] = {each.mapper: each for each in spec.hierarchy}
+        self._mappers = len(spec.mapper.self_and_descendants)
         self._columns: list[Any] = []
         self._places = {each: [self._place(column) for column in each.columns] for each in self._specs.values()}
         self._discriminator: int | None = None
@@ -36,9 +44,16 @@ class Loader:
         self._select = sa.select(*self._columns).select_from(self._tables())
         if spec.mapper.single and polymorphic_on is not None:
             identities = [mapper.polymorphic_identity for mapper in self._specs]
-            self._select = self._select.where(polymorphic_on.in_(identities))
+            known = [identity for identity in identities if identity is not None]
+            self._select = self._select.where(polymorphic_on.in_(known))
+
+    @property
+    def is_outgrown(self) -> bool:
+        """True if subclasses were defined since."""
+        return len(self.spec.mapper.self_and_descendants) != self._mappers
 
     def _place(self, column: Any) -> int:
+        column = in_union(column, self._union)
         for place, known in enumerate(self._columns):
             if known is column:
                 return place
@@ -46,6 +61,8 @@ class Loader:
         return len(self._columns) - 1
 
     def _tables(self) -> Any:
+        if self._union is not None:
+            return self._union
         selectable: Any = self.spec.mapper.persist_selectable
         joined: set[Any] = set(self.spec.mapper.tables)
         for mapper in self._specs:
@@ -62,7 +79,8 @@ class Loader:
         """
         found: dict[Ident, Record] = {}
         for definition in dict.fromkeys(key.definition for key in keys):
-            own = [key for key in keys if key.definition is definition]
+            columns = [self.spec.columns_by_attribute[name] for name in definition.attributes]
+            own = [key for key in keys if key.definition is definition and _can_be(key, columns, connection)]
             for chunk in _chunks(own, connection, len(definition.attributes)):
                 found.update(self._load_chunk(connection, definition, chunk))
         return found
@@ -71,7 +89,9 @@ class Loader:
         found: dict[Ident, Record] = {}
         others: list[Record] = []
         asked = {key.ident: key for key in keys}
-        for row in connection.execute(self._select.where(self._criterion(definition, keys))):
+        for row in connection.execute(
+            self._select.where(criterion(self.spec, definition, keys, connection.dialect.name))
+        ):
             record = self._record(row)
             own = record.key(definition)
             if own is None or own.ident not in asked:
@@ -80,26 +100,19 @@ class Loader:
                 raise NonUniqueKeyError(self.spec.klass, own.as_dict())
             else:
                 found[own.ident] = record
-        if not others:
-            return found
         unanswered = [key for key in keys if key.ident not in found]
-        if len(keys) == 1 and unanswered:
-            if len(others) > 1:
+        if len(keys) == 1 and others:
+            if found or len(others) > 1:
                 raise NonUniqueKeyError(self.spec.klass, keys[0].as_dict())
             return {keys[0].ident: others[0]}
-        # which of several keys the database took for these rows, only the database can tell
-        for key in unanswered:
-            found.update(self._load_chunk(connection, definition, [key]))
+        if others:
+            # which of several keys the database took for these rows, only the database can tell
+            for key in unanswered:
+                found.update(self._load_chunk(connection, definition, [key]))
+        elif found and unanswered and not self._collations.compare_exactly(connection, self.spec, definition):
+            # a row that was found under its own key may be what the database finds under another one, too
+            found.update(self._load_chunk(connection, definition, unanswered))
         return found
-
-    def _criterion(self, definition: KeyDefinition, keys: list[Key]) -> sa.ColumnElement[bool]:
-        columns = [self.spec.columns_by_attribute[name] for name in definition.attributes]
-        rows = [
-            tuple(_bindable(column, value) for column, value in zip(columns, key.values, strict=True)) for key in keys
-        ]
-        if len(columns) == 1:
-            return columns[0].in_([row[0] for row in rows])
-        return sa.tuple_(*columns).in_(rows)
 
     def _record(self, row: Any) -> Record:
         spec = self.spec
@@ -111,6 +124,29 @@ class Loader:
             elif identity is not None:
                 raise StoreError(f"{self.spec.klass.__name__} has no subclass with polymorphic identity {identity!r}")
         return Record(spec, tuple([row[place] for place in self._places[spec]]))
+
+
+def criterion(spec: MappedSpec, definition: KeyDefinition, keys: Sequence[Key], dialect: str) -> sa.ColumnElement[bool]:
+    """Return the condition that a row has one of these keys, all of the same definition."""
+    columns = [in_union(spec.columns_by_attribute[name], spec.union) for name in definition.attributes]
+    rows = [tuple(_bindable(column, value) for column, value in zip(columns, key.values, strict=True)) for key in keys]
+    if len(columns) > 1 and len(rows) > MANY_ROWS and dialect == "postgresql":
+        wanted = sa.values(*[sa.column(f"k{i}", column.type) for i, column in enumerate(columns)]).data(rows)
+        return sa.tuple_(*columns).in_(sa.select(*wanted.alias("wanted").c))
+    if len(columns) == 1:
+        found: sa.ColumnElement[bool] = columns[0].in_([row[0] for row in rows])
+        return found
+    return sa.tuple_(*columns).in_(rows)
+
+
+def in_union(column: Any, union: Any | None) -> Any:
+    """Return the column of a UNION that stands for a table's column; without a UNION the column itself."""
+    return column if union is None else union.corresponding_column(column)
+
+
+def _can_be(key: Key, columns: Sequence[sa.Column[Any]], connection: sa.Connection) -> bool:
+    dialect = connection.dialect.name
+    return all(can_hold(column.type, dialect, value) for column, value in zip(columns, key.values, strict=True))
 
 
 def _bindable(column: sa.Column[Any], value: Any) -> Any:

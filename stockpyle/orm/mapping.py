@@ -65,9 +65,12 @@ class MappedSpec(KeySpec):
         self.base = _base_of(mapper)
         self.primary_key = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
         self._identity_names = tuple(sorted(self.primary_key))
+        self._space = _space_of(self.base, schemas)
+        self._owners: dict[KeyDefinition, Mapper[Any]] = {}
         super().__init__(mapper.class_, [self._define(names) for names in self._declared()])
-        self.cacheable = all(isinstance(table, sa.Table) for table in _leaves(mapper.persist_selectable))
-        self.own_space = self._space_for(mapper)
+        own = [mapper] if mapper.concrete else mapper.iterate_to_root()
+        tables = all(isinstance(each.local_table, sa.Table) for each in own)
+        self.cacheable = tables and self.union is None
 
     def translated(self, schemas: Mapping[str | None, str | None] | None) -> MappedSpec:
         """Return the spec of the same class in other schemas (an engine's ``schema_translate_map``)."""
@@ -118,13 +121,16 @@ class MappedSpec(KeySpec):
         is_identity = names == self._identity_names
         owner = self.base if is_identity else self._owner_of(names)
         unique = is_identity or any(at_once and unique_names == names for unique_names, at_once in self._unique)
-        return KeyDefinition(
-            self._space_for(owner),
+        prefix = "" if owner is self.base else f"{owner.class_.__name__}."
+        definition = KeyDefinition(
+            self._space,
             names,
-            tuple(column.key for column in self._base_columns(names, owner)),
+            tuple(prefix + column.key for column in self._base_columns(names, owner)),
             tuple(coercion_for(column.type) for column in columns),
             row_locked=unique and len(self.mapper.tables) == 1,
         )
+        self._owners[definition] = owner
+        return definition
 
     def _owner_of(self, names: Iterable[str]) -> Mapper[Any]:
         """The topmost mapper of the hierarchy that has all these attributes: the key means the same in all below."""
@@ -135,9 +141,9 @@ class MappedSpec(KeySpec):
             owner = owner.inherits
         return owner
 
-    def _space_for(self, owner: Mapper[Any]) -> str:
-        space = _space_of(self.base, self.schemas)
-        return space if owner is self.base else f"{space}[{owner.class_.__name__}]"
+    def owns(self, definition: KeyDefinition) -> bool:
+        """True if no base of the class has this key too: what is not found under it is no object of any class."""
+        return self._owners[definition] is self.mapper
 
     def _base_columns(self, names: tuple[str, ...], owner: Mapper[Any]) -> list[sa.Column[Any]]:
         # in joined inheritance each subclass calls the primary key by a column of its own table
@@ -150,7 +156,10 @@ class MappedSpec(KeySpec):
     def key(self, asked: Mapping[str, Any]) -> Key | None:
         """Return the key that `asked` spells; a declared synonym may stand for its column."""
         if self.mapper.synonyms and isinstance(asked, Mapping):
-            asked = {self._synonym(name): value for name, value in asked.items()}
+            resolved = {self._synonym(name): value for name, value in asked.items()}
+            if len(resolved) < len(asked):
+                raise self._undeclared(asked)
+            asked = resolved
         return super().key(asked)
 
     def _synonym(self, name: str) -> str:
@@ -183,13 +192,17 @@ class MappedSpec(KeySpec):
 
     def materialise(self, value: Row) -> Any:
         """Return a new detached instance of the row; it is the caller's own. ``load`` events run."""
+        instance = self.revive(value)
+        _tell_of_load(instance)
+        return instance
+
+    def revive(self, value: Row) -> Any:
+        """Return a new detached instance of the row, of which no event tells."""
         instance = self.mapper.class_manager.new_instance()
         for name, column_value in zip(self.attributes, value, strict=True):
             if column_value is not UNKNOWN:
                 set_committed_value(instance, name, _own_copy(column_value))
         make_transient_to_detached(instance)
-        state = instance_state(instance)
-        state.manager.dispatch.load(state, None)
         return instance
 
     def materialise_into(self, session: Session, value: Row) -> Any:
@@ -201,8 +214,9 @@ class MappedSpec(KeySpec):
         identity = self.mapper.identity_key_from_primary_key(tuple(self.value_in(value, n) for n in self.primary_key))
         existing = session.identity_map.get(identity)
         if existing is None:
-            instance = self.materialise(value)
+            instance = self.revive(value)
             session.add(instance)
+            _tell_of_load(instance)
             return instance
         state = instance_state(existing)
         if not any(name in state.dict for name in self.attributes):
@@ -214,7 +228,7 @@ class MappedSpec(KeySpec):
 
     def stand_in(self, values: Mapping[str, Any]) -> Any:
         """Return a detached instance that has these attributes and no others."""
-        return self.materialise(tuple([values.get(name, UNKNOWN) for name in self.attributes]))
+        return self.revive(tuple([values.get(name, UNKNOWN) for name in self.attributes]))
 
     def value_in(self, row: Row, name: str) -> Any:
         """Return the value of one attribute in a row."""
@@ -236,11 +250,29 @@ class MappedSpec(KeySpec):
         """True if rows of the class of `spec` are objects of this class."""
         return issubclass(spec.klass, self.klass)
 
+    def is_of_hierarchy(self, spec: KeySpec) -> bool:
+        """True if the classes have one base, and so one identity; two mapped to one table apart have not."""
+        return isinstance(spec, MappedSpec) and spec.base is self.base
+
     @property
     def hierarchy(self) -> list[MappedSpec]:
-        """This class and its mapped subclasses that share its tables."""
-        mappers = [m for m in self.mapper.self_and_descendants if m is self.mapper or not m.concrete]
+        """This class and its mapped subclasses whose rows are found with its own."""
+        mappers = [
+            m for m in self.mapper.self_and_descendants if m is self.mapper or not m.concrete or self.union is not None
+        ]
         return [_in_schemas(mapper, self.schemas) for mapper in mappers]
+
+    @property
+    def union(self) -> Any | None:
+        """The UNION of its own and its subclasses' tables, if the class is a concrete base with a discriminator."""
+        on = getattr(self.mapper.polymorphic_on, "table", None)
+        united = any(mapper.concrete for mapper in self.mapper.self_and_descendants if mapper is not self.mapper)
+        return self.mapper.selectable if united and on is not None and on not in self.mapper.tables else None
+
+
+def _tell_of_load(instance: Any) -> None:
+    state = instance_state(instance)
+    state.manager.dispatch.load(state, None)
 
 
 _specs: dict[tuple[Mapper[Any], tuple[tuple[str | None, str | None], ...]], MappedSpec] = {}
@@ -264,12 +296,9 @@ def _in_schemas(mapper: Mapper[Any], schemas: Mapping[str | None, str | None] | 
 
 
 def _real_column(mapper: Mapper[Any], columns: Iterable[Any]) -> sa.Column[Any] | None:
-    for column in columns:
-        if isinstance(column, sa.Column) and column.table in mapper.tables:
-            return column
-    first = next(iter(columns))
-    # a class mapped to a SELECT has no real columns; it can be read, and is not cached
-    return first if not mapper.tables else None
+    """The one of a property's columns that the class is stored in; None for an SQL expression."""
+    stored = mapper.persist_selectable.c
+    return next((column for column in columns if stored.contains_column(column)), None)
 
 
 def _base_of(mapper: Mapper[Any]) -> Mapper[Any]:

@@ -1,19 +1,31 @@
-"""Records as instances of a caller's session."""
+"""Callers' sessions: what their open transactions have written, and records as instances of theirs.
+
+What a session's own transaction has written, others do not see yet: only the session can answer for it. Which
+tables it has written, its connections' statements tell, whether an extension listens to the session or not.
+"""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import instance_state
 
-from stockpyle.keys import Key
+from stockpyle.exceptions import NonUniqueKeyError
+from stockpyle.keys import Ident, Key, KeyDefinition
+from stockpyle.orm.loading import criterion
 from stockpyle.orm.mapping import MappedSpec
-from stockpyle.orm.transactions import written_in
+from stockpyle.orm.statements import tables_written
 from stockpyle.records import Record
 
 Find = Callable[[Sequence[Key]], dict[Any, Record | None]]
+
+FEW_KEYS = 100
+"""How many keys one query through a session asks for."""
 
 
 def instances(session: Any, spec: MappedSpec, keys: Sequence[Key | None], find: Find) -> list[Any]:
@@ -22,28 +34,120 @@ def instances(session: Any, spec: MappedSpec, keys: Sequence[Key | None], find: 
     What its own transaction has written, or is about to, is asked of the session, not of a cache.
     """
     own: Session = getattr(session, "sync_session", session)
-    asked = [key for key in keys if key is not None]
+    asked = {key.ident: key for key in keys if key is not None}
     if asked and _has_written(own, spec):
-        found = {key.ident: _query(own, spec, key) for key in asked}
-        return [None if key is None else found[key.ident] for key in keys]
-    records = find(asked) if asked else {}
-    results = []
-    for key in keys:
-        record = None if key is None else records[key.ident]
-        target: Any = None if record is None else record.spec
-        results.append(None if record is None else target.materialise_into(own, record.value))
-    return results
+        found = _query(own, spec, asked)
+    else:
+        found = {ident: _instance(own, record) for ident, record in find(list(asked.values())).items()} if asked else {}
+    return [None if key is None else found.get(key.ident) for key in keys]
+
+
+def _instance(session: Session, record: Record | None) -> Any:
+    target: Any = None if record is None else record.spec
+    return None if record is None else target.materialise_into(session, record.value)
+
+
+def _query(session: Session, spec: MappedSpec, asked: dict[Ident, Key]) -> dict[Ident, Any]:
+    found: dict[Ident, Any] = {}
+    for definition in dict.fromkeys(key.definition for key in asked.values()):
+        own = [key for key in asked.values() if key.definition is definition]
+        for start in range(0, len(own), FEW_KEYS):
+            found.update(_query_chunk(session, spec, definition, own[start : start + FEW_KEYS]))
+    return found
+
+
+def _query_chunk(session: Session, spec: MappedSpec, definition: KeyDefinition, keys: list[Key]) -> dict[Ident, Any]:
+    found: dict[Ident, Any] = {}
+    others = []
+    idents = {key.ident for key in keys}
+    dialect = session.get_bind(spec.mapper).dialect.name
+    statement: sa.Select[Any] = sa.select(spec.klass).where(criterion(spec, definition, keys, dialect))
+    for instance in session.scalars(statement).unique():
+        own = spec.key_of(instance, definition)
+        if own is None or own.ident not in idents or own.ident in found:
+            others.append(instance)
+        else:
+            found[own.ident] = instance
+    if others and len(keys) == 1:
+        if found or len(others) > 1:
+            raise NonUniqueKeyError(spec.klass, keys[0].as_dict())
+        return {keys[0].ident: others[0]}
+    # an instance with unflushed changes, or found under another spelling: the database tells which key it answers
+    unanswered = [key for key in keys if key.ident not in found]
+    if others:
+        for key in unanswered:
+            found.update(_query_chunk(session, spec, definition, [key]))
+    elif found and unanswered:
+        found.update(_query_chunk(session, spec, definition, unanswered))
+    return found
+
+
+# what sessions have written
 
 
 def _has_written(session: Session, spec: MappedSpec) -> bool:
     base = spec.base.class_
-    for obj in (*session.new, *session.deleted, *session.dirty):
-        if isinstance(obj, base):
-            return True
-    return any(written.has_written(spec) for written in written_in(session))
+    if any(isinstance(obj, base) for obj in (*session.new, *session.deleted, *session.dirty)):
+        return True
+    written = {name for connection in _connections.get(session, ()) for name in _tables.get(connection, ())}
+    return bool(written) and not written.isdisjoint(
+        str(getattr(table, "name", "")).lower() for each in spec.hierarchy for table in each.mapper.tables
+    )
 
 
-def _query(session: Session, spec: MappedSpec, key: Key) -> Any:
-    columns = [getattr(spec.klass, name) for name in key.definition.attributes]
-    criteria = [column == value for column, value in zip(columns, key.values, strict=True)]
-    return session.scalars(sa.select(spec.klass).where(*criteria)).one_or_none()
+def has_flushed(session: Session, obj: Any) -> bool:
+    """True if the open transaction of `session` has written this object: it may hold the lock of its row."""
+    return instance_state(obj) in _flushed.get(session, ())
+
+
+_connections: weakref.WeakKeyDictionary[Session, weakref.WeakSet[sa.Connection]] = weakref.WeakKeyDictionary()
+_flushed: weakref.WeakKeyDictionary[Session, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
+_tables: weakref.WeakKeyDictionary[sa.Connection, set[str]] = weakref.WeakKeyDictionary()
+_engines: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
+
+
+def listen_to_sessions() -> None:
+    """Follow from now on what every session of this process writes."""
+    for name, listener in _SESSION_EVENTS.items():
+        if not event.contains(Session, name, listener):
+            event.listen(Session, name, listener)
+
+
+def _after_begin(session: Session, transaction: Any, connection: sa.Connection) -> None:
+    _connections.setdefault(session, weakref.WeakSet()).add(connection)
+    if connection.engine not in _engines:
+        _engines.add(connection.engine)
+        event.listen(connection.engine, "after_cursor_execute", _executed)
+        event.listen(connection.engine, "commit", _ended)
+        event.listen(connection.engine, "rollback", _ended)
+
+
+def _after_flush(session: Session, context: Any) -> None:
+    flushed = _flushed.setdefault(session, weakref.WeakSet())
+    for obj in (*session.new, *session.dirty, *session.deleted):
+        flushed.add(instance_state(obj))
+
+
+def _after_transaction_end(session: Session, transaction: Any) -> None:
+    if transaction.parent is None:
+        _connections.pop(session, None)
+        _flushed.pop(session, None)
+
+
+def _executed(
+    connection: sa.Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+) -> None:
+    tables = tables_written(context, statement)
+    if tables:
+        _tables.setdefault(connection, set()).update(tables)
+
+
+def _ended(connection: sa.Connection) -> None:
+    _tables.pop(connection, None)
+
+
+_SESSION_EVENTS: dict[str, Callable[..., None]] = {
+    "after_begin": _after_begin,
+    "after_flush": _after_flush,
+    "after_transaction_end": _after_transaction_end,
+}

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.visitors import iterate
 
@@ -22,11 +23,11 @@ _WRITES = re.compile(
 def tables_written(context: Any, statement: str) -> set[str]:
     """Return the names of the tables that an executed statement writes, without their schema.
 
-    A compiled statement tells, data-modifying CTEs included; the text of any other is searched.
+    A compiled statement tells, data-modifying CTEs included; the text of any other, DDL too, is searched.
     """
     compiled: Any = context.compiled
     construct = None if compiled is None else compiled.statement
-    if construct is None or isinstance(construct, sa.TextClause):
+    if construct is None or isinstance(construct, sa.TextClause) or not isinstance(compiled, SQLCompiler):
         return {re.sub(r'["`\[\]]', "", name).rpartition(".")[2].lower() for name in _WRITES.findall(statement)}
     if not (compiled.isinsert or compiled.isupdate or compiled.isdelete or compiled.ctes):
         return set()

@@ -42,26 +42,30 @@ class SqlAlchemyStore(ConcreteStore):
             raise MissingDependency("SqlAlchemyStore needs SQLAlchemy: pip install 'stockpyle[sqlalchemy]'") from error
         from stockpyle.orm.collations import Collations
         from stockpyle.orm.connections import SourceConnections
+        from stockpyle.orm.sessions import listen_to_sessions
 
         if (uri is None) == (engine is None):
             raise ImproperlyConfigured("give a SqlAlchemyStore either a database URL (uri=) or an Engine (engine=)")
-        if isinstance(uri, sqlalchemy.Engine):
+        if isinstance(uri, sqlalchemy.Engine) or hasattr(uri, "sync_engine"):
             uri, engine = None, uri
-        if hasattr(engine, "sync_engine"):
-            raise ImproperlyConfigured(
-                "a SqlAlchemyStore reads on connections of its own and needs a plain Engine: make one for the same "
-                "database with create_engine(); the application keeps its AsyncEngine"
-            )
         self._creates_tables = False
         if engine is None:
             engine, self._creates_tables = _engine_for(uri)
-        elif not isinstance(engine, sqlalchemy.Engine):
+        # an async engine's own sync_engine is let in: the extension has one where no caller can block a loop
+        if hasattr(engine, "sync_engine") or (uri is not None and engine.dialect.is_async):
+            raise ImproperlyConfigured(
+                f"{engine.dialect.driver} is an async driver. A SqlAlchemyStore reads on connections of its own and "
+                "needs a plain Engine: make one for the same database with create_engine() and another driver; the "
+                "application keeps its AsyncEngine"
+            )
+        if not isinstance(engine, sqlalchemy.Engine):
             raise ImproperlyConfigured(f"engine must be a SQLAlchemy Engine, not {engine!r}")
         self._owns_engine = uri is not None
         self.engine = engine
         self._connections = SourceConnections(engine, self.name)
         self._collations = Collations()
         self._loaders: dict[type, Loader] = {}
+        listen_to_sessions()
         self._schemas: Mapping[str | None, str | None] | None = engine.get_execution_options().get(
             "schema_translate_map"
         )
@@ -101,12 +105,12 @@ class SqlAlchemyStore(ConcreteStore):
 
     def _loader(self, klass: type) -> Loader:
         loader = self._loaders.get(klass)
-        if loader is None:
+        if loader is None or loader.is_outgrown:
             from stockpyle.orm.loading import Loader
 
             spec = self.spec(klass)
             self._create_tables(spec)
-            loader = self._loaders[klass] = Loader(spec)
+            loader = self._loaders[klass] = Loader(spec, self._collations)
         return loader
 
     def _create_tables(self, spec: MappedSpec) -> None:
@@ -119,36 +123,37 @@ class SqlAlchemyStore(ConcreteStore):
     @contextmanager
     def write(self, puts: Sequence[Any], deletes: Sequence[Any]) -> Iterator[Pending]:
         """See Source.write."""
+        from sqlalchemy import event
         from sqlalchemy.orm import Session
 
         from stockpyle.orm.connections import commit_failed_for_sure
-        from stockpyle.orm.copying import copy_generated, copy_into, find_for_delete, preload, refuse_pending
+        from stockpyle.orm.copying import Copies, refuse_pending
         from stockpyle.orm.transactions import watch
 
         for obj in (*puts, *deletes):
             self._loader(type(obj))
-        for obj in puts:
-            refuse_pending(obj)
+        refuse_pending(puts)
         pending = Pending()
         with self._connections.writing() as connection:
-            transaction = connection.begin()
             written = watch(connection)
             written.clear()
             with Session(bind=connection, autoflush=False, expire_on_commit=False) as session, session.no_autoflush:
-                preload(session, [*puts, *deletes])
-                copies = [copy_into(session, obj) for obj in puts]
+                copies = Copies(session, self._loader)
+                copies.preload(connection, [*puts, *deletes])
+                for obj in puts:
+                    copies.copy(obj)
                 for obj in deletes:
-                    target = find_for_delete(session, obj)
+                    target = copies.row_of(obj)
                     if target is not None:
                         session.delete(target)
+                # what the objects were before is known only until the flush has ended
+                event.listen(session, "after_flush", lambda *_: written.end_flush())
                 session.flush()
-                written.end_flush()
                 pending.changes = written.changes
                 pending.epochs = written.epochs
-                for obj, mine in zip(puts, copies, strict=True):
-                    self._name_change(pending, obj, mine)
+                for obj in puts:
+                    self._name_change(pending, obj, copies.copy(obj))
                 written.clear()
-                generated = [(mine, obj) for mine, obj in zip(copies, puts, strict=True)]
                 try:
                     yield pending
                 except BaseException:
@@ -156,14 +161,13 @@ class SqlAlchemyStore(ConcreteStore):
                     raise
                 pending.outcome = Outcome.UNKNOWN
                 try:
-                    transaction.commit()
+                    connection.commit()
                 except Exception as error:
                     if commit_failed_for_sure(error):
                         pending.outcome = Outcome.ROLLED_BACK
                     raise
                 pending.outcome = Outcome.COMMITTED
-                for mine, obj in generated:
-                    copy_generated(mine, obj)
+                copies.give_generated()
         for obj in puts:
             self.seen.add(self.spec(type(obj)))
 
@@ -260,7 +264,9 @@ def _engine_for(uri: Any) -> tuple[sa.Engine, bool]:
         url = sqlalchemy.make_url(uri)
     except sqlalchemy.exc.ArgumentError as error:
         raise ImproperlyConfigured(f"{uri!r} is no database URL, such as 'sqlite:///file.db'") from error
-    in_memory = url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+    in_memory = url.get_backend_name() == "sqlite" and (
+        url.database in (None, "", ":memory:", "file::memory:") or url.query.get("mode") == "memory"
+    )
     try:
         if in_memory:
             options: dict[str, Any] = {"connect_args": {"check_same_thread": False}, "poolclass": StaticPool}
