@@ -8,42 +8,18 @@ loads it, a detached instance raises.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from enum import Enum
 from functools import cached_property
 from typing import Any
-from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapper, Session, make_transient_to_detached
+from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 from stockpyle.exceptions import InvalidKey, InvalidKeysDeclaration
 from stockpyle.keys import Key, KeyDefinition, KeySpec, declared_keys
 from stockpyle.orm.coercion import coercion_for
-
-Row = tuple[Any, ...]
-
-
-class _Unknown(Enum):
-    UNKNOWN = "this column's value was not loaded"
-
-
-UNKNOWN = _Unknown.UNKNOWN
-"""Stands in a row for a value that the dehydrated instance did not have."""
-
-_IMMUTABLE = frozenset(
-    {type(None), int, str, bytes, bool, float, Decimal, UUID, datetime, date, time, timedelta, type(UNKNOWN)}
-)
-
-
-def _own_copy(value: Any) -> Any:
-    if type(value) in _IMMUTABLE or isinstance(value, Enum):
-        return value
-    return copy.deepcopy(value)
+from stockpyle.orm.instances import UNKNOWN, CarefulRow, Reviver, Row, own_copy, row_of
 
 
 class MappedSpec(KeySpec):
@@ -65,6 +41,7 @@ class MappedSpec(KeySpec):
         self.base = _base_of(mapper)
         self.primary_key = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
         self._identity_names = tuple(sorted(self.primary_key))
+        self._revive = Reviver(mapper, self.attributes, self.columns)
         self._space = _space_of(self.base, schemas)
         self._owners: dict[KeyDefinition, Mapper[Any]] = {}
         super().__init__(mapper.class_, [self._define(names) for names in self._declared()])
@@ -180,15 +157,15 @@ class MappedSpec(KeySpec):
         row = []
         for name in self.attributes:
             if name in state.dict:
-                row.append(_own_copy(state.dict[name]))
+                row.append(state.dict[name])
             elif state.transient or state.pending:
                 row.append(None)
             elif session is not None:
                 with session.no_autoflush:
-                    row.append(_own_copy(getattr(obj, name)))
+                    row.append(getattr(obj, name))
             else:
                 row.append(UNKNOWN)
-        return tuple(row)
+        return row_of(row, self.columns)
 
     def materialise(self, value: Row) -> Any:
         """Return a new detached instance of the row; it is the caller's own. ``load`` events run."""
@@ -198,12 +175,7 @@ class MappedSpec(KeySpec):
 
     def revive(self, value: Row) -> Any:
         """Return a new detached instance of the row, of which no event tells."""
-        instance = self.mapper.class_manager.new_instance()
-        for name, column_value in zip(self.attributes, value, strict=True):
-            if column_value is not UNKNOWN:
-                set_committed_value(instance, name, _own_copy(column_value))
-        make_transient_to_detached(instance)
-        return instance
+        return self._revive(value)
 
     def materialise_into(self, session: Session, value: Row) -> Any:
         """Return the session's own instance for the row: the one it already has, or a new persistent one.
@@ -222,13 +194,13 @@ class MappedSpec(KeySpec):
         if not any(name in state.dict for name in self.attributes):
             for name, column_value in zip(self.attributes, value, strict=True):
                 if column_value is not UNKNOWN:
-                    set_committed_value(existing, name, _own_copy(column_value))
+                    set_committed_value(existing, name, own_copy(column_value))
             state.manager.dispatch.refresh(state, None, None)
         return existing
 
     def stand_in(self, values: Mapping[str, Any]) -> Any:
         """Return a detached instance that has these attributes and no others."""
-        return self.revive(tuple([values.get(name, UNKNOWN) for name in self.attributes]))
+        return self.revive(CarefulRow(values.get(name, UNKNOWN) for name in self.attributes))
 
     def value_in(self, row: Row, name: str) -> Any:
         """Return the value of one attribute in a row."""

@@ -1,0 +1,85 @@
+"""Rows as detached instances, the quick way and the public one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
+from sqlalchemy.orm.attributes import instance_state
+
+from stockpyle.orm import instances
+from stockpyle.orm.instances import CarefulRow, Reviver
+from stockpyle.orm.mapping import spec_of_mapped
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Note(Base):
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+    data: Mapped[Any] = mapped_column(sa.JSON)
+    blob: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
+
+
+Note.shout = column_property(sa.func.upper(Note.text))  # type: ignore[attr-defined]
+
+ROW = (1, "a", {"tags": ["x"]}, None)
+
+
+def new_reviver() -> Reviver:
+    """A reviver that has not made anything yet."""
+    spec = spec_of_mapped(Note)
+    return Reviver(spec.mapper, spec.attributes, spec.columns)
+
+
+def test_the_quick_way_gives_what_the_public_way_gives() -> None:
+    """An instance whose state is written directly has the key, values and expired attributes of a public one."""
+    revive = new_reviver()
+    public, quick = revive(ROW), revive(ROW)
+    assert revive._quick
+    assert instances._traits(public) == instances._traits(quick)
+    assert sa.inspect(quick).detached
+    assert "shout" in sa.inspect(quick).expired_attributes
+    with pytest.raises(sa.orm.exc.DetachedInstanceError):
+        _ = quick.shout
+
+
+def test_a_sqlalchemy_that_differs_gets_the_public_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If writing the state directly does not give the same instance, it is not done again for that class."""
+    direct = Reviver._directly
+
+    def with_another_key(self: Reviver, row: Any) -> Any:
+        instance = direct(self, row)
+        instance_state(instance).key = None
+        return instance
+
+    monkeypatch.setattr(Reviver, "_directly", with_another_key)
+    revive = new_reviver()
+    for _ in range(3):
+        assert sa.inspect(revive(ROW)).key is not None
+    assert revive._quick is False
+
+
+def test_what_can_be_changed_in_place_is_copied() -> None:
+    """Two instances of one row share no value that one of them could change."""
+    revive = new_reviver()
+    made = [revive(ROW) for _ in range(3)]
+    for note in made:
+        note.data["tags"].append("y")
+    assert ROW[2] == {"tags": ["x"]}
+    assert all(note.data == {"tags": ["x", "y"]} for note in made)
+
+
+def test_a_value_of_an_unexpected_type_is_copied() -> None:
+    """A bytearray in a column of bytes is not shared between the instances of its row."""
+    spec = spec_of_mapped(Note)
+    row = spec.dehydrate(Note(id=1, text="a", data=None, blob=bytearray(b"x")))
+    assert isinstance(row, CarefulRow)
+    first, second = spec.materialise(row), spec.materialise(row)
+    first.blob.append(1)
+    assert second.blob == b"x"
