@@ -225,6 +225,10 @@ class KeySpec:
         """True if what a tier kept, an object of the class of `spec`, is one of this class."""
         return isinstance(value, self.klass)
 
+    def is_of_hierarchy(self, spec: KeySpec) -> bool:
+        """True if an identity means one and the same object in this class and in that of `spec`."""
+        return False
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.klass.__qualname__})"
 

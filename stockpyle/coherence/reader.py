@@ -265,7 +265,7 @@ def _settles(record: Record, key: Key) -> bool:
     """True if `record`, which a tier holds for `key`, says all there is to say about it."""
     if record.answers(key):
         return True
-    if not (key.is_identity and key.spec.mapped and record.spec.mapped):
+    if not (key.is_identity and key.spec.is_of_hierarchy(record.spec)):
         return False
     # a row under this identity, but of another class of the same hierarchy: there is no such object
     own = record.key(record.spec.identity)

@@ -236,6 +236,10 @@ class MappedSpec(KeySpec):
         """True if rows of the class of `spec` are objects of this class."""
         return issubclass(spec.klass, self.klass)
 
+    def is_of_hierarchy(self, spec: KeySpec) -> bool:
+        """True if the classes have one base, and so one identity; two mapped to one table apart have not."""
+        return isinstance(spec, MappedSpec) and spec.base is self.base
+
     @property
     def hierarchy(self) -> list[MappedSpec]:
         """This class and its mapped subclasses that share its tables."""
@@ -255,6 +259,11 @@ def spec_of_mapped(klass: type) -> MappedSpec:
 def known_registries() -> set[Any]:
     """Return SQLAlchemy's registries of the classes that stockpyle has met in this process."""
     return {spec.mapper.registry for spec in list(_specs.values())}
+
+
+def number_met() -> int:
+    """Return how many specs there are; as long as it stays, so does the answer of known_registries."""
+    return len(_specs)
 
 
 def _in_schemas(mapper: Mapper[Any], schemas: Mapping[str | None, str | None] | None) -> MappedSpec:
