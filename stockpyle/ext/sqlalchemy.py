@@ -65,8 +65,10 @@ class StockpyleSessionExtension:
         if same_database:
             self._same_database.add(sync.class_ if isinstance(sync, _sessionmaker) else sync)
         for name in ("after_begin", "before_flush", "after_flush", "after_commit", "after_transaction_end"):
-            if not event.contains(sync, name, getattr(self, f"_{name}")):
-                event.listen(sync, name, getattr(self, f"_{name}"))
+            listener = getattr(self, f"_{name}")
+            if not event.contains(sync, name, listener):
+                # an application's own listeners may change what a flush has written, or raise
+                event.listen(sync, name, listener, insert=name in ("after_flush", "after_commit"))
         return target
 
     # what the listeners of the connection ask
@@ -112,14 +114,12 @@ class StockpyleSessionExtension:
     def _before_flush(self, session: Session, context: Any, instances: Any) -> None:
         _flushing.add(session)
         for followed in self._followed.get(session, ()):
-            followed.written.flush_failed()
-            followed.flushing = True
+            followed.begin_flush()
 
     def _after_flush(self, session: Session, context: Any) -> None:
         _flushing.discard(session)
         for followed in self._followed.get(session, ()):
-            followed.flushing = False
-            followed.end_flush()
+            followed.end_flush(session.dirty)
 
     def _after_commit(self, session: Session) -> None:
         for followed in self._followed.get(session, ()):
