@@ -86,11 +86,6 @@ class FollowedConnection:
         else:
             self._written_by_nobody(tables)
 
-    def begin_flush(self) -> None:
-        """A unit of work begins to write."""
-        self.written.flush_failed()
-        self.flushing = True
-
     def end_flush(self, dirty: Iterable[Any] = ()) -> None:
         """The unit of work has written all that it will in this flush; dirty is what the session thinks changed."""
         self.flushing = False
@@ -224,7 +219,7 @@ _mutex = threading.Lock()
 
 def follow(connection: sa.Connection, target: Target) -> FollowedConnection:
     """Tell `target` from now on of what is committed on this Connection."""
-    _listen_to_engine(connection.engine)
+    _listen_to_engine(root_of(connection.engine))
     followed = _followed.get(connection)
     if followed is None:
         followed = _followed[connection] = FollowedConnection(connection)
@@ -235,6 +230,13 @@ def follow(connection: sa.Connection, target: Target) -> FollowedConnection:
     if target not in followed.targets:
         followed.targets.append(target)
     return followed
+
+
+def root_of(engine: sa.Engine) -> sa.Engine:
+    """Return the engine from which others were derived by execution_options(): its listeners hear of all."""
+    while (proxied := getattr(engine, "_proxied", None)) is not None:
+        engine = proxied
+    return engine
 
 
 def _listen_to_engine(engine: sa.Engine) -> None:

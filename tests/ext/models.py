@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -14,7 +16,7 @@ class Org(Base):
     """Has members, of which one leads it: two tables that refer to each other."""
 
     __tablename__ = "orgs"
-    __stockpyle_keys__ = ["id", "name"]
+    __stockpyle_keys__: ClassVar = ["id", "name"]
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
@@ -30,7 +32,7 @@ class User(Base):
     """Has an alternate key that may be None, and a composite one."""
 
     __tablename__ = "users"
-    __stockpyle_keys__ = ["id", "email", ("org_id", "login")]
+    __stockpyle_keys__: ClassVar = ["id", "email", ("org_id", "login")]
     __table_args__ = (sa.UniqueConstraint("org_id", "login"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -45,7 +47,7 @@ class Badge(Base):
     """Belongs to its organisation, and goes with it."""
 
     __tablename__ = "badges"
-    __stockpyle_keys__ = ["id", ("org_id", "code")]
+    __stockpyle_keys__: ClassVar = ["id", ("org_id", "code")]
     __table_args__ = (sa.UniqueConstraint("org_id", "code"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -58,7 +60,7 @@ class Ticket(Base):
     """The database gives it a number, its alternate key."""
 
     __tablename__ = "tickets"
-    __stockpyle_keys__ = ["id", "number"]
+    __stockpyle_keys__: ClassVar = ["id", "number"]
 
     id: Mapped[int] = mapped_column(primary_key=True)
     number: Mapped[int | None] = mapped_column(unique=True, server_default=sa.text("1000"))
@@ -69,7 +71,7 @@ class Stamp(Base):
     """An SQL expression of the mapping's gives it a number, its alternate key."""
 
     __tablename__ = "stamps"
-    __stockpyle_keys__ = ["id", "number"]
+    __stockpyle_keys__: ClassVar = ["id", "number"]
 
     id: Mapped[int] = mapped_column(primary_key=True)
     number: Mapped[int | None] = mapped_column(
@@ -82,8 +84,8 @@ class Vehicle(Base):
     """Single-table inheritance."""
 
     __tablename__ = "vehicles"
-    __stockpyle_keys__ = ["id", "plate"]
-    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "vehicle"}  # noqa: RUF012
+    __stockpyle_keys__: ClassVar = ["id", "plate"]
+    __mapper_args__: ClassVar = {"polymorphic_on": "kind", "polymorphic_identity": "vehicle"}
 
     id: Mapped[int] = mapped_column(primary_key=True)
     plate: Mapped[int] = mapped_column(unique=True)
@@ -93,8 +95,8 @@ class Vehicle(Base):
 class Car(Vehicle):
     """Calls itself by a key of its own instead of the plate."""
 
-    __stockpyle_keys__ = ["id", "doors"]
-    __mapper_args__ = {"polymorphic_identity": "car"}  # noqa: RUF012
+    __stockpyle_keys__: ClassVar = ["id", "doors"]
+    __mapper_args__: ClassVar = {"polymorphic_identity": "car"}
 
     doors: Mapped[int | None] = mapped_column(unique=True)
 
@@ -102,15 +104,15 @@ class Car(Vehicle):
 class Truck(Vehicle):
     """Has the keys of all vehicles."""
 
-    __mapper_args__ = {"polymorphic_identity": "truck"}  # noqa: RUF012
+    __mapper_args__: ClassVar = {"polymorphic_identity": "truck"}
 
 
 class Person(Base):
     """Joined inheritance."""
 
     __tablename__ = "persons"
-    __stockpyle_keys__ = ["id", "ssn"]
-    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "person"}  # noqa: RUF012
+    __stockpyle_keys__: ClassVar = ["id", "ssn"]
+    __mapper_args__: ClassVar = {"polymorphic_on": "kind", "polymorphic_identity": "person"}
 
     id: Mapped[int] = mapped_column(primary_key=True)
     ssn: Mapped[int] = mapped_column(unique=True)
@@ -121,8 +123,8 @@ class Employee(Person):
     """Its row is spread over two tables."""
 
     __tablename__ = "employees"
-    __stockpyle_keys__ = ["id", "ssn", "desk"]
-    __mapper_args__ = {"polymorphic_identity": "employee"}  # noqa: RUF012
+    __stockpyle_keys__: ClassVar = ["id", "ssn", "desk"]
+    __mapper_args__: ClassVar = {"polymorphic_identity": "employee"}
 
     id: Mapped[int] = mapped_column(sa.ForeignKey("persons.id"), primary_key=True)
     desk: Mapped[int] = mapped_column(unique=True)
@@ -132,8 +134,8 @@ class Contact(Base):
     """A second class on the table of the users."""
 
     __table__ = User.__table__
-    __stockpyle_keys__ = ["id", "email"]
-    __mapper_args__ = {"include_properties": ["id", "email", "name"]}  # noqa: RUF012
+    __stockpyle_keys__: ClassVar = ["id", "email"]
+    __mapper_args__: ClassVar = {"include_properties": ["id", "email", "name"]}
 
 
 class Other(DeclarativeBase):
@@ -144,7 +146,7 @@ class Login(Other):
     """A third class on that table, declared with a Table object of its own."""
 
     __tablename__ = "users"
-    __stockpyle_keys__ = ["id", ("org_id", "login")]
+    __stockpyle_keys__: ClassVar = ["id", ("org_id", "login")]
 
     id: Mapped[int] = mapped_column(primary_key=True)
     org_id: Mapped[int | None]

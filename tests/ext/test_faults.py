@@ -134,7 +134,7 @@ def cutting(postgres_url: str, make_world: MakeWorld) -> Iterator[tuple[World, C
 def test_the_connection_is_lost_in_the_middle_of_a_commit(
     cutting: tuple[World, CuttingProxy], cut: str, ending: str
 ) -> None:
-    """Nobody knows if it was committed: nothing is published, and readers get the truth, with locks till they run out."""
+    """Nobody knows if it was committed: nothing is published; readers get the truth, past locks that run out."""
     world, proxy = cutting
     session = world.Session()
     session.get_one(User, 1).name = "new"

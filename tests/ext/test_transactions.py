@@ -326,9 +326,12 @@ def test_a_session_of_several_binds(database_url: str, tmp_path: Any, make_world
     two.add(Org(id=1, name="a"))
     two.warm(Org, {"id": 1}, {"name": "a"}, {"name": "b"})
     Both = sessionmaker(binds={User: one.engine, Org: two.engine}, extension=[one.extension, two.extension])
-    with pytest.warns(StockpyleWarning, match="ignored"), Both() as session:
-        session.get_one(User, 1).name = "new"
-        session.get_one(Org, 1).name = "b"
+    with Both() as session:
+        with pytest.warns(StockpyleWarning, match="ignored"):
+            user = session.get_one(User, 1)
+        with pytest.warns(StockpyleWarning, match="ignored"):
+            org = session.get_one(Org, 1)
+        user.name, org.name = "new", "b"
         session.commit()
     assert isinstance(one.held(User, {"id": 1}), Record)
     assert isinstance(two.held(Org, {"id": 1}), Record)
