@@ -19,7 +19,7 @@ from stockpyle.coherence.verbs import VerbTier
 from stockpyle.coherence.writer import LOCK_SECONDS, Writer
 from stockpyle.exceptions import ImproperlyConfigured, StockpyleWarning, UnsupportedOperation
 from stockpyle.keys import Key
-from stockpyle.orm.commits import FollowedConnection, Work, follow, root_of
+from stockpyle.orm.commits import FollowedConnection, Work, follow, start_following
 from stockpyle.orm.connections import is_own
 from stockpyle.orm.transactions import belongs_to
 from stockpyle.protocols import Change, Outcome, Source, Tier
@@ -45,6 +45,7 @@ class StockpyleSessionExtension:
             raise ImproperlyConfigured(f'on_write is "publish" or "invalidate", not {on_write!r}')
         if isinstance(store, SqlAlchemyStore):
             raise ImproperlyConfigured("a SqlAlchemyStore holds no copies to keep right: give the extension a chain")
+        start_following()
         self.store = store
         self._chain = store if isinstance(store, ChainedStore) else None
         self._layers = store.layers if isinstance(store, ChainedStore) else (_layer(store),)
@@ -101,7 +102,7 @@ class StockpyleSessionExtension:
 
     def _own_source(self, engine: sa.Engine) -> SqlAlchemyStore:
         # an application may derive an engine for every request; of their options only the schemas matter here
-        root, schemas = root_of(engine), engine.get_execution_options().get("schema_translate_map")
+        root, schemas = _root(engine), engine.get_execution_options().get("schema_translate_map")
         sources = self._own_sources.setdefault(root, {})
         which = tuple(sorted((schemas or {}).items(), key=repr))
         source = sources.get(which)
@@ -194,6 +195,13 @@ _SESSION_EVENTS = (
     "after_commit",
     "after_transaction_end",
 )
+
+
+def _root(engine: sa.Engine) -> sa.Engine:
+    """The engine from which this one was derived by execution_options(), or itself."""
+    while (proxied := getattr(engine, "_proxied", None)) is not None:
+        engine = proxied
+    return engine
 
 
 def same_database(first: sa.Engine, second: sa.Engine) -> bool:

@@ -25,7 +25,7 @@ from stockpyle.exceptions import StockpyleWarning
 from stockpyle.keys import Key
 from stockpyle.orm.connections import commit_failed_for_sure
 from stockpyle.orm.statements import is_of_unit_of_work, savepoint_set, specs_of_tables, tables_written
-from stockpyle.orm.transactions import WrittenObjects, watch
+from stockpyle.orm.transactions import WrittenObjects, start_watching, watch
 from stockpyle.protocols import Change, Outcome, Source
 
 logger = logging.getLogger("stockpyle")
@@ -61,6 +61,7 @@ class FollowedConnection:
         self.in_session = False
         self.flushing = False
         self.outcome = Outcome.OPEN
+        self._lost = False
         self._flushed_tables: set[str] = set()
         self._works: list[Work] = []
 
@@ -147,15 +148,16 @@ class FollowedConnection:
         return [work for target in self.targets for work in target.works(self.engine, changes, epochs)]
 
     def failed(self, error: BaseException) -> None:
-        """The database, or what leads to it, has raised while it committed."""
-        if self.outcome is Outcome.UNKNOWN and commit_failed_for_sure(error):
-            self.outcome = Outcome.ROLLED_BACK
+        """The database, or what leads to it, has raised while it committed: the outcome is known, or is lost."""
+        if self.outcome is Outcome.UNKNOWN:
+            self._lost = not commit_failed_for_sure(error)
+            self.outcome = Outcome.UNKNOWN if self._lost else Outcome.ROLLED_BACK
 
     def rolled_back(self) -> None:
-        """The transaction is rolled back, perhaps after a commit that has failed, or that seemed to."""
+        """The transaction is rolled back; perhaps by a listener that has kept the commit from being sent."""
         connection = self.connection()
-        if self.outcome is not Outcome.OPEN:
-            self.settle(self.outcome, load=False)
+        if self._lost:
+            self.settle(Outcome.UNKNOWN, load=False)
         elif connection is not None and _has_committed_already(connection):
             self._invalidate_late()
         else:
@@ -170,6 +172,7 @@ class FollowedConnection:
     def settle(self, outcome: Outcome, *, load: bool) -> None:
         """End what lock() began. load: publish what was committed; else only invalidate."""
         self.outcome = Outcome.OPEN
+        self._lost = False
         connection = self.connection()
         if connection is not None and not connection.closed and not connection.invalidated:
             connection.info.pop(_INFO, None)
@@ -213,13 +216,30 @@ def _has_committed_already(connection: sa.Connection) -> bool:
 
 
 _followed: weakref.WeakKeyDictionary[sa.Connection, FollowedConnection] = weakref.WeakKeyDictionary()
-_engines: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
 _mutex = threading.Lock()
+_listening = False
+
+
+def start_following() -> None:
+    """Listen to all engines; connections that nobody follows cost a look into a dict.
+
+    SQLAlchemy's lists of listeners must not change while other threads use them. So this is not done for each engine
+    when it is first seen, by a thread of many, but once, when an application sets up its extension.
+    """
+    global _listening
+    start_watching()
+    with _mutex:
+        if _listening:
+            return
+        for name, listener in _CONNECTION_EVENTS.items():
+            event.listen(sa.Engine, name, listener)
+        event.listen(sa.Pool, "reset", _on_reset)
+        event.listen(sa.Pool, "invalidate", _on_invalidate)
+        _listening = True
 
 
 def follow(connection: sa.Connection, target: Target) -> FollowedConnection:
     """Tell `target` from now on of what is committed on this Connection."""
-    _listen_to_engine(root_of(connection.engine))
     followed = _followed.get(connection)
     if followed is None:
         followed = _followed[connection] = FollowedConnection(connection)
@@ -230,24 +250,6 @@ def follow(connection: sa.Connection, target: Target) -> FollowedConnection:
     if target not in followed.targets:
         followed.targets.append(target)
     return followed
-
-
-def root_of(engine: sa.Engine) -> sa.Engine:
-    """Return the engine from which others were derived by execution_options(): its listeners hear of all."""
-    while (proxied := getattr(engine, "_proxied", None)) is not None:
-        engine = proxied
-    return engine
-
-
-def _listen_to_engine(engine: sa.Engine) -> None:
-    with _mutex:
-        if engine in _engines:
-            return
-        _engines.add(engine)
-    for name, listener in _CONNECTION_EVENTS.items():
-        event.listen(engine, name, listener)
-    event.listen(engine, "reset", _on_reset)
-    event.listen(engine, "invalidate", _on_invalidate)
 
 
 def _on_commit(connection: sa.Connection) -> None:
@@ -316,7 +318,7 @@ def _on_executed(
 def _on_error(context: Any) -> None:
     followed = _followed.get(context.connection) if context.connection is not None else None
     error = context.sqlalchemy_exception or context.original_exception
-    if followed is not None and context.statement is None and not context.is_disconnect:
+    if followed is not None and context.statement is None:
         followed.failed(error)
 
 

@@ -7,6 +7,7 @@ be gone by the commit. A savepoint has a frame of its own, which goes when the s
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -309,22 +310,26 @@ _watched: weakref.WeakKeyDictionary[sa.Connection, WrittenObjects] = weakref.Wea
 
 def watch(connection: sa.Connection) -> WrittenObjects:
     """Collect from now on what units of work write on this Connection."""
-    _listen_to_mappers()
     written = _watched.get(connection)
     if written is None:
         written = _watched[connection] = WrittenObjects(connection)
     return written
 
 
+_mutex = threading.Lock()
 _listening = False
 
 
-def _listen_to_mappers() -> None:
+def start_watching() -> None:
+    """Listen to all mappers; once, and before several threads flush, whom SQLAlchemy does not let change its lists."""
     global _listening
-    if _listening:
-        return
-    _listening = True
+    with _mutex:
+        if not _listening:
+            _listen_to_mappers()
+            _listening = True
 
+
+def _listen_to_mappers() -> None:
     def before(mapper: Mapper[Any], connection: sa.Connection, target: Any) -> None:
         written = _watched.get(connection)
         if written is not None:

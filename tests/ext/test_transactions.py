@@ -378,7 +378,7 @@ def test_an_applications_session_listener_raises(world: World, name: str) -> Non
     world.check()
 
 
-def test_an_applications_commit_listener_raises_before_ours(world: World) -> None:
+def test_an_applications_commit_listener_refuses_the_commit(world: World) -> None:
     """A listener that keeps the COMMIT from being sent leaves no lock."""
     furnish(world)
 
@@ -386,7 +386,7 @@ def test_an_applications_commit_listener_raises_before_ours(world: World) -> Non
         connection.rollback()
         raise RuntimeError("no")
 
-    event.listen(world.engine, "commit", listener, insert=True)
+    event.listen(world.engine, "commit", listener)
     session = world.Session()
     session.get_one(User, 1).name = "lost"
     with pytest.warns(sa.exc.SAWarning), pytest.raises(RuntimeError):
