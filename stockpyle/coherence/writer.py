@@ -85,13 +85,30 @@ class Writer:
         for layer, locks in reversed(self._locks):
             if layer.forget is not None:
                 self._try(layer, partial(layer.forget, self._changes, self._epochs.values()))
-                continue
-            values = self._values_for(layer, locks, records, bounded)
-            first = [(lock, values[lock.key.ident]) for lock in locks if isinstance(values.get(lock.key.ident), Record)]
-            rest = [(lock, values.get(lock.key.ident)) for lock in locks]
-            rest = [(lock, value) for lock, value in rest if not isinstance(value, Record)]
-            self._try(layer, partial(layer.publish, [*first, *rest]))
+            else:
+                self._try(layer, partial(self._publish, layer, locks, records, bounded))
         self._locks = []
+
+    def _publish(
+        self,
+        layer: Layer,
+        locks: list[Lock],
+        records: Mapping[Ident, Record],
+        bounded: Callable[[Layer, Record], Record | None],
+    ) -> None:
+        try:
+            values = self._values_for(layer, locks, records, bounded)
+        except Exception:  # a user's load event, say; the locks must go all the same
+            layer.stats.errors += 1
+            logger.exception("%s keeps nothing of this commit", layer.name)
+            values = {}
+        strays = _strays(locks, records)
+        if strays:
+            locks = [*locks, *layer.lock(strays, self._seconds, without_row_lock=strays)]
+        first = [(lock, values[lock.key.ident]) for lock in locks if isinstance(values.get(lock.key.ident), Record)]
+        rest = [(lock, values.get(lock.key.ident)) for lock in locks]
+        rest = [(lock, value) for lock, value in rest if not isinstance(value, Record)]
+        layer.publish([*first, *rest])
 
     def unlock(self) -> None:
         """After a definite rollback: remove our locks."""
@@ -174,6 +191,13 @@ def drop(layer: Layer, keys: Iterable[Key], seconds: float = LOCK_SECONDS) -> No
             left += [identity for identity in identities if identity is not None]
     locks = layer.lock(list(dropped.values()), seconds, without_row_lock=list(dropped.values()))
     layer.publish([(lock, None) for lock in locks])
+
+
+def _strays(locks: Iterable[Lock], records: Mapping[Ident, Record]) -> list[Key]:
+    """The keys that the database, a trigger for one, has given to what was written, and that nobody knew of."""
+    locked = {lock.key.ident for lock in locks}
+    found = {key.ident: key for r in records.values() if not r.is_absent for key in r.spec.keys_in(r.value)}
+    return [key for ident, key in found.items() if ident not in locked]
 
 
 def _base_keys(change: Change) -> list[Key]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, Union, overload
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 from sqlalchemy.orm import sessionmaker as _sessionmaker
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
@@ -20,7 +20,7 @@ from stockpyle.coherence.verbs import VerbTier
 from stockpyle.coherence.writer import LOCK_SECONDS, Writer
 from stockpyle.exceptions import ImproperlyConfigured, StockpyleWarning, UnsupportedOperation
 from stockpyle.keys import Key
-from stockpyle.orm.commits import FollowedConnection, Work, follow
+from stockpyle.orm.commits import FollowedConnection, Work, follow, start_following
 from stockpyle.orm.connections import is_own
 from stockpyle.orm.transactions import belongs_to
 from stockpyle.protocols import Change, Outcome, Source, Tier
@@ -46,6 +46,7 @@ class StockpyleSessionExtension:
             raise ImproperlyConfigured(f'on_write is "publish" or "invalidate", not {on_write!r}')
         if isinstance(store, SqlAlchemyStore):
             raise ImproperlyConfigured("a SqlAlchemyStore holds no copies to keep right: give the extension a chain")
+        start_following()
         self.store = store
         self._chain = store if isinstance(store, ChainedStore) else None
         self._layers = store.layers if isinstance(store, ChainedStore) else (_layer(store),)
@@ -53,7 +54,11 @@ class StockpyleSessionExtension:
         self.lock_seconds: float = getattr(store, "lock_seconds", LOCK_SECONDS)
         self._followed: weakref.WeakKeyDictionary[Session, list[FollowedConnection]] = weakref.WeakKeyDictionary()
         self._reached: weakref.WeakKeyDictionary[sa.Engine, bool] = weakref.WeakKeyDictionary()
-        self._own_sources: weakref.WeakKeyDictionary[sa.Engine, SqlAlchemyStore] = weakref.WeakKeyDictionary()
+        self._own_sources: weakref.WeakKeyDictionary[sa.Engine, dict[Any, SqlAlchemyStore]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._flushes: weakref.WeakKeyDictionary[Session, SessionTransaction | None] = weakref.WeakKeyDictionary()
+        """The transaction of the flush that a session is in; None while its before_flush listeners run."""
         self._same_database: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def listen(self, target: Any, *, same_database: bool = False) -> Any:
@@ -65,9 +70,11 @@ class StockpyleSessionExtension:
         sync = _sync_target(target)
         if same_database:
             self._same_database.add(sync.class_ if isinstance(sync, _sessionmaker) else sync)
-        for name in ("after_begin", "before_flush", "after_flush", "after_commit", "after_transaction_end"):
-            if not event.contains(sync, name, getattr(self, f"_{name}")):
-                event.listen(sync, name, getattr(self, f"_{name}"))
+        for name in _SESSION_EVENTS:
+            listener = getattr(self, f"_{name}")
+            if not event.contains(sync, name, listener):
+                # an application's own listeners may change what a flush has written, or raise
+                event.listen(sync, name, listener, insert=name in ("after_flush", "after_commit"))
         return target
 
     # what the listeners of the connection ask
@@ -92,10 +99,18 @@ class StockpyleSessionExtension:
                 pass
             else:
                 return route.source, route.layers
-        source = self._own_sources.get(engine)
+        return self._own_source(engine), self._layers
+
+    def _own_source(self, engine: sa.Engine) -> SqlAlchemyStore:
+        # an application may derive an engine for every request; of their options only the schemas matter here
+        root, schemas = _root(engine), engine.get_execution_options().get("schema_translate_map")
+        sources = self._own_sources.setdefault(root, {})
+        which = tuple(sorted((schemas or {}).items(), key=repr))
+        source = sources.get(which)
         if source is None:
-            source = self._own_sources[engine] = SqlAlchemyStore(engine=engine)
-        return source, self._layers
+            own = root.execution_options(schema_translate_map=schemas) if schemas else root
+            source = sources[which] = SqlAlchemyStore(engine=own)
+        return source
 
     # the session's events
 
@@ -108,29 +123,39 @@ class StockpyleSessionExtension:
         mine = self._followed.setdefault(session, [])
         if followed not in mine:
             mine.append(followed)
-        followed.flushing = session in _flushing
+        followed.flushing = self._flushes.get(session) is not None
 
     def _before_flush(self, session: Session, context: Any, instances: Any) -> None:
-        _flushing.add(session)
+        self._flushes[session] = None
         for followed in self._followed.get(session, ()):
-            followed.written.flush_failed()
-            followed.flushing = True
+            followed.flush_failed()
+
+    def _after_transaction_create(self, session: Session, transaction: SessionTransaction) -> None:
+        # a flush, like a bulk_ method, begins an inner transaction that is no savepoint
+        if session in self._flushes and transaction.parent is not None and not transaction.nested:
+            self._flushes[session] = transaction
+            for followed in self._followed.get(session, ()):
+                followed.flushing = True
 
     def _after_flush(self, session: Session, context: Any) -> None:
-        _flushing.discard(session)
+        self._flushes.pop(session, None)
         for followed in self._followed.get(session, ()):
-            followed.flushing = False
-            followed.end_flush()
+            followed.end_flush(session.dirty)
 
     def _after_commit(self, session: Session) -> None:
         for followed in self._followed.get(session, ()):
             if followed.outcome is Outcome.UNKNOWN:
                 followed.outcome = Outcome.COMMITTED
 
-    def _after_transaction_end(self, session: Session, transaction: Any) -> None:
+    def _after_transaction_end(self, session: Session, transaction: SessionTransaction) -> None:
         if transaction.parent is not None:
+            if self._flushes.get(session) is transaction:
+                # it was no flush, but a bulk_ method in a before_flush listener; or the flush has failed
+                self._flushes[session] = None
+                for followed in self._followed.get(session, ()):
+                    followed.end_flush()
             return
-        _flushing.discard(session)
+        self._flushes.pop(session, None)
         for followed in self._followed.pop(session, ()):
             followed.in_session = followed.flushing = False
             if followed.outcome is not Outcome.OPEN:
@@ -140,12 +165,11 @@ class StockpyleSessionExtension:
 
     def _reaches(self, session: Session, engine: sa.Engine) -> bool:
         reached = self._reached.get(engine)
+        if not reached and self._is_told_same(session):
+            reached = self._reached[engine] = True
         if reached is None:
             source = self._source_engine()
-            told = session in self._same_database or any(
-                isinstance(session, each) for each in list(self._same_database) if isinstance(each, type)
-            )
-            reached = self._reached[engine] = source is None or told or same_database(source, engine)
+            reached = self._reached[engine] = source is None or same_database(source, engine)
             if not reached:
                 warnings.warn(
                     f"a session on {engine.url!r} is ignored: the cache's source is {source and source.url!r}. If "
@@ -155,12 +179,30 @@ class StockpyleSessionExtension:
                 )
         return reached
 
+    def _is_told_same(self, session: Session) -> bool:
+        told = list(self._same_database)
+        return session in told or any(isinstance(session, each) for each in told if isinstance(each, type))
+
     def _source_engine(self) -> sa.Engine | None:
         stores = () if self._chain is None else self._chain.stores
         return next((store.engine for store in reversed(stores) if isinstance(store, SqlAlchemyStore)), None)
 
 
-_flushing: weakref.WeakSet[Session] = weakref.WeakSet()
+_SESSION_EVENTS = (
+    "after_begin",
+    "before_flush",
+    "after_transaction_create",
+    "after_flush",
+    "after_commit",
+    "after_transaction_end",
+)
+
+
+def _root(engine: sa.Engine) -> sa.Engine:
+    """The engine from which this one was derived by execution_options(), or itself."""
+    while (proxied := getattr(engine, "_proxied", None)) is not None:
+        engine = proxied
+    return engine
 
 
 def same_database(first: sa.Engine, second: sa.Engine) -> bool:

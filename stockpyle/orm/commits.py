@@ -8,10 +8,11 @@ by the connection's next ``begin`` or its return to the pool.
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -23,9 +24,11 @@ from stockpyle.coherence.writer import Writer
 from stockpyle.exceptions import StockpyleWarning
 from stockpyle.keys import Key
 from stockpyle.orm.connections import commit_failed_for_sure
-from stockpyle.orm.statements import is_of_unit_of_work, specs_of_tables, tables_written
-from stockpyle.orm.transactions import WrittenObjects, watch
+from stockpyle.orm.statements import is_of_unit_of_work, savepoint_set, specs_of_tables, tables_written
+from stockpyle.orm.transactions import WrittenObjects, start_watching, watch
 from stockpyle.protocols import Change, Outcome, Source
+
+logger = logging.getLogger("stockpyle")
 
 _INFO = "stockpyle_commit"
 
@@ -58,6 +61,7 @@ class FollowedConnection:
         self.in_session = False
         self.flushing = False
         self.outcome = Outcome.OPEN
+        self._lost = False
         self._flushed_tables: set[str] = set()
         self._works: list[Work] = []
 
@@ -71,6 +75,10 @@ class FollowedConnection:
 
     def executed(self, context: Any, statement: str) -> None:
         """A statement ran: it is either the unit of work's, accounted for when its flush ends, or nobody's."""
+        name = savepoint_set(context)
+        if name is not None:
+            self.written.savepoint(name)
+            return
         tables = tables_written(context, statement)
         if not tables:
             return
@@ -79,19 +87,27 @@ class FollowedConnection:
         else:
             self._written_by_nobody(tables)
 
-    def end_flush(self) -> None:
-        """The unit of work has written all that it will in this flush."""
-        accounted = {str(getattr(table, "name", "")).lower() for table in self.written.end_flush()}
-        left, self._flushed_tables = self._flushed_tables - accounted, set()
+    def end_flush(self, dirty: Iterable[Any] = ()) -> None:
+        """The unit of work has written all that it will in this flush; dirty is what the session thinks changed."""
+        self.flushing = False
+        tables, self._flushed_tables = self._flushed_tables, set()
+        accounted = self.written.updated_besides(dirty, tables) if tables else set()
+        left = tables - accounted - self.written.end_flush()
         if left:
             self._written_by_nobody(left)
+
+    def flush_failed(self) -> None:
+        """The flush was given up; what it has written is rolled back."""
+        self.flushing = False
+        self._flushed_tables = set()
+        self.written.flush_failed()
 
     def _written_by_nobody(self, tables: set[str]) -> None:
         specs = specs_of_tables(tables, self.written.schemas)
         if not specs:
             return
         self.written.add_epochs(spec.epoch for spec in specs)
-        names = ", ".join(sorted(spec.klass.__name__ for spec in specs))
+        names = ", ".join(sorted({spec.base.class_.__name__ for spec in specs}))
         warnings.warn(
             f"a statement has written {', '.join(sorted(tables))} past the unit of work: "
             f"all cached objects of {names} are dropped when it is committed",
@@ -102,53 +118,61 @@ class FollowedConnection:
     # its end
 
     def lock(self) -> None:
-        """The database commits next: lock in all tiers what it will change."""
-        if self.outcome is not Outcome.OPEN:
-            return
+        """The database commits, or prepares to: lock in all tiers what it will change."""
         if self._flushed_tables:
             self.end_flush()
-        changes, epochs = self.written.changes, self.written.epochs
-        self.written.clear()
-        if not changes and not epochs:
-            return
         connection = self.connection()
-        if connection is not None and _commits_at_once(connection):
-            changes = [replace(change, unprotected=(*change.before, *change.after)) for change in changes]
-        self._works = [work for target in self.targets for work in target.works(self.engine, changes, epochs)]
+        works = self._take_works(protected=connection is None or not _has_committed_already(connection))
+        self._works += works
         try:
-            for work in self._works:
+            for work in works:
                 work.writer.lock()
         except BaseException:
             self._each(lambda work: work.writer.unlock())
             raise
-        self.outcome = Outcome.UNKNOWN
-        if connection is not None:
+        if self._works and connection is not None:
             connection.info[_INFO] = self
 
+    def sent(self) -> None:
+        """From here on the commit may have happened."""
+        if self._works:
+            self.outcome = Outcome.UNKNOWN
+
+    def _take_works(self, *, protected: bool = True) -> list[Work]:
+        changes, epochs = self.written.changes, self.written.epochs
+        self.written.clear()
+        if not changes and not epochs:
+            return []
+        if not protected:
+            changes = [replace(change, unprotected=(*change.before, *change.after)) for change in changes]
+        return [work for target in self.targets for work in target.works(self.engine, changes, epochs)]
+
     def failed(self, error: BaseException) -> None:
-        """The database, or what leads to it, has raised while it committed."""
-        if self.outcome is Outcome.UNKNOWN and commit_failed_for_sure(error):
-            self.outcome = Outcome.ROLLED_BACK
+        """The database, or what leads to it, has raised while it committed: the outcome is known, or is lost."""
+        if self.outcome is Outcome.UNKNOWN:
+            self._lost = not commit_failed_for_sure(error)
+            self.outcome = Outcome.UNKNOWN if self._lost else Outcome.ROLLED_BACK
 
     def rolled_back(self) -> None:
-        """The transaction is rolled back, perhaps after a commit that has failed, or that seemed to."""
+        """The transaction is rolled back; perhaps by a listener that has kept the commit from being sent."""
         connection = self.connection()
-        if self.outcome is Outcome.OPEN and connection is not None and _commits_at_once(connection):
-            self.lock()
-            self.settle(Outcome.COMMITTED, load=False)
-        elif self.outcome is Outcome.OPEN:
-            self.forget()
+        if self._lost:
+            self.settle(Outcome.UNKNOWN, load=False)
+        elif connection is not None and _has_committed_already(connection):
+            self._invalidate_late()
         else:
-            self.settle(self.outcome, load=False)
+            self.forget()
 
     def forget(self) -> None:
-        """Nothing was committed, and nothing locked."""
-        self._flushed_tables = set()
+        """Nothing was committed."""
+        self.flush_failed()
         self.written.clear()
+        self.settle(Outcome.ROLLED_BACK, load=False)
 
     def settle(self, outcome: Outcome, *, load: bool) -> None:
         """End what lock() began. load: publish what was committed; else only invalidate."""
         self.outcome = Outcome.OPEN
+        self._lost = False
         connection = self.connection()
         if connection is not None and not connection.closed and not connection.invalidated:
             connection.info.pop(_INFO, None)
@@ -160,6 +184,18 @@ class FollowedConnection:
             self._each(lambda work: work.writer.unlock())
         else:
             self._each(lambda work: work.writer.leave())
+        if outcome is not Outcome.ROLLED_BACK:
+            self._invalidate_late()
+
+    def _invalidate_late(self) -> None:
+        """Drop what was written when nobody could lock it any more, by somebody's own listener to the commit."""
+        for work in self._take_works(protected=False):
+            try:
+                work.writer.lock()
+            except Exception:  # a durable commit must not look like a failed one, whatever a tier does
+                logger.exception("what was written in the last moment of a commit could not be invalidated")
+            else:
+                work.writer.publish()
 
     def _each(self, end: Callable[[Work], None]) -> None:
         works, self._works = self._works, []
@@ -167,53 +203,83 @@ class FollowedConnection:
             end(work)
 
 
-def _commits_at_once(connection: sa.Connection) -> bool:
-    """True if the connection is in autocommit: what it wrote is visible already, and no row is locked any more."""
+def _has_committed_already(connection: sa.Connection) -> bool:
+    """True if the connection, which has written, is in no transaction any more: no row is locked, all is visible.
+
+    That is so in autocommit; and sqlite3 by default begins no transaction for a savepoint, whose release then is
+    the commit.
+    """
     if connection.closed or connection.invalidated:
         return False
     raw: Any = connection.connection.driver_connection
-    if getattr(raw, "autocommit", None) is True:
-        return True
-    return getattr(raw, "isolation_level", "") is None and getattr(raw, "in_transaction", None) is False
+    return getattr(raw, "autocommit", None) is True or getattr(raw, "in_transaction", None) is False
 
 
 _followed: weakref.WeakKeyDictionary[sa.Connection, FollowedConnection] = weakref.WeakKeyDictionary()
-_engines: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
 _mutex = threading.Lock()
+_listening = False
+
+
+def start_following() -> None:
+    """Listen to all engines; connections that nobody follows cost a look into a dict.
+
+    SQLAlchemy's lists of listeners must not change while other threads use them. So this is not done for each engine
+    when it is first seen, by a thread of many, but once, when an application sets up its extension.
+    """
+    global _listening
+    start_watching()
+    with _mutex:
+        if _listening:
+            return
+        for name, listener in _CONNECTION_EVENTS.items():
+            event.listen(sa.Engine, name, listener)
+        event.listen(sa.Pool, "reset", _on_reset)
+        event.listen(sa.Pool, "invalidate", _on_invalidate)
+        _listening = True
 
 
 def follow(connection: sa.Connection, target: Target) -> FollowedConnection:
     """Tell `target` from now on of what is committed on this Connection."""
-    _listen_to_engine(connection.engine)
     followed = _followed.get(connection)
     if followed is None:
         followed = _followed[connection] = FollowedConnection(connection)
+        nested = connection.get_nested_transaction()
+        if nested is not None:
+            # its savepoint was set before anybody looked
+            followed.written.savepoint(nested._savepoint)
     if target not in followed.targets:
         followed.targets.append(target)
     return followed
 
 
-def _listen_to_engine(engine: sa.Engine) -> None:
-    with _mutex:
-        if engine in _engines:
-            return
-        _engines.add(engine)
-    for name, listener in _CONNECTION_EVENTS.items():
-        event.listen(engine, name, listener)
-    event.listen(engine, "reset", _on_reset)
-    event.listen(engine, "invalidate", _on_invalidate)
+def _on_commit(connection: sa.Connection) -> None:
+    followed = _followed.get(connection)
+    if followed is None or followed.outcome is not Outcome.OPEN:
+        return
+    try:
+        followed.lock()
+    except BaseException:
+        # an open transaction must not go back to the pool with the error
+        connection.dialect.do_rollback(connection.connection)
+        raise
+    followed.sent()
 
 
-def _on_commit(connection: sa.Connection, *_: Any) -> None:
+def _on_prepare(connection: sa.Connection, xid: Any) -> None:
     followed = _followed.get(connection)
     if followed is None:
         return
     try:
         followed.lock()
     except BaseException:
-        # an open transaction must not go back to the pool with the error
         connection.rollback()
         raise
+
+
+def _on_commit_prepared(connection: sa.Connection, xid: Any, is_prepared: bool) -> None:
+    followed = _followed.get(connection)
+    if followed is not None:
+        followed.sent()
 
 
 def _on_rollback(connection: sa.Connection, *_: Any) -> None:
@@ -228,12 +294,6 @@ def _on_begin(connection: sa.Connection, *_: Any) -> None:
         followed.settle(_ended(followed), load=False)
 
 
-def _on_savepoint(connection: sa.Connection, name: str) -> None:
-    followed = _followed.get(connection)
-    if followed is not None:
-        followed.written.savepoint(name)
-
-
 def _on_release(connection: sa.Connection, name: str, context: Any) -> None:
     followed = _followed.get(connection)
     if followed is not None:
@@ -243,6 +303,7 @@ def _on_release(connection: sa.Connection, name: str, context: Any) -> None:
 def _on_rollback_to(connection: sa.Connection, name: str, context: Any) -> None:
     followed = _followed.get(connection)
     if followed is not None:
+        followed.flush_failed()
         followed.written.roll_back_to(name)
 
 
@@ -257,21 +318,20 @@ def _on_executed(
 def _on_error(context: Any) -> None:
     followed = _followed.get(context.connection) if context.connection is not None else None
     error = context.sqlalchemy_exception or context.original_exception
-    if followed is not None and not context.is_disconnect:
+    if followed is not None and context.statement is None:
         followed.failed(error)
 
 
 def _on_reset(dbapi_connection: Any, record: Any, state: Any = None) -> None:
-    followed: FollowedConnection | None = record.info.get(_INFO)
+    # whoever has the connection next must not find this there
+    followed: FollowedConnection | None = record.info.pop(_INFO, None)
     if followed is not None and not followed.in_session:
-        del record.info[_INFO]
         followed.settle(_ended(followed), load=False)
 
 
 def _on_invalidate(dbapi_connection: Any, record: Any, exception: BaseException | None) -> None:
-    followed: FollowedConnection | None = record.info.get(_INFO)
+    followed: FollowedConnection | None = record.info.pop(_INFO, None)
     if followed is not None and not followed.in_session:
-        del record.info[_INFO]
         followed.settle(Outcome.UNKNOWN, load=False)
 
 
@@ -283,10 +343,10 @@ def _ended(followed: FollowedConnection) -> Outcome:
 _CONNECTION_EVENTS: dict[str, Callable[..., None]] = {
     "begin": _on_begin,
     "commit": _on_commit,
-    "prepare_twophase": _on_commit,
+    "prepare_twophase": _on_prepare,
+    "commit_twophase": _on_commit_prepared,
     "rollback": _on_rollback,
     "rollback_twophase": _on_rollback,
-    "savepoint": _on_savepoint,
     "release_savepoint": _on_release,
     "rollback_savepoint": _on_rollback_to,
     "after_cursor_execute": _on_executed,

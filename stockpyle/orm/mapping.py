@@ -261,6 +261,11 @@ def known_registries() -> set[Any]:
     return {spec.mapper.registry for spec in list(_specs.values())}
 
 
+def number_met() -> int:
+    """Return how many specs there are; as long as it stays, so does the answer of known_registries."""
+    return len(_specs)
+
+
 def _in_schemas(mapper: Mapper[Any], schemas: Mapping[str | None, str | None] | None) -> MappedSpec:
     which = (mapper, tuple(sorted((schemas or {}).items(), key=repr)))
     spec = _specs.get(which)

@@ -8,9 +8,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.elements import SavepointClause
 from sqlalchemy.sql.visitors import iterate
 
-from stockpyle.keys import Key
 from stockpyle.orm.mapping import MappedSpec, known_registries, spec_of_mapped
 
 _WRITES = re.compile(
@@ -36,6 +36,12 @@ def tables_written(context: Any, statement: str) -> set[str]:
     return {str(each.table.name).lower() for each in written if hasattr(each.table, "name")}
 
 
+def savepoint_set(context: Any) -> str | None:
+    """Return the name of the savepoint that a statement has set, if it was that; the event for it comes too early."""
+    construct = None if context.compiled is None else context.compiled.statement
+    return str(construct.ident) if isinstance(construct, SavepointClause) else None
+
+
 def is_of_unit_of_work(context: Any) -> bool:
     """True if SQLAlchemy's own persistence code has issued the statement: it brings its mapper's statement cache."""
     return "compiled_cache" in getattr(context, "execution_options", {})
@@ -43,11 +49,11 @@ def is_of_unit_of_work(context: Any) -> bool:
 
 def specs_of_tables(tables: set[str], schemas: Any) -> list[MappedSpec]:
     """Return a spec for each hierarchy that maps one of these tables, of the classes met so far in this process."""
-    found: dict[Key, MappedSpec] = {}
+    found: dict[Any, MappedSpec] = {}
     for each in known_registries():
         for mapper in each.mappers:
             names = {str(getattr(table, "name", "")).lower() for table in mapper.tables}
             if not names.isdisjoint(tables):
                 spec = spec_of_mapped(mapper.class_).translated(schemas)
-                found[spec.epoch] = spec
+                found[spec.base] = spec
     return list(found.values())

@@ -7,8 +7,10 @@ be gone by the commit. A savepoint has a frame of its own, which goes when the s
 
 from __future__ import annotations
 
+import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,8 +19,8 @@ from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.sql import ClauseElement
 
-from stockpyle.keys import Ident, Key
-from stockpyle.orm.mapping import MappedSpec, spec_of_mapped
+from stockpyle.keys import Ident, Key, KeyDefinition
+from stockpyle.orm.mapping import MappedSpec, known_registries, number_met, spec_of_mapped
 from stockpyle.protocols import Change
 
 
@@ -59,21 +61,30 @@ class WrittenObjects:
         self._flushed.clear()
         self._expressions.clear()
 
-    def end_flush(self) -> set[sa.FromClause]:
+    def end_flush(self) -> set[str]:
         """Read the flushed objects, while their history is there; return the tables that this accounts for."""
-        tables: set[sa.FromClause] = set()
+        tables: set[str] = set()
         for kind, target in self._flushed:
-            spec = spec_of_mapped(type(target)).translated(self.schemas)
-            tables.update(spec.mapper.tables)
-            self._add(kind, spec, target)
+            tables.update(self._add(kind, target))
         self.flush_failed()
         return tables
 
-    def _add(self, kind: str, spec: MappedSpec, target: Any) -> None:
+    def updated_besides(self, objs: Iterable[Any], tables: set[str]) -> set[str]:
+        """Note those of `objs` which the flush that ends now has updated without an event: by a post_update."""
+        accounted: set[str] = set()
+        known = {id(target) for _, target in self._flushed}
+        for target in objs:
+            if id(target) not in known and not tables.isdisjoint(_table_names(spec_of_mapped(type(target)))):
+                accounted.update(self._add("update", target))
+        return accounted
+
+    def _add(self, kind: str, target: Any) -> list[str]:
+        spec = spec_of_mapped(type(target)).translated(self.schemas)
+        tables = _table_names(spec)
         state = instance_state(target)
         expressions = self._expressions.get(state, set())
         if kind == "update" and not expressions and not _has_changed(spec, state):
-            return
+            return tables
         frame = self._frames[-1]
         before, after = _values_before(spec, state, kind), _values_after(spec, state)
         change = Change(
@@ -82,15 +93,16 @@ class WrittenObjects:
             () if kind == "delete" else _keys(spec, after),
         )
         change.unprotected = tuple(key for key in (*change.before, *change.after) if not key.definition.row_locked)
-        if state.identity_token is not None or not spec.cacheable:
+        if state.identity_token is not None or not spec.cacheable or len(tables) > 1:
             change.unprotected = (*change.before, *change.after)
         frame.changes.append(change)
         frame.spaces.add(spec.space)
-        if kind != "delete" and _has_unknown_key(spec, after, expressions, kind):
-            self.add_epochs([spec.epoch])
+        if kind != "delete":
+            self.add_epochs(_epochs_of_unknown_keys(spec, state, after, expressions, kind))
         if _type_changed(spec, state):
             self.add_epochs([spec.epoch])
-        self.add_epochs(spec_epoch for spec_epoch in other_epochs(spec))
+        self.add_epochs(related(spec).epochs)
+        return tables
 
     def add_epochs(self, epochs: Iterable[Key]) -> None:
         """Note that objects of these classes were written which nobody can name."""
@@ -148,7 +160,7 @@ def _values_before(spec: MappedSpec, state: Any, kind: str) -> dict[str, Any]:
     if kind == "insert":
         return {}
     values = {}
-    for name in {name for definition in spec.definitions for name in definition.attributes}:
+    for name in _key_attributes(spec):
         history = state.attrs[name].history
         if history.deleted:
             values[name] = history.deleted[0]
@@ -160,7 +172,7 @@ def _values_before(spec: MappedSpec, state: Any, kind: str) -> dict[str, Any]:
 
 
 def _values_after(spec: MappedSpec, state: Any) -> dict[str, Any]:
-    names = {name for definition in spec.definitions for name in definition.attributes}
+    names = _key_attributes(spec)
     values = {name: state.dict[name] for name in names if name in state.dict}
     values = {name: value for name, value in values.items() if not isinstance(value, ClauseElement)}
     if state.key is not None:
@@ -169,20 +181,38 @@ def _values_after(spec: MappedSpec, state: Any) -> dict[str, Any]:
     return values
 
 
+def _key_attributes(spec: MappedSpec) -> set[str]:
+    names = {name for definition in spec.definitions for name in definition.attributes}
+    return names.union(*(each.attributes for each in related(spec).definitions))
+
+
 def _keys(spec: MappedSpec, values: dict[str, Any]) -> tuple[Key, ...]:
     keys = [spec.key_of_values(definition, values) for definition in spec.definitions]
+    keys += [each.key(values) for each in related(spec).definitions]
     return tuple(key for key in keys if key is not None)
 
 
-def _has_unknown_key(spec: MappedSpec, after: dict[str, Any], expressions: set[str], kind: str) -> bool:
-    """True if the write may have given the object a key value that only the database knows."""
-    for definition in spec.definitions:
-        for name in definition.attributes:
-            column = spec.columns_by_attribute[name]
-            generated = column.server_default if kind == "insert" else column.server_onupdate
-            if name not in after and (generated is not None or name in expressions):
-                return True
-    return False
+def _epochs_of_unknown_keys(
+    spec: MappedSpec, state: Any, after: dict[str, Any], expressions: set[str], kind: str
+) -> Iterator[Key]:
+    """The epochs of classes in which the write may have given the object a key that only the database knows."""
+
+    def written(name: str) -> bool:
+        column = spec.columns_by_attribute[name]
+        if name in expressions:
+            return True
+        if kind == "insert":
+            return name not in after and (column.server_default is not None or column.default is not None)
+        by_default = column.server_onupdate is not None or column.onupdate is not None
+        return (by_default and name not in after) or state.attrs[name].history.has_changes()
+
+    found = [(spec, definition.attributes) for definition in spec.definitions]
+    found += [(each.spec, each.attributes) for each in related(spec).definitions]
+    for owner, names in found:
+        if any(name not in after for name in names) and any(written(name) for name in names):
+            yield owner.epoch
+    if kind == "insert":
+        yield from related(spec).epochs_on_insert
 
 
 def _type_changed(spec: MappedSpec, state: Any) -> bool:
@@ -193,22 +223,86 @@ def _type_changed(spec: MappedSpec, state: Any) -> bool:
     return name is not None and bool(state.attrs[name].history.deleted)
 
 
-_other_epochs: dict[MappedSpec, tuple[int, list[Key]]] = {}
+@dataclass(frozen=True)
+class _RelatedDefinition:
+    """A key of another class, and what the class that is written calls its attributes."""
+
+    spec: MappedSpec
+    definition: KeyDefinition
+    attributes: tuple[str, ...]
+
+    def key(self, values: dict[str, Any]) -> Key | None:
+        if any(name not in values for name in self.attributes):
+            return None
+        own = {theirs: values[ours] for theirs, ours in zip(self.definition.attributes, self.attributes, strict=True)}
+        return self.spec.key_of_values(self.definition, own)
 
 
-def other_epochs(spec: MappedSpec) -> list[Key]:
-    """The epochs of classes outside the hierarchy that map the same tables: their keys are not among this one's."""
-    mappers = spec.mapper.registry.mappers
-    known = _other_epochs.get(spec)
-    if known is None or known[0] != len(mappers):
-        epochs = [
-            other.epoch
-            for mapper in mappers
-            if (other := spec_of_mapped(mapper.class_)).base is not spec.base
-            and not set(mapper.tables).isdisjoint(spec.mapper.tables)
-        ]
-        known = _other_epochs[spec] = (len(mappers), epochs)
+@dataclass(frozen=True)
+class _Related:
+    """What else finds the rows of a class: the keys that its bases declare, and classes mapped to the same tables.
+
+    definitions are those that an object's own attributes tell. Of other classes only the epoch is left: after every
+    write if it is their identity that is not told, else after an insert, which may give the row such a key.
+    """
+
+    definitions: list[_RelatedDefinition]
+    epochs: list[Key]
+    epochs_on_insert: list[Key]
+
+
+_related: dict[MappedSpec, tuple[tuple[int, int], _Related]] = {}
+_mappers_made = 0
+
+
+def related(spec: MappedSpec) -> _Related:
+    """Return what else finds the rows of a class, in all registries of which stockpyle has met a class."""
+    now = (_mappers_made, number_met())
+    known = _related.get(spec)
+    if known is None or known[0] != now:
+        known = _related[spec] = (now, _find_related(spec))
     return known[1]
+
+
+def _find_related(spec: MappedSpec) -> _Related:
+    attribute_of = {
+        (_table_name(column.table), column.key): prop.key
+        for prop in spec.mapper.column_attrs
+        for column in prop.columns
+        if isinstance(column, sa.Column) and prop.key in spec.columns_by_attribute
+    }
+    definitions: dict[tuple[str, tuple[str, ...]], _RelatedDefinition] = {}
+    epochs: dict[Ident, Key] = {}
+    epochs_on_insert: dict[Ident, Key] = {}
+    own = {(definition.space, definition.names) for definition in spec.definitions}
+    for mapper in [mapper for registry in known_registries() for mapper in registry.mappers]:
+        other = spec_of_mapped(mapper.class_).translated(spec.schemas)
+        if other.base is spec.base:
+            if not spec.mapper.isa(mapper):
+                continue
+        elif set(_table_names(other)).isdisjoint(_table_names(spec)):
+            continue
+        for definition in other.definitions:
+            if (definition.space, definition.names) in own:
+                continue
+            columns = [other.columns_by_attribute[name] for name in definition.attributes]
+            names = [attribute_of.get((_table_name(column.table), column.key)) for column in columns]
+            told = [name for name in names if name is not None]
+            if len(told) == len(names):
+                definitions[definition.space, definition.names] = _RelatedDefinition(other, definition, tuple(told))
+            elif definition is other.identity:
+                epochs[other.epoch.ident] = other.epoch
+            else:
+                epochs_on_insert[other.epoch.ident] = other.epoch
+    return _Related(list(definitions.values()), list(epochs.values()), list(epochs_on_insert.values()))
+
+
+def _table_names(spec: MappedSpec) -> list[str]:
+    return [_table_name(table) for table in spec.mapper.tables]
+
+
+def _table_name(table: Any) -> str:
+    return str(getattr(table, "name", "")).lower()
 
 
 _watched: weakref.WeakKeyDictionary[sa.Connection, WrittenObjects] = weakref.WeakKeyDictionary()
@@ -216,27 +310,36 @@ _watched: weakref.WeakKeyDictionary[sa.Connection, WrittenObjects] = weakref.Wea
 
 def watch(connection: sa.Connection) -> WrittenObjects:
     """Collect from now on what units of work write on this Connection."""
-    _listen_to_mappers()
     written = _watched.get(connection)
     if written is None:
         written = _watched[connection] = WrittenObjects(connection)
     return written
 
 
+_mutex = threading.Lock()
 _listening = False
 
 
-def _listen_to_mappers() -> None:
+def start_watching() -> None:
+    """Listen to all mappers; once, and before several threads flush, whom SQLAlchemy does not let change its lists."""
     global _listening
-    if _listening:
-        return
-    _listening = True
+    with _mutex:
+        if not _listening:
+            _listen_to_mappers()
+            _listening = True
 
+
+def _listen_to_mappers() -> None:
     def before(mapper: Mapper[Any], connection: sa.Connection, target: Any) -> None:
         written = _watched.get(connection)
         if written is not None:
             written.about_to_write(target)
 
+    def made(mapper: Mapper[Any], klass: type) -> None:
+        global _mappers_made
+        _mappers_made += 1
+
+    event.listen(Mapper, "after_mapper_constructed", made)
     event.listen(Mapper, "before_insert", before)
     event.listen(Mapper, "before_update", before)
     for kind in ("insert", "update", "delete"):

@@ -43,7 +43,9 @@ class SqlAlchemyStore(ConcreteStore):
         from stockpyle.orm.collations import Collations
         from stockpyle.orm.connections import SourceConnections
         from stockpyle.orm.sessions import listen_to_sessions
+        from stockpyle.orm.transactions import start_watching
 
+        start_watching()
         if (uri is None) == (engine is None):
             raise ImproperlyConfigured("give a SqlAlchemyStore either a database URL (uri=) or an Engine (engine=)")
         if isinstance(uri, sqlalchemy.Engine) or hasattr(uri, "sync_engine"):
