@@ -117,11 +117,13 @@ class Change:
 class Pending:
     """A source's write between flush and commit: everything it touches is known, nothing is durable yet.
 
-    epochs are the classes of which it may have changed objects that nobody can name.
+    epochs are the classes of which it may have changed objects that nobody can name; unchanged are the identities of
+    objects that were put as the source has them already, so that nothing of them is written.
     """
 
     changes: list[Change] = field(default_factory=list)
     epochs: list[Key] = field(default_factory=list)
+    unchanged: list[Key] = field(default_factory=list)
     outcome: Outcome = Outcome.OPEN
 
 

@@ -22,6 +22,7 @@ from stockpyle.coherence.layers import Layer
 from stockpyle.keys import Ident, Key
 from stockpyle.protocols import Source
 from stockpyle.records import LOCKED, Alias, Busy, Found, Lease, Record
+from stockpyle.stats import Stats
 
 BUSY_SECONDS = 1.0
 """How long a reader waits, in all, for others' loads."""
@@ -63,6 +64,7 @@ class _Fetch:
     def __init__(self, layers: Sequence[Layer], source: Source | None, *, patient: bool) -> None:
         self.layers = layers
         self.source = source
+        self.source_stats: Stats | None = getattr(source, "stats", None)
         self.patient = patient
         self.aliases: dict[Ident, Alias] = {}
         self.records: dict[Ident, Record] = {}
@@ -83,8 +85,10 @@ class _Fetch:
         layer = self.layers[0]
         answers = layer.read(list(asked.values()), lease=self.source is not None)
         for (ident, key), answer in zip(asked.items(), answers, strict=True):
-            # under its own identity a tier holds the object itself, of this class unless it says otherwise
-            if type(answer) is Record and (answer.spec is key.spec or answer.is_absent):
+            # a row stays as it was filled, under its own identity; a plain object may have been changed in place
+            if type(answer) is Record and (
+                answer.is_absent or (answer.spec is key.spec and (key.spec.mapped or answer.answers(key)))
+            ):
                 self.records[ident] = answer
         if len(self.records) == len(asked):
             layer.stats.hits += len(asked)
@@ -103,7 +107,7 @@ class _Fetch:
             self._fill(asked, answers)
         finally:
             self._give_back()
-        self._count(ident for ident in asked if ident in answers or not self.busy_with(ident))
+        self._count([ident for ident in asked if ident in answers or not self.busy_with(ident)], answers)
         return answers
 
     def busy_with(self, ident: Ident) -> list[Busy]:
@@ -272,7 +276,7 @@ class _Fetch:
 
     # counting
 
-    def _count(self, asked: Iterable[Ident]) -> None:
+    def _count(self, asked: Iterable[Ident], answers: dict[Ident, Record]) -> None:
         for ident in asked:
             alias = self.aliases.get(ident)
             depth = self.depth.get(ident if alias is None else alias.identity.ident, len(self.layers))
@@ -280,6 +284,11 @@ class _Fetch:
                 layer.stats.misses += 1
             if depth < len(self.layers):
                 self.layers[depth].stats.hits += 1
+            elif self.source_stats is not None:
+                found = answers.get(ident)
+                hit = found is not None and not found.is_absent
+                self.source_stats.hits += hit
+                self.source_stats.misses += not hit
 
 
 def _load(source: Source, keys: Asked) -> dict[Ident, Record]:

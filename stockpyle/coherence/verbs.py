@@ -161,16 +161,20 @@ class VerbSource:
     @contextmanager
     def write(self, puts: Sequence[Any], deletes: Sequence[Any]) -> Iterator[Pending]:
         """See Source.write; what the store does is durable, or not, when its verbs return."""
-        changes = []
+        changes, epochs = [], []
         for obj in puts:
             spec = spec_of(type(obj))
-            changes.append(Change(spec, (), tuple(spec.keys_of(obj)), obj=obj))
+            if spec.mapped and spec.key_of(obj, spec.identity) is None:
+                # the store's database gives it one, under which somebody may have found nothing before
+                epochs.append(spec.epoch)
+            else:
+                changes.append(Change(spec, (), tuple(spec.keys_of(obj)), obj=obj))
         for obj in deletes:
             spec = spec_of(type(obj))
             changes.append(Change(spec, tuple(spec.keys_of(obj)), (), obj=obj))
         for obj in puts:
             self._lifetimes.deadline(obj, 0.0)
-        pending = Pending(changes)
+        pending = Pending(changes, epochs)
         yield pending
         pending.outcome = Outcome.UNKNOWN
         if deletes:

@@ -102,13 +102,20 @@ class Writer:
             layer.stats.errors += 1
             logger.exception("%s keeps nothing of this commit", layer.name)
             values = {}
-        strays = _strays(locks, records)
+        strays = self._strays(locks, records)
         if strays:
             locks = [*locks, *layer.lock(strays, self._seconds, without_row_lock=strays)]
         first = [(lock, values[lock.key.ident]) for lock in locks if isinstance(values.get(lock.key.ident), Record)]
         rest = [(lock, values.get(lock.key.ident)) for lock in locks]
         rest = [(lock, value) for lock, value in rest if not isinstance(value, Record)]
         layer.publish([*first, *rest])
+
+    @staticmethod
+    def _strays(locks: Iterable[Lock], records: Mapping[Ident, Record]) -> list[Key]:
+        """The keys that the database, a trigger for one, has given to what was written, and that nobody knew of."""
+        locked = {lock.key.ident for lock in locks}
+        found = {key.ident: key for r in records.values() if not r.is_absent for key in r.spec.keys_in(r.value)}
+        return [key for ident, key in found.items() if ident not in locked]
 
     def unlock(self) -> None:
         """After a definite rollback: remove our locks."""
@@ -165,7 +172,7 @@ class Writer:
                     continue
                 values[identity.ident] = kept
                 for key in alternates:
-                    if key is not None and key.ident in locked and key.ident not in self._unprotected:
+                    if key is not None and key.ident in locked:
                         values[key.ident] = Alias(identity, kept.deadline)
         return values
 
@@ -191,13 +198,6 @@ def drop(layer: Layer, keys: Iterable[Key], seconds: float = LOCK_SECONDS) -> No
             left += [identity for identity in identities if identity is not None]
     locks = layer.lock(list(dropped.values()), seconds, without_row_lock=list(dropped.values()))
     layer.publish([(lock, None) for lock in locks])
-
-
-def _strays(locks: Iterable[Lock], records: Mapping[Ident, Record]) -> list[Key]:
-    """The keys that the database, a trigger for one, has given to what was written, and that nobody knew of."""
-    locked = {lock.key.ident for lock in locks}
-    found = {key.ident: key for r in records.values() if not r.is_absent for key in r.spec.keys_in(r.value)}
-    return [key for ident, key in found.items() if ident not in locked]
 
 
 def _base_keys(change: Change) -> list[Key]:

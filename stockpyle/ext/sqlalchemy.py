@@ -20,9 +20,8 @@ from stockpyle.coherence.verbs import VerbTier
 from stockpyle.coherence.writer import LOCK_SECONDS, Writer
 from stockpyle.exceptions import ImproperlyConfigured, StockpyleWarning, UnsupportedOperation
 from stockpyle.keys import Key
-from stockpyle.orm.commits import FollowedConnection, Work, follow, start_following
+from stockpyle.orm.commits import FollowedConnection, Work, caller_level, follow, start_following
 from stockpyle.orm.connections import is_own
-from stockpyle.orm.transactions import belongs_to
 from stockpyle.protocols import Change, Outcome, Source, Tier
 from stockpyle.stores.chained import ChainedStore
 from stockpyle.stores.sqlalchemy import SqlAlchemyStore
@@ -119,7 +118,6 @@ class StockpyleSessionExtension:
             return
         followed = follow(connection, self)
         followed.in_session = True
-        belongs_to(session, followed.written)
         mine = self._followed.setdefault(session, [])
         if followed not in mine:
             mine.append(followed)
@@ -175,7 +173,7 @@ class StockpyleSessionExtension:
                     f"a session on {engine.url!r} is ignored: the cache's source is {source and source.url!r}. If "
                     "both are the same database, say so: ext.listen(..., same_database=True)",
                     StockpyleWarning,
-                    stacklevel=2,
+                    stacklevel=caller_level(),
                 )
         return reached
 
@@ -279,9 +277,13 @@ def sessionmaker(bind: Any = None, *, extension: Extensions = None, **kw: Any) -
 def sessionmaker(bind: Any = None, *, class_: Any = Session, extension: Extensions = None, **kw: Any) -> Any:
     """SQLAlchemy's sessionmaker, with `extension` listening to the sessions it makes."""
     made = _sessionmaker(bind, class_=class_, **kw)
-    if isinstance(extension, StockpyleSessionExtension):
-        extension = [extension]
-    for each in extension or ():
+    if extension is None:
+        return made
+    for each in extension if isinstance(extension, Sequence) else [extension]:
+        if not isinstance(each, StockpyleSessionExtension):
+            raise ImproperlyConfigured(
+                f"extension is a StockpyleSessionExtension, not {each!r}: StockpyleSessionExtension(store=...)"
+            )
         each.listen(made)
     return made
 

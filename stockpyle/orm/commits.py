@@ -9,11 +9,13 @@ by the connection's next ``begin`` or its return to the pool.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from textwrap import shorten
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -85,7 +87,7 @@ class FollowedConnection:
         if self.flushing and is_of_unit_of_work(context):
             self._flushed_tables |= tables
         else:
-            self._written_by_nobody(tables)
+            self._written_by_nobody(tables, statement)
 
     def end_flush(self, dirty: Iterable[Any] = ()) -> None:
         """The unit of work has written all that it will in this flush; dirty is what the session thinks changed."""
@@ -94,7 +96,7 @@ class FollowedConnection:
         accounted = self.written.updated_besides(dirty, tables) if tables else set()
         left = tables - accounted - self.written.end_flush()
         if left:
-            self._written_by_nobody(left)
+            self._written_by_nobody(left, "a flush, without telling of an object")
 
     def flush_failed(self) -> None:
         """The flush was given up; what it has written is rolled back."""
@@ -102,17 +104,17 @@ class FollowedConnection:
         self._flushed_tables = set()
         self.written.flush_failed()
 
-    def _written_by_nobody(self, tables: set[str]) -> None:
+    def _written_by_nobody(self, tables: set[str], how: str) -> None:
         specs = specs_of_tables(tables, self.written.schemas)
         if not specs:
             return
         self.written.add_epochs(spec.epoch for spec in specs)
         names = ", ".join(sorted({spec.base.class_.__name__ for spec in specs}))
         warnings.warn(
-            f"a statement has written {', '.join(sorted(tables))} past the unit of work: "
-            f"all cached objects of {names} are dropped when it is committed",
+            f"{', '.join(sorted(tables))} was written past the unit of work, so all cached objects of {names} are "
+            f"dropped when it is committed: {shorten(how, 120)}",
             StockpyleWarning,
-            stacklevel=2,
+            stacklevel=caller_level(),
         )
 
     # its end
@@ -213,6 +215,18 @@ def _has_committed_already(connection: sa.Connection) -> bool:
         return False
     raw: Any = connection.connection.driver_connection
     return getattr(raw, "autocommit", None) is True or getattr(raw, "in_transaction", None) is False
+
+
+def caller_level() -> int:
+    """Return the stacklevel for warnings.warn, in the function that calls this, of the application's own line."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and _is_library(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _is_library(module: str) -> bool:
+    return module.partition(".")[0] in ("stockpyle", "sqlalchemy", "contextlib")
 
 
 _followed: weakref.WeakKeyDictionary[sa.Connection, FollowedConnection] = weakref.WeakKeyDictionary()

@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from stockpyle.exceptions import ImproperlyConfigured, StoreError, StoreTimeout, StoreUnavailable
+from stockpyle.forks import renew_after_fork
 
 OWN = "stockpyle_source"
 """The execution option that tells the extension's listeners to leave a connection alone."""
@@ -41,6 +42,13 @@ class SourceConnections:
         self._mutex = threading.RLock()
         self._kept = threading.local()
         self._single: sa.Connection | None = None
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a child process: leave the parent's connections to the parent."""
+        self._mutex = threading.RLock()
+        if not self._shared:
+            self.engine.dispose(close=False)
 
     @contextmanager
     def reading(self) -> Iterator[tuple[sa.Connection, bool]]:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
-from stockpyle.exceptions import InvalidKey, InvalidKeysDeclaration
+from stockpyle.exceptions import InvalidKey, InvalidKeysDeclaration, InvalidKeyType
 from stockpyle.keys import Key, KeyDefinition, KeySpec, declared_keys
 from stockpyle.orm.coercion import coercion_for
 from stockpyle.orm.instances import UNKNOWN, CarefulRow, Reviver, Row, own_copy, row_of
@@ -146,7 +146,7 @@ class MappedSpec(KeySpec):
         """Return one key of an object whose attributes have these values, or None if it is not known or has a None."""
         if any(name not in values for name in definition.attributes):
             return None
-        return self._make(definition, tuple([values[name] for name in definition.attributes]))
+        return self._usable(definition, tuple([values[name] for name in definition.attributes]))
 
     # rows
 
@@ -209,7 +209,14 @@ class MappedSpec(KeySpec):
     def key_in(self, value: Row, definition: KeyDefinition) -> Key | None:
         """Return one key of a row."""
         own = tuple([value[self._position[name]] for name in definition.attributes])
-        return None if any(part is UNKNOWN for part in own) else self._make(definition, own)
+        return None if any(part is UNKNOWN for part in own) else self._usable(definition, own)
+
+    def _usable(self, definition: KeyDefinition, values: tuple[Any, ...]) -> Key | None:
+        # a row may have values that nobody can ask for, such as a list in a column that is unique
+        try:
+            return self._make(definition, values)
+        except InvalidKeyType:
+            return None
 
     def keys_in(self, value: Row) -> list[Key]:
         """Return all keys of a row, its identity first."""

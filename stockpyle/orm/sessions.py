@@ -6,6 +6,7 @@ tables it has written, its connections' statements tell, whether an extension li
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -103,23 +104,28 @@ def has_flushed(session: Session, obj: Any) -> bool:
 _connections: weakref.WeakKeyDictionary[Session, weakref.WeakSet[sa.Connection]] = weakref.WeakKeyDictionary()
 _flushed: weakref.WeakKeyDictionary[Session, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
 _tables: weakref.WeakKeyDictionary[sa.Connection, set[str]] = weakref.WeakKeyDictionary()
-_engines: weakref.WeakSet[sa.Engine] = weakref.WeakSet()
+_mutex = threading.Lock()
+_listening = False
 
 
 def listen_to_sessions() -> None:
-    """Follow from now on what every session of this process writes."""
-    for name, listener in _SESSION_EVENTS.items():
-        if not event.contains(Session, name, listener):
-            event.listen(Session, name, listener)
+    """Follow from now on what every session of this process writes.
+
+    Once, at set-up, and on the classes: SQLAlchemy's lists of listeners must not change under other threads.
+    """
+    global _listening
+    with _mutex:
+        if not _listening:
+            for name, listener in _SESSION_EVENTS.items():
+                event.listen(Session, name, listener)
+            event.listen(sa.Engine, "after_cursor_execute", _executed)
+            event.listen(sa.Engine, "commit", _ended)
+            event.listen(sa.Engine, "rollback", _ended)
+            _listening = True
 
 
 def _after_begin(session: Session, transaction: Any, connection: sa.Connection) -> None:
     _connections.setdefault(session, weakref.WeakSet()).add(connection)
-    if connection.engine not in _engines:
-        _engines.add(connection.engine)
-        event.listen(connection.engine, "after_cursor_execute", _executed)
-        event.listen(connection.engine, "commit", _ended)
-        event.listen(connection.engine, "rollback", _ended)
 
 
 def _after_flush(session: Session, context: Any) -> None:

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.sql import ClauseElement
 
 from stockpyle.keys import Ident, Key, KeyDefinition
+from stockpyle.orm.coercion import coercion_for
 from stockpyle.orm.mapping import MappedSpec, known_registries, number_met, spec_of_mapped
 from stockpyle.protocols import Change
+from stockpyle.values import UnusableValue
 
 
 class _Frame:
@@ -31,7 +33,6 @@ class _Frame:
         self.savepoint = savepoint
         self.changes: list[Change] = []
         self.epochs: dict[Ident, Key] = {}
-        self.spaces: set[str] = set()
 
 
 class WrittenObjects:
@@ -74,13 +75,13 @@ class WrittenObjects:
         accounted: set[str] = set()
         known = {id(target) for _, target in self._flushed}
         for target in objs:
-            if id(target) not in known and not tables.isdisjoint(_table_names(spec_of_mapped(type(target)))):
+            if id(target) not in known and not tables.isdisjoint(_table_names(sa.inspect(type(target)))):
                 accounted.update(self._add("update", target))
         return accounted
 
     def _add(self, kind: str, target: Any) -> list[str]:
         spec = spec_of_mapped(type(target)).translated(self.schemas)
-        tables = _table_names(spec)
+        tables = _table_names(spec.mapper)
         state = instance_state(target)
         expressions = self._expressions.get(state, set())
         if kind == "update" and not expressions and not _has_changed(spec, state):
@@ -96,7 +97,6 @@ class WrittenObjects:
         if state.identity_token is not None or not spec.cacheable or len(tables) > 1:
             change.unprotected = (*change.before, *change.after)
         frame.changes.append(change)
-        frame.spaces.add(spec.space)
         if kind != "delete":
             self.add_epochs(_epochs_of_unknown_keys(spec, state, after, expressions, kind))
         if _type_changed(spec, state):
@@ -108,7 +108,6 @@ class WrittenObjects:
         """Note that objects of these classes were written which nobody can name."""
         for epoch in epochs:
             self._frames[-1].epochs[epoch.ident] = epoch
-            self._frames[-1].spaces.add(epoch.ident[0])
 
     # the transaction
 
@@ -122,7 +121,6 @@ class WrittenObjects:
             frame = self._frames.pop()
             self._frames[-1].changes += frame.changes
             self._frames[-1].epochs.update(frame.epochs)
-            self._frames[-1].spaces |= frame.spaces
             if frame.savepoint == name:
                 return
 
@@ -141,10 +139,6 @@ class WrittenObjects:
     def epochs(self) -> list[Key]:
         """Every class written in a way that does not tell which objects."""
         return [epoch for frame in self._frames for epoch in frame.epochs.values()]
-
-    def has_written(self, spec: MappedSpec) -> bool:
-        """True if objects of this class, or its hierarchy, were written."""
-        return any(spec.space in frame.spaces for frame in self._frames)
 
     def clear(self) -> None:
         """Forget everything: the transaction has ended."""
@@ -209,10 +203,28 @@ def _epochs_of_unknown_keys(
     found = [(spec, definition.attributes) for definition in spec.definitions]
     found += [(each.spec, each.attributes) for each in related(spec).definitions]
     for owner, names in found:
-        if any(name not in after for name in names) and any(written(name) for name in names):
+        if any(name not in after for name in names):
+            unknown = any(written(name) for name in names)
+        else:
+            changed = kind == "insert" or any(state.attrs[name].history.has_changes() for name in names)
+            unknown = changed and _is_converted(spec, names, after)
+        if unknown:
             yield owner.epoch
     if kind == "insert":
         yield from related(spec).epochs_on_insert
+
+
+def _is_converted(spec: MappedSpec, names: Sequence[str], values: dict[str, Any]) -> bool:
+    """True if these are no values of their columns' types: what the database has made of them, only it knows."""
+    own = [values[name] for name in names]
+    coercions = [coercion_for(spec.columns_by_attribute[name].type) for name in names]
+    try:
+        for value, coerce in zip(own, coercions, strict=True):
+            if value is not None and coerce is not None:
+                coerce(value)
+    except UnusableValue:
+        return True
+    return False
 
 
 def _type_changed(spec: MappedSpec, state: Any) -> bool:
@@ -275,12 +287,12 @@ def _find_related(spec: MappedSpec) -> _Related:
     epochs: dict[Ident, Key] = {}
     epochs_on_insert: dict[Ident, Key] = {}
     own = {(definition.space, definition.names) for definition in spec.definitions}
+    tables = set(_table_names(spec.mapper))
     for mapper in [mapper for registry in known_registries() for mapper in registry.mappers]:
+        if tables.isdisjoint(_table_names(mapper)):
+            continue
         other = spec_of_mapped(mapper.class_).translated(spec.schemas)
-        if other.base is spec.base:
-            if not spec.mapper.isa(mapper):
-                continue
-        elif set(_table_names(other)).isdisjoint(_table_names(spec)):
+        if other.base is spec.base and not spec.mapper.isa(mapper):
             continue
         for definition in other.definitions:
             if (definition.space, definition.names) in own:
@@ -297,8 +309,8 @@ def _find_related(spec: MappedSpec) -> _Related:
     return _Related(list(definitions.values()), list(epochs.values()), list(epochs_on_insert.values()))
 
 
-def _table_names(spec: MappedSpec) -> list[str]:
-    return [_table_name(table) for table in spec.mapper.tables]
+def _table_names(mapper: Mapper[Any]) -> list[str]:
+    return [_table_name(table) for table in mapper.tables]
 
 
 def _table_name(table: Any) -> str:
@@ -350,16 +362,3 @@ def _listen_to_mappers() -> None:
                 written.flushed(kind, target)
 
         event.listen(Mapper, f"after_{kind}", after)
-
-
-_sessions: weakref.WeakKeyDictionary[Session, weakref.WeakSet[WrittenObjects]] = weakref.WeakKeyDictionary()
-
-
-def belongs_to(session: Session, written: WrittenObjects) -> None:
-    """Remember that `session` writes on the connection that `written` watches."""
-    _sessions.setdefault(session, weakref.WeakSet()).add(written)
-
-
-def written_in(session: Session) -> list[WrittenObjects]:
-    """Return what the present transaction of `session` has written, one for each of its connections."""
-    return list(_sessions.get(session, ()))

@@ -160,9 +160,8 @@ class ChainedStore(ConcreteStore):
     def _records(self, klass: type, keys: Sequence[Any]) -> dict[Any, Record | None]:
         route = self.route(klass)
         records = fetch(route.layers, route.source, keys)
-        for record in records.values():
-            if record is not None:
-                self.seen.add(record.spec)
+        for spec in {record.spec for record in records.values() if record is not None}:
+            self.seen.add(spec)
         return records
 
     # writing
@@ -195,14 +194,17 @@ class ChainedStore(ConcreteStore):
             if writer is not None and pending is not None:
                 _settle(writer, pending.outcome)
             raise
-        for change in pending.changes:
-            self.seen.add(change.spec)
+        for spec in {spec_of(type(obj)) for obj in puts}:
+            self.seen.add(spec)
         chosen = {
             change.after[0].ident: deadlines[id(change.obj)]
             for change in pending.changes
             if change.after and id(change.obj) in deadlines
         }
         publish_committed(writer, route.source, self.on_write, chosen)
+        if pending.unchanged and self.on_write == "publish":
+            # no row was locked for them, so they are not published, but read like anything else
+            fetch(route.layers, route.source, pending.unchanged)
 
     # upkeep
 

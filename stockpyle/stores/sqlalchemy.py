@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from stockpyle.classes import is_mapped, spec_of
-from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StockpyleError
+from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
 from stockpyle.keys import Key
 from stockpyle.protocols import Outcome, Pending
 from stockpyle.records import ABSENT, Record
@@ -100,9 +100,6 @@ class SqlAlchemyStore(ConcreteStore):
                 else:
                     record.fillable = fillable
                     answers.append(record)
-        hits = sum(record is not None for record in records)
-        self.stats.hits += hits
-        self.stats.misses += len(keys) - hits
         return answers
 
     def _loader(self, klass: type) -> Loader:
@@ -153,8 +150,7 @@ class SqlAlchemyStore(ConcreteStore):
                 session.flush()
                 pending.changes = written.changes
                 pending.epochs = written.epochs
-                for obj in puts:
-                    self._name_change(pending, obj, copies.copy(obj))
+                self._name_changes(pending, [(obj, copies.copy(obj)) for obj in puts])
                 written.clear()
                 try:
                     yield pending
@@ -173,17 +169,16 @@ class SqlAlchemyStore(ConcreteStore):
         for obj in puts:
             self.seen.add(self.spec(type(obj)))
 
-    def _name_change(self, pending: Pending, obj: Any, mine: Any) -> None:
-        """Tell which change is that of `obj`; one that wrote nothing still belongs to it."""
-        from stockpyle.protocols import Change
-
-        spec: MappedSpec = self.spec(type(obj))
-        keys = tuple(spec.keys_of(mine))
-        for change in pending.changes:
-            if change.after and change.after[0].ident == keys[0].ident:
+    def _name_changes(self, pending: Pending, copied: Sequence[tuple[Any, Any]]) -> None:
+        """Tell which change is that of which object, and which objects have none."""
+        changes = {change.after[0].ident: change for change in pending.changes if change.after}
+        for obj, mine in copied:
+            identity = self.spec(type(obj)).keys_of(mine)[0]
+            change = changes.get(identity.ident)
+            if change is None:
+                pending.unchanged.append(identity)
+            else:
                 change.obj = obj
-                return
-        pending.changes.append(Change(spec, (), keys, unprotected=keys, obj=obj))
 
     # the verbs
 
@@ -239,9 +234,11 @@ class SqlAlchemyStore(ConcreteStore):
         asked = [spec.key(key) for key in keys]
         found = self._objects(klass, [key for key in asked if key is not None])
         records = [None if key is None else found[key.ident] for key in asked]
-        for record in records:
-            if record is not None:
-                self.seen.add(record.spec)
+        hits = sum(record is not None for record in records)
+        self.stats.hits += hits
+        self.stats.misses += len(records) - hits
+        for loaded in {record.spec for record in records if record is not None}:
+            self.seen.add(loaded)
         return [None if record is None else record.spec.materialise(record.value) for record in records]
 
     def release(self) -> None:
@@ -278,6 +275,3 @@ def _engine_for(uri: Any) -> tuple[sa.Engine, bool]:
         raise MissingDependency(f"the driver of {url!r} is not installed: {error}") from error
     except sqlalchemy.exc.NoSuchModuleError as error:
         raise ImproperlyConfigured(f"{url!r}: {error}") from error
-
-
-__all__ = ["SqlAlchemyStore", "StockpyleError"]

@@ -392,6 +392,11 @@ def fill_the_first_load(self: Any, loaded: Any, asked: Any, answers: Any, source
     real_learn(self, loaded, asked, answers, First())
 
 
+def no_strays(locks: Any, records: Any) -> list[Key]:
+    """Do not look for keys of the committed rows that nobody has locked."""
+    return []
+
+
 def lock_identities_only(self: Writer, layer: Layer) -> dict[Any, Key]:
     """Leave alternate keys unlocked."""
     return {ident: key for ident, key in real_keys_for(self, layer).items() if key.is_identity}
@@ -415,7 +420,7 @@ real_learn, real_keys_for = reader_module._Fetch._learn_identities, Writer._keys
         (two_whole_classes, MemoryTable, {"lock": forget_contention}),
         (two_whole_classes, MemoryTable, {"_drop": keep_leases_of_the_class}),
         (cold_alternate_key, reader_module._Fetch, {"_learn_identities": fill_the_first_load}),
-        (moved_key, Writer, {"_keys_for": lock_identities_only}),
+        (moved_key, Writer, {"_keys_for": lock_identities_only, "_strays": staticmethod(no_strays)}),
     ],
     ids=lambda what: getattr(what, "__name__", None) or "+".join(mutant.__name__ for mutant in what.values()),
 )
