@@ -220,6 +220,11 @@ class KeySpec:
         """Return one key of what a tier kept."""
         return self.key_of(value, definition)
 
+    def has(self, value: Any, key: Key) -> bool:
+        """True if what a tier kept has the values of `key` itself."""
+        own = self.key_in(value, key.definition)
+        return own is not None and own.values == key.values
+
     def keys_in(self, value: Any) -> list[Key]:
         """Return all keys of what a tier kept."""
         return self.keys_of(value)

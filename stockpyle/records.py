@@ -53,8 +53,7 @@ class Record:
         """True if the record's own attributes have the values that `key` asks for."""
         if self.value is ABSENT or not key.spec.serves(self.spec, self.value):
             return False
-        own = self.key(key.definition)
-        return own is not None and own.values == key.values
+        return self.spec.has(self.value, key)
 
 
 @dataclass(slots=True, eq=False)

@@ -39,8 +39,9 @@ def fetch(layers: Sequence[Layer], source: Source | None, keys: Iterable[Key]) -
     if not asked:
         return {}
     first = _Fetch(layers, source, patient=True)
-    if first.all_hits(asked):
-        return {ident: None if record.is_absent else record for ident, record in first.records.items()}
+    hits = first.all_hits(asked)
+    if hits is not None:
+        return {ident: None if record.is_absent else record for ident, record in hits.items()}
     answers = first.run(asked)
     left = {ident: key for ident, key in asked.items() if ident not in answers and first.busy_with(ident)}
     if left:
@@ -73,29 +74,35 @@ class _Fetch:
         self.leases: dict[Ident, list[tuple[Layer, Lease]]] = {}
         self.locked: set[Ident] = set()
         self.busy: dict[Ident, Busy] = {}
-        self._read_before: dict[Ident, Found] = {}
+        self.told: dict[Ident, Found] = {}
 
-    def all_hits(self, asked: Asked) -> bool:
-        """Ask the fastest layer for identities; True if it has all of them, which is most of what a cache does.
+    def all_hits(self, asked: Asked) -> dict[Ident, Record] | None:
+        """Ask the fastest layer; return its records if it has all that was asked for, as a warm cache does.
 
         What it says otherwise is not lost: run() goes on from there.
         """
-        if not self.layers or not all(key.is_identity for key in asked.values()):
-            return False
-        layer = self.layers[0]
-        answers = layer.read(list(asked.values()), lease=self.source is not None)
-        for (ident, key), answer in zip(asked.items(), answers, strict=True):
-            # a row stays as it was filled, under its own identity; a plain object may have been changed in place
-            if type(answer) is Record and (
-                answer.is_absent or (answer.spec is key.spec and (key.spec.mapped or answer.answers(key)))
-            ):
-                self.records[ident] = answer
-        if len(self.records) == len(asked):
-            layer.stats.hits += len(asked)
-            return True
-        self.records.clear()
-        self._read_before = dict(zip(asked, answers, strict=True))
-        return False
+        if not self.layers:
+            return None
+        told = self._ask_fastest(asked)
+        identities = {alias.identity.ident: alias.identity for alias in told.values() if isinstance(alias, Alias)}
+        identities = {ident: key for ident, key in identities.items() if ident not in told}
+        if identities:
+            told.update(self._ask_fastest(identities))
+        records: dict[Ident, Record] = {}
+        for ident, key in asked.items():
+            answer = told[ident]
+            by_alias = isinstance(answer, Alias)
+            if isinstance(answer, Alias):
+                answer = told[answer.identity.ident]
+            if not isinstance(answer, Record) or not _is_hit(answer, key, by_alias=by_alias):
+                self.told = told
+                return None
+            records[ident] = answer
+        self.layers[0].stats.hits += len(asked)
+        return records
+
+    def _ask_fastest(self, keys: Asked) -> dict[Ident, Found]:
+        return dict(zip(keys, self.layers[0].read(list(keys.values()), lease=self.source is not None), strict=True))
 
     def run(self, asked: Asked) -> dict[Ident, Record]:
         """Answer every key but those that another reader is loading, if this pass is patient."""
@@ -137,11 +144,12 @@ class _Fetch:
         for depth, layer in enumerate(self.layers):
             if not pending:
                 return
-            if depth == 0 and pending.keys() <= self._read_before.keys():
-                answers = [self._read_before[ident] for ident in pending]
-            else:
-                answers = layer.read(list(pending.values()), lease=self.source is not None)
-            for ident, answer in zip(list(pending), answers, strict=True):
+            told = {ident: self.told.pop(ident) for ident in pending if ident in self.told} if depth == 0 else {}
+            unasked = {ident: key for ident, key in pending.items() if ident not in told}
+            if unasked:
+                answers = layer.read(list(unasked.values()), lease=self.source is not None)
+                told.update(zip(unasked, answers, strict=True))
+            for ident, answer in told.items():
                 key = pending[ident]
                 if isinstance(answer, Lease):
                     self.leases.setdefault(ident, []).append((layer, answer))
@@ -302,6 +310,16 @@ def _own_identity(record: Record, key: Key) -> Key | None:
         return None
     own = record.key(key.spec.identity)
     return None if own is None else Key(key.spec, key.spec.identity, own.values)
+
+
+def _is_hit(record: Record, key: Key, *, by_alias: bool) -> bool:
+    """True if what the fastest layer holds is the asked object, or that there is none."""
+    if record.is_absent:
+        return not by_alias
+    if record.spec is not key.spec:
+        return False
+    # a row stays as it was filled, under its own identity; a plain object may have been changed in place
+    return (key.spec.mapped and not by_alias) or record.answers(key)
 
 
 def _settles(record: Record, key: Key) -> bool:

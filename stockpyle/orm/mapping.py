@@ -20,6 +20,7 @@ from stockpyle.exceptions import InvalidKey, InvalidKeysDeclaration, InvalidKeyT
 from stockpyle.keys import Key, KeyDefinition, KeySpec, declared_keys
 from stockpyle.orm.coercion import coercion_for
 from stockpyle.orm.instances import UNKNOWN, CarefulRow, Reviver, Row, own_copy, row_of
+from stockpyle.values import ALWAYS_NORMAL
 
 
 class MappedSpec(KeySpec):
@@ -210,6 +211,16 @@ class MappedSpec(KeySpec):
         """Return one key of a row."""
         own = tuple([value[self._position[name]] for name in definition.attributes])
         return None if any(part is UNKNOWN for part in own) else self._usable(definition, own)
+
+    def has(self, value: Row, key: Key) -> bool:
+        """True if a row has the values of `key` itself."""
+        for name, asked in zip(key.definition.attributes, key.values, strict=True):
+            own = value[self._position[name]]
+            if type(own) is not type(asked) or type(own) not in ALWAYS_NORMAL:
+                return super().has(value, key)
+            if own != asked:
+                return False
+        return True
 
     def _usable(self, definition: KeyDefinition, values: tuple[Any, ...]) -> Key | None:
         # a row may have values that nobody can ask for, such as a list in a column that is unique
