@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from stockpyle.classes import is_mapped, spec_of
 from stockpyle.coherence.layers import Layer
@@ -17,6 +17,9 @@ from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy
 from stockpyle.protocols import Change, Outcome, Pending
 from stockpyle.records import ABSENT, Alias, Found, Lease, Lock, Record
 from stockpyle.stats import Stats
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 T = TypeVar("T")
 Self = TypeVar("Self", bound="BaseStore")
@@ -189,6 +192,40 @@ class ConcreteStore(BaseStore, abstract=True):
             for place, found in zip(places, self._fetch(group, [asked[i] for i in places]), strict=True):
                 results[place] = found
         return results
+
+
+class SessionStore(ConcreteStore, abstract=True):
+    """A store that can hand out mapped objects as instances of a caller's session."""
+
+    def _fetch_into(self, session: Session, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
+        raise NotImplementedError
+
+    @overload
+    def get(self, klass: type[T], key: Mapping[str, Any], *, session: Session | None = None) -> T | None: ...
+    @overload
+    def get(self, klass: Mapping[str, Any]) -> Any: ...
+    def get(self, klass: Any, key: Any = None, *, session: Session | None = None) -> Any:
+        """Return the object of `klass` that `key` identifies, or None.
+
+        A mapped instance is detached, fully loaded and the caller's own. With `session` it is that session's own,
+        persistent in it; what the session's transaction has written itself is read through it.
+        ``get(key)`` without a class looks among the exact classes put or loaded through this very store.
+        """
+        if session is not None:
+            return self.batch_get(klass, [key], session=session)[0]
+        return super().get(klass, key)
+
+    @overload
+    def batch_get(
+        self, klass: type[T], keys: Iterable[Mapping[str, Any]], *, session: Session | None = None
+    ) -> list[T | None]: ...
+    @overload
+    def batch_get(self, klass: Iterable[Mapping[str, Any]]) -> list[Any]: ...
+    def batch_get(self, klass: Any, keys: Any = None, *, session: Session | None = None) -> list[Any]:
+        """Get several objects, in the order of `keys`, with None for each that is not there; see get."""
+        if session is None:
+            return super().batch_get(klass, keys)
+        return self._fetch_into(session, klass, list(keys))
 
 
 class CacheStore(ConcreteStore):

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
 from stockpyle.classes import is_mapped, spec_of
 from stockpyle.coherence.layers import Layer
@@ -18,12 +18,10 @@ from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
 from stockpyle.keys import KeySpec
 from stockpyle.protocols import Outcome, Pending, Source
 from stockpyle.records import Record
-from stockpyle.stores.base import ConcreteStore
+from stockpyle.stores.base import SessionStore
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
-
-T = TypeVar("T")
 
 logger = logging.getLogger("stockpyle")
 
@@ -43,7 +41,7 @@ class Route:
     layers: tuple[Layer, ...]
 
 
-class ChainedStore(ConcreteStore):
+class ChainedStore(SessionStore):
     """Stores from the fastest to the most durable, as one.
 
     A read asks them in turn and fills those that missed. A write goes to the source of the class (the last store that
@@ -114,31 +112,7 @@ class ChainedStore(ConcreteStore):
 
     # reading
 
-    @overload
-    def get(self, klass: type[T], key: Mapping[str, Any], *, session: Session | None = None) -> T | None: ...
-    @overload
-    def get(self, klass: Mapping[str, Any]) -> Any: ...
-    def get(self, klass: Any, key: Any = None, *, session: Session | None = None) -> Any:
-        """Return the object of `klass` that `key` identifies, or None.
-
-        A mapped instance is detached, fully loaded and the caller's own. With `session` it is that session's own,
-        persistent in it; what the session's transaction has written itself is read through it.
-        ``get(key)`` without a class looks among the exact classes put or loaded through this very chain.
-        """
-        if session is not None:
-            return self.batch_get(klass, [key], session=session)[0]
-        return super().get(klass, key)
-
-    @overload
-    def batch_get(
-        self, klass: type[T], keys: Iterable[Mapping[str, Any]], *, session: Session | None = None
-    ) -> list[T | None]: ...
-    @overload
-    def batch_get(self, klass: Iterable[Mapping[str, Any]]) -> list[Any]: ...
-    def batch_get(self, klass: Any, keys: Any = None, *, session: Session | None = None) -> list[Any]:
-        """Get several objects, in the order of `keys`, with None for each that is not there; see get."""
-        if session is None:
-            return super().batch_get(klass, keys)
+    def _fetch_into(self, session: Session, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         spec: Any = self.spec(klass)
         if not spec.mapped:
             raise UnsupportedOperation(f"{klass.__qualname__} is not mapped: it has no instance in a session")

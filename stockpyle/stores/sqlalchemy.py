@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
 from stockpyle.classes import is_mapped, spec_of
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
 from stockpyle.keys import Key
 from stockpyle.protocols import Outcome, Pending
 from stockpyle.records import ABSENT, Record
-from stockpyle.stores.base import ConcreteStore
+from stockpyle.stores.base import SessionStore
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from stockpyle.orm.loading import Loader
     from stockpyle.orm.mapping import MappedSpec
 
-T = TypeVar("T")
 
-
-class SqlAlchemyStore(ConcreteStore):
+class SqlAlchemyStore(SessionStore):
     """Mapped objects in a database, by their primary key, and by every key that their class declares or holds unique.
 
     Give a database URL or an Engine. Used alone, the store ignores objects that are not mapped. A database in memory
@@ -196,26 +194,7 @@ class SqlAlchemyStore(ConcreteStore):
             with self.write([], mapped):
                 pass
 
-    @overload
-    def get(self, klass: type[T], key: Mapping[str, Any], *, session: Session | None = None) -> T | None: ...
-    @overload
-    def get(self, klass: Mapping[str, Any]) -> Any: ...
-    def get(self, klass: Any, key: Any = None, *, session: Session | None = None) -> Any:
-        """Return the object of `klass` that `key` identifies, or None; with `session` that session's own instance."""
-        if session is not None:
-            return self.batch_get(klass, [key], session=session)[0]
-        return super().get(klass, key)
-
-    @overload
-    def batch_get(
-        self, klass: type[T], keys: Iterable[Mapping[str, Any]], *, session: Session | None = None
-    ) -> list[T | None]: ...
-    @overload
-    def batch_get(self, klass: Iterable[Mapping[str, Any]]) -> list[Any]: ...
-    def batch_get(self, klass: Any, keys: Any = None, *, session: Session | None = None) -> list[Any]:
-        """Get several objects, with one SELECT a declared key, in the order of `keys`, with None for misses."""
-        if session is None:
-            return super().batch_get(klass, keys)
+    def _fetch_into(self, session: Session, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         from stockpyle.orm.sessions import instances
 
         spec = self.spec(klass)
