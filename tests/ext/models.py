@@ -151,3 +151,15 @@ class Login(Other):
     id: Mapped[int] = mapped_column(primary_key=True)
     org_id: Mapped[int | None]
     login: Mapped[str | None]
+
+
+class Tag(Base):
+    """Has a key that the database does not hold unique, and a unique column whose values nobody can ask for."""
+
+    __tablename__ = "tags"
+    __stockpyle_keys__: ClassVar = ["id", "label", "code", "parts"]
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    label: Mapped[str]
+    code: Mapped[int] = mapped_column(unique=True)
+    parts: Mapped[list[str] | None] = mapped_column(sa.PickleType)

@@ -9,9 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import SAWarning
 
+from stockpyle.exceptions import InvalidKeyType
 from stockpyle.records import Alias, Record
 from tests.ext.conftest import MakeWorld
-from tests.ext.models import Badge, Car, Contact, Employee, Login, Org, Person, Stamp, Ticket, Truck, User, Vehicle
+from tests.ext.models import Badge, Car, Contact, Employee, Login, Org, Person, Stamp, Tag, Ticket, Truck, User, Vehicle
 from tests.ext.worlds import World
 
 ANN: Any = {"id": 1, "email": "ann@a.org", "org_id": 1, "login": "ann", "name": "Ann"}
@@ -353,3 +354,43 @@ def test_a_version_counter(any_world: World) -> None:
         ann.name = "Anna"
     any_world.warm(User, {"org_id": 1, "login": "other"})
     any_world.check()
+
+
+def test_a_key_that_is_only_declared(any_world: World) -> None:
+    """A commit publishes an object under a key, too, that the database does not hold unique."""
+    with any_world.Session() as session:
+        session.add(Tag(id=1, label="red", code=1))
+        session.commit()
+    with any_world.statements() as executed:
+        assert any_world.chain.get(Tag, {"label": "red"}).id == 1
+    assert not executed
+
+
+def test_a_value_that_the_database_turns_into_another(sqlite_world: World) -> None:
+    """A key set to a value of another type, which only the database can read, does not leave its absence cached."""
+    sqlite_world.warm(Tag, {"code": 7})
+    with sqlite_world.Session() as session:
+        session.add(Tag(id=1, label="red", code="007"))  # type: ignore[arg-type]
+        session.commit()
+    assert sqlite_world.chain.get(Tag, {"code": 7}).id == 1
+
+
+def test_a_key_attribute_with_values_that_cannot_be_keys(any_world: World) -> None:
+    """An object with a list in a key attribute is written and cached under its other keys."""
+    with any_world.Session() as session:
+        session.add(Tag(id=1, label="red", code=1, parts=["a", "b"]))
+        session.commit()
+    with any_world.statements() as executed:
+        assert any_world.chain.get(Tag, {"code": 1}).parts == ["a", "b"]
+    assert not executed
+    with pytest.raises(InvalidKeyType, match=r"Tag\.parts"):
+        any_world.chain.get(Tag, {"parts": ["a", "b"]})
+
+
+def test_a_put_that_changes_nothing_is_cached(world: World) -> None:
+    """An object that is put as the database has it already is found without SQL afterwards."""
+    world.add(Tag(id=1, label="red", code=1))
+    world.chain.put(Tag(id=1, label="red", code=1))
+    with world.statements() as executed:
+        assert world.chain.get(Tag, {"id": 1}).label == "red"
+    assert not executed

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
@@ -116,6 +118,20 @@ class World:
         """Return what the database says."""
         with Session(self.outside) as session:
             return _columns(session.scalars(sa.select(klass).filter_by(**key)).one_or_none())
+
+    @contextmanager
+    def statements(self) -> Iterator[list[str]]:
+        """Collect the statements that run meanwhile on the engine."""
+        executed: list[str] = []
+
+        def note(*args: Any) -> None:
+            executed.append(args[2])
+
+        event.listen(self.engine, "before_cursor_execute", note)
+        try:
+            yield executed
+        finally:
+            event.remove(self.engine, "before_cursor_execute", note)
 
     def held(self, klass: type, key: KeyDict) -> Found:
         """Return what the memory holds."""
