@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -366,13 +367,15 @@ def test_a_key_that_is_only_declared(any_world: World) -> None:
     assert not executed
 
 
-def test_a_value_that_the_database_turns_into_another(sqlite_world: World) -> None:
+@pytest.mark.parametrize("on_write", ["publish", "invalidate"])
+def test_a_value_that_the_database_turns_into_another(tmp_path: Path, make_world: MakeWorld, on_write: str) -> None:
     """A key set to a value of another type, which only the database can read, does not leave its absence cached."""
-    sqlite_world.warm(Tag, {"code": 7})
-    with sqlite_world.Session() as session:
-        session.add(Tag(id=1, label="red", code="007"))  # type: ignore[arg-type]
+    world = make_world(f"sqlite:///{tmp_path}/test.db", on_write=on_write)
+    world.warm(Tag, {"code": 7})
+    with world.Session() as session:
+        session.add(Tag(id=1, label="red", code="007"))
         session.commit()
-    assert sqlite_world.chain.get(Tag, {"code": 7}).id == 1
+    assert world.chain.get(Tag, {"code": 7}).id == 1
 
 
 def test_a_key_attribute_with_values_that_cannot_be_keys(any_world: World) -> None:
