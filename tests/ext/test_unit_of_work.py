@@ -402,3 +402,25 @@ def test_a_put_that_changes_nothing_is_cached(world: World) -> None:
     with world.statements() as executed:
         assert world.chain.get(Tag, {"id": 1}).label == "red"
     assert not executed
+
+
+def test_keys_that_nobody_knows_before_the_commit(database_url: str, make_world: MakeWorld) -> None:
+    """Where nothing is loaded after a commit, a class that may have got keys nobody knows is dropped as a whole."""
+    world = make_world(database_url, on_write="invalidate")
+    furnish(world)
+    world.warm(Ticket, {"number": 1000})
+    world.warm(Stamp, {"number": 42}, {"number": 43})
+    with world.Session() as session, session.begin():
+        session.add_all([Ticket(id=1), Stamp(id=1)])
+        session.get_one(User, 1).email = sa.func.lower("NEW@A.ORG")  # type: ignore[assignment]
+    assert world.truth(Ticket, {"number": 1000})
+    assert world.truth(Stamp, {"number": 42})
+    world.check()
+    with world.Session() as session, session.begin():
+        session.get_one(Stamp, 1).text = "changed"
+        bob = session.get_one(User, 2)
+        session.expire(bob)
+        bob.org_id = 2
+    assert world.truth(Stamp, {"number": 43})
+    assert world.truth(User, {"org_id": 2, "login": "bob"})
+    world.check()
