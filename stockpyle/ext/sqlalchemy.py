@@ -58,6 +58,7 @@ class StockpyleSessionExtension:
         )
         self._flushes: weakref.WeakKeyDictionary[Session, SessionTransaction | None] = weakref.WeakKeyDictionary()
         """The transaction of the flush that a session is in; None while its before_flush listeners run."""
+        self._targets: weakref.WeakSet[Any] = weakref.WeakSet()
         self._same_database: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def listen(self, target: Any, *, same_database: bool = False) -> Any:
@@ -67,13 +68,17 @@ class StockpyleSessionExtension:
         unless same_database says that it is the same under another address.
         """
         sync = _sync_target(target)
+        if isinstance(sync, _sessionmaker):
+            # every sessionmaker has a class of its own, which outlives it in its sessions
+            sync = sync.class_
         if same_database:
-            self._same_database.add(sync.class_ if isinstance(sync, _sessionmaker) else sync)
-        for name in _SESSION_EVENTS:
-            listener = getattr(self, f"_{name}")
-            if not event.contains(sync, name, listener):
+            self._same_database.add(sync)
+        if sync not in self._targets:
+            self._targets.add(sync)
+            for name in _SESSION_EVENTS:
                 # an application's own listeners may change what a flush has written, or raise
-                event.listen(sync, name, listener, insert=name in ("after_flush", "after_commit"))
+                insert = name in ("after_flush", "after_commit")
+                event.listen(sync, name, getattr(self, f"_{name}"), insert=insert)
         return target
 
     # what the listeners of the connection ask

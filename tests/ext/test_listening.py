@@ -71,6 +71,17 @@ def test_listening_to_what_makes_sessions(sqlite_world: World, make: Any) -> Non
     world.check()
 
 
+def test_sessionmakers_that_come_and_go(sqlite_world: World) -> None:
+    """Each of many short-lived sessionmakers is listened to, though it lies in memory where another one lay."""
+    world = sqlite_world
+    furnish(world)
+    for i in range(20):
+        rename(sessionmaker(world.engine, extension=world.extension)(), str(i))
+        rename(world.extension.listen(Session(world.engine)), f"{i}!")
+    assert world.memory.calls == ["lock", "publish"] * 40
+    world.check()
+
+
 def test_sessions_that_nobody_listens_to(sqlite_world: World) -> None:
     """Sessions of the same class and engine, but of another sessionmaker, are left alone."""
     world = sqlite_world
