@@ -358,8 +358,9 @@ def test_two_extensions_on_one_session(world: World, make_world: MakeWorld) -> N
 
 
 @pytest.mark.parametrize("name", ["before_commit", "after_flush", "after_commit"])
-def test_an_applications_session_listener_raises(world: World, name: str) -> None:
-    """Whatever an application's own listener raises, the caches are right afterwards, without a lock."""
+@pytest.mark.parametrize("early", [False, True])
+def test_an_applications_session_listener_raises(world: World, name: str, early: bool) -> None:
+    """Whatever an application's listener raises, older than ours or not, the caches are right and no lock is left."""
     furnish(world)
     raising = True
 
@@ -367,8 +368,14 @@ def test_an_applications_session_listener_raises(world: World, name: str) -> Non
         if raising:
             raise RuntimeError(name)
 
-    event.listen(world.Session, name, listener)
-    session = world.Session()
+    make = sessionmaker(world.engine)
+    if early:
+        event.listen(make, name, listener)
+        world.extension.listen(make)
+    else:
+        world.extension.listen(make)
+        event.listen(make, name, listener)
+    session = make()
     session.get_one(User, 1).name = "new"
     with pytest.raises(RuntimeError, match=name):
         session.commit()
@@ -498,5 +505,6 @@ def test_a_load_event_raises_while_publishing(world: World, caplog: pytest.LogCa
     session.commit()
     event.remove(User, "load", refuse)
     session.close()
-    assert chain.get(User, {"id": 1}).name == "new"  # type: ignore[union-attr]
     assert memory.stats.errors == 1
+    assert chain.get(User, {"id": 1}).name == "new"  # type: ignore[union-attr]
+    assert memory.stats.locked == 0
