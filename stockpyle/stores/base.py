@@ -142,6 +142,14 @@ def _nothing_declares(key: Any) -> StockpyleError:
     return UndeclaredKeyError(f"no class that was put or loaded through this store declares the key {key!r}")
 
 
+def needs_class_and_keys(given: Any) -> InvalidKey:
+    """Return the error for a get that has only one of the two, or with a session only the keys."""
+    if isinstance(given, type):
+        name = given.__name__
+        return InvalidKey(f"give the key or keys too: get({name}, {{...}}), batch_get({name}, [...])")
+    return InvalidKey(f"with session= give the class too: get(User, {given!r}, session=...)")
+
+
 class ConcreteStore(BaseStore, abstract=True):
     """A store of ours: it also takes keys without a class, for scripts."""
 
@@ -178,9 +186,7 @@ class ConcreteStore(BaseStore, abstract=True):
         if keys is not None:
             return self._fetch(klass, list(keys))
         if isinstance(klass, type):
-            raise InvalidKey(
-                f"give the key or keys too: get({klass.__name__}, {{...}}), batch_get({klass.__name__}, [...])"
-            )
+            raise needs_class_and_keys(klass)
         asked = list(klass)
         classes = [self.seen.declaring(each) for each in asked]
         results: list[Any] = [None] * len(asked)
@@ -343,4 +349,4 @@ class CacheStore(ConcreteStore):
         return isinstance(found, Record) and type(found.value) is type(obj)
 
 
-__all__ = ["BaseStore", "CacheStore", "ConcreteStore", "SeenClasses"]
+__all__ = ["BaseStore", "CacheStore", "ConcreteStore", "SeenClasses", "needs_class_and_keys"]

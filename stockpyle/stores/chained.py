@@ -18,7 +18,7 @@ from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
 from stockpyle.keys import KeySpec
 from stockpyle.protocols import Outcome, Pending, Source
 from stockpyle.records import Record
-from stockpyle.stores.base import ConcreteStore
+from stockpyle.stores.base import ConcreteStore, needs_class_and_keys
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -126,7 +126,8 @@ class ChainedStore(ConcreteStore):
         ``get(key)`` without a class looks among the exact classes put or loaded through this very chain.
         """
         if session is not None:
-            return self.batch_get(klass, [key], session=session)[0]
+            keys: Any = None if key is None else [key]
+            return self.batch_get(klass, keys, session=session)[0]
         return super().get(klass, key)
 
     @overload
@@ -139,6 +140,8 @@ class ChainedStore(ConcreteStore):
         """Get several objects, in the order of `keys`, with None for each that is not there; see get."""
         if session is None:
             return super().batch_get(klass, keys)
+        if keys is None:
+            raise needs_class_and_keys(klass)
         spec: Any = self.spec(klass)
         if not spec.mapped:
             raise UnsupportedOperation(f"{klass.__qualname__} is not mapped: it has no instance in a session")

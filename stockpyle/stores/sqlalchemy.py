@@ -11,7 +11,7 @@ from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
 from stockpyle.keys import Key
 from stockpyle.protocols import Outcome, Pending
 from stockpyle.records import ABSENT, Record
-from stockpyle.stores.base import ConcreteStore
+from stockpyle.stores.base import ConcreteStore, needs_class_and_keys
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -203,7 +203,8 @@ class SqlAlchemyStore(ConcreteStore):
     def get(self, klass: Any, key: Any = None, *, session: Session | None = None) -> Any:
         """Return the object of `klass` that `key` identifies, or None; with `session` that session's own instance."""
         if session is not None:
-            return self.batch_get(klass, [key], session=session)[0]
+            keys: Any = None if key is None else [key]
+            return self.batch_get(klass, keys, session=session)[0]
         return super().get(klass, key)
 
     @overload
@@ -216,6 +217,8 @@ class SqlAlchemyStore(ConcreteStore):
         """Get several objects, with one SELECT a declared key, in the order of `keys`, with None for misses."""
         if session is None:
             return super().batch_get(klass, keys)
+        if keys is None:
+            raise needs_class_and_keys(klass)
         from stockpyle.orm.sessions import instances
 
         spec = self.spec(klass)
