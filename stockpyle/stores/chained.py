@@ -79,16 +79,16 @@ class ChainedStore(ConcreteStore):
         self.lock_seconds = lock_seconds
         self._above = [_as_layer(store) for store in self.stores]
         self._sources = [_as_source(store) for store in self.stores]
-        self._routes: dict[type, Route] = {}
+        self._routes: dict[KeySpec, Route] = {}
 
     # where things live
 
     def route(self, klass: type) -> Route:
         """Return the source of a class and the layers above it; UnsupportedOperation if no store accepts it."""
-        route = self._routes.get(klass)
+        spec = spec_of(klass)
+        route = self._routes.get(spec)
         if route is None:
-            spec_of(klass)
-            route = self._routes[klass] = self._find_route(klass)
+            route = self._routes[spec] = self._find_route(klass)
         return route
 
     def _find_route(self, klass: type) -> Route:
