@@ -1283,3 +1283,11 @@ def test_nothing_of_a_quiet_chain_is_logged(caplog: pytest.LogCaptureFixture) ->
         chain.get(Person, {"email": "ann@x"})
         chain.delete(Person(1, "ann@x"))
     assert caplog.records == []
+
+
+def test_a_store_stands_in_a_chain_once() -> None:
+    """Twice, even inside a chain that is part of it, would lock itself out and lose what is put."""
+    memory = ProcessMemoryStore()
+    for stores in ([memory, memory], [memory, ChainedStore([memory])]):
+        with pytest.raises(ImproperlyConfigured, match="ProcessMemoryStore.* twice"):
+            ChainedStore(stores)

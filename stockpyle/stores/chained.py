@@ -75,6 +75,11 @@ class ChainedStore(ConcreteStore):
             raise ImproperlyConfigured(
                 "a chain needs at least one store, such as ChainedStore([ProcessMemoryStore(), ...])"
             )
+        twice = next(
+            (store for i, store in enumerate(self.stores) if any(store is other for other in self.stores[:i])), None
+        )
+        if twice is not None:
+            raise ImproperlyConfigured(f"{twice!r} is in this chain twice, and would wait for its own locks")
         self.on_write = on_write
         self.lock_seconds = lock_seconds
         self._above = [_as_layer(store) for store in self.stores]
