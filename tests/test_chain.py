@@ -1291,3 +1291,12 @@ def test_a_store_stands_in_a_chain_once() -> None:
     for stores in ([memory, memory], [memory, ChainedStore([memory])]):
         with pytest.raises(ImproperlyConfigured, match="ProcessMemoryStore.* twice"):
             ChainedStore(stores)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "30", None, True, float("nan")])
+def test_locks_and_leases_last_some_seconds(seconds: Any) -> None:
+    """Ones that last no time would protect nothing, silently."""
+    with pytest.raises(ImproperlyConfigured, match=f"lock_seconds .* not {seconds!r}"):
+        ChainedStore([ProcessMemoryStore()], lock_seconds=seconds)
+    with pytest.raises(ImproperlyConfigured, match=f"lease_seconds .* not {seconds!r}"):
+        ProcessMemoryStore(lease_seconds=seconds)

@@ -68,6 +68,8 @@ class ChainedStore(ConcreteStore):
         super().__init__()
         if on_write not in ("publish", "invalidate"):
             raise ImproperlyConfigured(f'on_write is "publish" or "invalidate", not {on_write!r}')
+        if isinstance(lock_seconds, bool) or not isinstance(lock_seconds, int | float) or not lock_seconds > 0:
+            raise ImproperlyConfigured(f"lock_seconds is a number of seconds above 0, not {lock_seconds!r}")
         if stores is not None and (isinstance(stores, str | Mapping) or not isinstance(stores, Iterable)):
             raise ImproperlyConfigured(f"a chain is made of a list of stores, not of {stores!r}")
         self.stores: tuple[Any, ...] = tuple(_flatten(stores or ()))
