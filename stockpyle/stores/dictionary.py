@@ -52,7 +52,7 @@ class BaseDictionaryStore(ConcreteStore):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
-        if dictionary is not None and not hasattr(dictionary, "__setitem__"):
+        if dictionary is not None and (isinstance(dictionary, type) or not _is_mapping(dictionary)):
             raise ImproperlyConfigured(f"a {type(self).__name__} is made over a mutable mapping, not {dictionary!r}")
         self._dictionary: MutableMapping[str, Any] = {} if dictionary is None else dictionary
         self.polymorphic = polymorphic
@@ -179,6 +179,10 @@ class BaseDictionaryStore(ConcreteStore):
             found = None if target is None else self._find(spec, target)
             if found is not None:
                 self._forget(spec, spec.keys_of(found)[0])
+
+
+def _is_mapping(thing: Any) -> bool:
+    return all(hasattr(thing, name) for name in ("__setitem__", "__delitem__", "get"))
 
 
 def _is_of(spec: KeySpec, held: Any) -> bool:

@@ -114,3 +114,10 @@ def test_what_is_no_mapping_is_refused(mapping: Any) -> None:
     """A store over something that cannot be written to is refused, and that is named."""
     with pytest.raises(ImproperlyConfigured, match="mutable mapping"):
         BaseDictionaryStore(mapping)
+
+
+@pytest.mark.parametrize("wrong", [dict, [], bytearray()])
+def test_what_only_looks_like_a_mapping_is_refused_at_once(wrong: Any) -> None:
+    """A class or a list can be assigned to, but would fail at the first put."""
+    with pytest.raises(ImproperlyConfigured, match=r"mutable mapping, not .*(?:dict|\[\]|bytearray)"):
+        BaseDictionaryStore(wrong)
