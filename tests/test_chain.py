@@ -1289,7 +1289,7 @@ def test_a_store_stands_in_a_chain_once() -> None:
     """Twice, even inside a chain that is part of it, would lock itself out and lose what is put."""
     memory = ProcessMemoryStore()
     for stores in ([memory, memory], [memory, ChainedStore([memory])]):
-        with pytest.raises(ImproperlyConfigured, match="ProcessMemoryStore.* twice"):
+        with pytest.raises(ImproperlyConfigured, match=r"ProcessMemoryStore.* twice"):
             ChainedStore(stores)
 
 
