@@ -319,6 +319,16 @@ def test_a_value_that_the_column_cannot_hold_is_a_store_error(store: SqlAlchemyS
     assert _rows(store.engine) == []
 
 
+@pytest.mark.parametrize("value", [[1], {}, "five", 1.5, object()])
+def test_a_primary_key_of_a_wrong_type_is_named(store: SqlAlchemyStore, value: Any) -> None:
+    """Neither a TypeError from inside SQLAlchemy nor the database's own words, alone or in a chain."""
+    for each in (store, ChainedStore([ProcessMemoryStore(), store])):
+        for verb in (each.put, each.delete):
+            with pytest.raises(InvalidKeyType, match=r"User\.id: takes an int, not"):
+                verb(User(id=value, email="x@x", org=1, login="x"))
+    assert _rows(store.engine) == []
+
+
 def test_put_of_a_dirty_object_leaves_its_session_alone(store: SqlAlchemyStore) -> None:
     """The state is copied: the session has flushed and committed nothing, and can still roll back."""
     save(store.engine, [_user(1), _user(2)])
