@@ -1036,6 +1036,15 @@ def test_base_store_asks_for_the_verbs_it_needs() -> None:
                 """Find it."""
 
 
+@pytest.mark.parametrize("verb", ["put", "get", "delete", "batch_put", "batch_get", "batch_delete"])
+def test_base_store_itself_has_no_verbs(verb: str) -> None:
+    """It says so, and does not call itself until the stack is full."""
+    several = [{"id": 1}] if verb == "batch_get" else [Person(1, "ann@x")]
+    given = several if verb.startswith("batch") else several[0]
+    with pytest.raises(UnsupportedOperation, match=f"BaseStore must implement {verb.removeprefix('batch_')} or"):
+        getattr(BaseStore(), verb)(*([Person] if "get" in verb else []), given)
+
+
 # threads
 
 

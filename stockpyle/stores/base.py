@@ -48,15 +48,23 @@ class BaseStore:
 
     def put(self, obj: Any) -> None:
         """Keep `obj` under all its keys, in place of what was there."""
+        self._must_have("batch_put", "put")
         self.batch_put([obj])
 
     def get(self, klass: type[T], key: Mapping[str, Any]) -> T | None:
         """Return the object of `klass` that `key` identifies, or None."""
+        self._must_have("batch_get", "get")
         return self.batch_get(klass, [key])[0]
 
     def delete(self, obj: Any) -> None:
         """Forget `obj`; one that is not there is no error."""
+        self._must_have("batch_delete", "delete")
         self.batch_delete([obj])
+
+    def _must_have(self, batch: str, one: str) -> None:
+        # each calls the other, so a BaseStore itself has neither
+        if getattr(type(self), batch) is getattr(BaseStore, batch):
+            raise UnsupportedOperation(f"{self.name} must implement {one} or {batch}")
 
     def batch_put(self, objs: Iterable[Any]) -> None:
         """Put several objects."""
