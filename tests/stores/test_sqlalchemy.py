@@ -19,6 +19,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from stockpyle.exceptions import (
     ImproperlyConfigured,
     InvalidKey,
+    InvalidKeysDeclaration,
     InvalidKeyType,
     NonUniqueKeyError,
     PendingElsewhere,
@@ -242,6 +243,21 @@ def test_used_alone_it_ignores_what_is_not_mapped(store: SqlAlchemyStore) -> Non
     store.delete(Plain())
     store.batch_delete([Plain(), _user(1)])
     assert _rows(store.engine) == []
+
+
+def test_a_class_and_an_object_are_not_mixed_up(store: SqlAlchemyStore) -> None:
+    """A mapped class that is put, and what is no class in a get, are mistakes, and not ignored."""
+    for verb, given in (
+        (store.put, User),
+        (store.delete, User),
+        (store.batch_put, [User]),
+        (store.batch_delete, [User]),
+    ):
+        with pytest.raises(InvalidKey, match="User is a class"):
+            verb(given)
+    for wrong in ("User", User(id=1), None):
+        with pytest.raises(InvalidKeysDeclaration, match="is not a class"):
+            store.get(wrong, {"id": 1})  # type: ignore[call-overload]
 
 
 def test_a_key_without_a_class_is_looked_for_among_the_classes_seen(store: SqlAlchemyStore) -> None:
