@@ -150,6 +150,15 @@ def _nothing_declares(key: Any) -> StockpyleError:
     return UndeclaredKeyError(f"no class that was put or loaded through this store declares the key {key!r}")
 
 
+def listed(things: Iterable[Any], verb: str) -> list[Any]:
+    """Return what a batch verb was given as a list; TypeError, naming it, if it is a single thing."""
+    try:
+        each = iter(things)
+    except TypeError:
+        raise TypeError(f"{verb} takes several at once, such as a list, not {things!r}") from None
+    return list(each)
+
+
 def needs_class_and_keys(given: Any) -> InvalidKey:
     """Return the error for a get that has only one of the two, or with a session only the keys."""
     if isinstance(given, type):
@@ -192,10 +201,10 @@ class ConcreteStore(BaseStore, abstract=True):
         ``batch_get(keys)`` without a class looks among the exact classes put or loaded through this very store.
         """
         if keys is not None:
-            return self._fetch(klass, list(keys))
+            return self._fetch(klass, listed(keys, "batch_get"))
         if isinstance(klass, type):
             raise needs_class_and_keys(klass)
-        asked = list(klass)
+        asked = listed(klass, "batch_get")
         classes = [self.seen.declaring(each) for each in asked]
         results: list[Any] = [None] * len(asked)
         for group in dict.fromkeys(classes):
@@ -263,14 +272,14 @@ class CacheStore(ConcreteStore):
 
     def batch_put(self, objs: Iterable[Any]) -> None:
         """Keep several objects under all their keys. Nothing is written if one of them cannot be."""
-        objs = list(objs)
+        objs = listed(objs, "batch_put")
         if objs:
             with self.write(objs, []):
                 pass
 
     def batch_delete(self, objs: Iterable[Any]) -> None:
         """Forget several objects; one that is not there is no error."""
-        objs = list(objs)
+        objs = listed(objs, "batch_delete")
         if objs:
             with self.write([], objs):
                 pass
@@ -357,4 +366,4 @@ class CacheStore(ConcreteStore):
         return isinstance(found, Record) and type(found.value) is type(obj)
 
 
-__all__ = ["BaseStore", "CacheStore", "ConcreteStore", "SeenClasses", "needs_class_and_keys"]
+__all__ = ["BaseStore", "CacheStore", "ConcreteStore", "SeenClasses", "listed", "needs_class_and_keys"]

@@ -18,7 +18,7 @@ from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
 from stockpyle.keys import KeySpec
 from stockpyle.protocols import Outcome, Pending, Source
 from stockpyle.records import Record
-from stockpyle.stores.base import ConcreteStore, needs_class_and_keys
+from stockpyle.stores.base import ConcreteStore, listed, needs_class_and_keys
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -154,7 +154,7 @@ class ChainedStore(ConcreteStore):
             raise UnsupportedOperation(f"{klass.__qualname__} is not mapped: it has no instance in a session")
         from stockpyle.orm.sessions import instances
 
-        asked = [spec.key(key) for key in keys]
+        asked = [spec.key(key) for key in listed(keys, "batch_get")]
         return instances(session, spec, asked, lambda missing: self._records(klass, missing))
 
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -178,18 +178,20 @@ class ChainedStore(ConcreteStore):
 
     def batch_put(self, objs: Iterable[Any]) -> None:
         """Put several objects: in one transaction for each source that has a share of them."""
-        routed = [(route, own, _deadlines(route, own)) for route, own in self._by_route(objs).items()]
+        routed = [
+            (route, own, _deadlines(route, own)) for route, own in self._by_route(listed(objs, "batch_put")).items()
+        ]
         for route, own, deadlines in routed:
             self._write(route, own, [], deadlines)
 
     def batch_delete(self, objs: Iterable[Any]) -> None:
         """Delete several objects; one that is not there is no error."""
-        for route, own in self._by_route(objs).items():
+        for route, own in self._by_route(listed(objs, "batch_delete")).items():
             self._write(route, [], own, {})
 
-    def _by_route(self, objs: Iterable[Any]) -> dict[Route, list[Any]]:
+    def _by_route(self, objs: list[Any]) -> dict[Route, list[Any]]:
         routed: dict[Route, list[Any]] = {}
-        for obj in list(objs):
+        for obj in objs:
             routed.setdefault(self.route(type(obj)), []).append(obj)
         return routed
 

@@ -14,7 +14,7 @@ from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
 from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Key, KeySpec
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy, deadline_of, earlier
-from stockpyle.stores.base import ConcreteStore
+from stockpyle.stores.base import ConcreteStore, listed
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class BaseDictionaryStore(ConcreteStore):
         """Keep several objects under all their keys, for the store's own lifetime, and at most for this one."""
         now = self.clock()
         ready = []
-        for obj in objs:
+        for obj in listed(objs, "batch_put"):
             spec = spec_of(type(obj))
             deadline = earlier(self.lifetimes.deadline(obj, now), deadline_of(lifetime, now))
             owners = (spec, *spec.bases) if self.polymorphic else (spec,)
@@ -95,7 +95,7 @@ class BaseDictionaryStore(ConcreteStore):
     def batch_delete(self, objs: Iterable[Any]) -> None:
         """Forget several objects; one that is not there is no error."""
         ready = []
-        for obj in objs:
+        for obj in listed(objs, "batch_delete"):
             spec = spec_of(type(obj))
             ready.append((spec, spec.keys_of(obj), obj))
         with self._mutex:

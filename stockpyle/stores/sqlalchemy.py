@@ -11,7 +11,7 @@ from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, MissingDepend
 from stockpyle.keys import Key
 from stockpyle.protocols import Outcome, Pending
 from stockpyle.records import ABSENT, Record
-from stockpyle.stores.base import ConcreteStore, needs_class_and_keys
+from stockpyle.stores.base import ConcreteStore, listed, needs_class_and_keys
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -184,14 +184,14 @@ class SqlAlchemyStore(ConcreteStore):
 
     def batch_put(self, objs: Iterable[Any]) -> None:
         """Write several objects in one transaction; what is not mapped is ignored."""
-        mapped = _mapped_of(objs)
+        mapped = _mapped_of(listed(objs, "batch_put"))
         if mapped:
             with self.write(mapped, []):
                 pass
 
     def batch_delete(self, objs: Iterable[Any]) -> None:
         """Delete several objects in one transaction; what is not there is no error, what is not mapped is ignored."""
-        mapped = _mapped_of(objs)
+        mapped = _mapped_of(listed(objs, "batch_delete"))
         if mapped:
             with self.write([], mapped):
                 pass
@@ -222,7 +222,7 @@ class SqlAlchemyStore(ConcreteStore):
         from stockpyle.orm.sessions import instances
 
         spec = self.spec(klass)
-        asked = [spec.key(key) for key in keys]
+        asked = [spec.key(key) for key in listed(keys, "batch_get")]
         return instances(session, spec, asked, lambda missing: self._objects(klass, missing))
 
     def _objects(self, klass: type, keys: Sequence[Key]) -> dict[Any, Record | None]:
@@ -258,8 +258,7 @@ class SqlAlchemyStore(ConcreteStore):
         return f"SqlAlchemyStore({self.engine.url!r})"
 
 
-def _mapped_of(objs: Iterable[Any]) -> list[Any]:
-    objs = list(objs)
+def _mapped_of(objs: list[Any]) -> list[Any]:
     for obj in objs:
         if is_mapped(obj):
             raise InvalidKey(f"{obj.__qualname__} is a class: give an instance of it")

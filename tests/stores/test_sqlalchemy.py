@@ -28,6 +28,7 @@ from stockpyle.exceptions import (
     StoreUnavailable,
     UndeclaredKeyError,
 )
+from stockpyle.stores import BaseDictionaryStore
 from stockpyle.stores.chained import ChainedStore
 from stockpyle.stores.memory import ProcessMemoryStore
 from stockpyle.stores.sqlalchemy import SqlAlchemyStore
@@ -258,6 +259,16 @@ def test_a_class_and_an_object_are_not_mixed_up(store: SqlAlchemyStore) -> None:
     for wrong in ("User", User(id=1), None):
         with pytest.raises(InvalidKeysDeclaration, match="is not a class"):
             store.get(wrong, {"id": 1})  # type: ignore[call-overload]
+
+
+def test_a_batch_of_one_thing_is_named(store: SqlAlchemyStore) -> None:
+    """Every store says which verb takes several things, and what it was given."""
+    for each in (store, ProcessMemoryStore(), BaseDictionaryStore(), ChainedStore([ProcessMemoryStore(), store])):
+        for verb in (each.batch_put, each.batch_delete, each.batch_get):
+            with pytest.raises(TypeError, match=rf"{verb.__name__} takes several at once, .* not <.*User object"):
+                verb(User(id=1))
+        with pytest.raises(TypeError, match=r"batch_get takes several at once, .* not 5"):
+            each.batch_get(User, 5)  # type: ignore[call-overload]
 
 
 def test_a_key_without_a_class_is_looked_for_among_the_classes_seen(store: SqlAlchemyStore) -> None:
