@@ -178,7 +178,7 @@ class BaseDictionaryStore(ConcreteStore):
         with self._mutex:
             found = None if target is None else self._find(spec, target)
             if found is not None:
-                self._forget(spec, spec.keys_of(found)[0])
+                self.batch_delete([found])
 
 
 def _is_mapping(thing: Any) -> bool:
