@@ -16,7 +16,8 @@ def spec_of(klass: type) -> KeySpec:
     except TypeError:
         # something unhashable, hence no class, which spec_of_plain says
         spec = None
-    if spec is None:
+    # a class may be mapped imperatively after its first use, or anew
+    if spec is None or getattr(spec, "mapper", None) is not vars(klass).get("__mapper__"):
         if is_mapped(klass):
             from stockpyle.orm.mapping import spec_of_mapped
 

@@ -1036,6 +1036,15 @@ def test_base_store_asks_for_the_verbs_it_needs() -> None:
                 """Find it."""
 
 
+@pytest.mark.parametrize("verb", ["put", "get", "delete", "batch_put", "batch_get", "batch_delete"])
+def test_base_store_itself_has_no_verbs(verb: str) -> None:
+    """It says so, and does not call itself until the stack is full."""
+    several = [{"id": 1}] if verb == "batch_get" else [Person(1, "ann@x")]
+    given = several if verb.startswith("batch") else several[0]
+    with pytest.raises(UnsupportedOperation, match=f"BaseStore must implement {verb.removeprefix('batch_')} or"):
+        getattr(BaseStore(), verb)(*([Person] if "get" in verb else []), given)
+
+
 # threads
 
 
@@ -1283,3 +1292,20 @@ def test_nothing_of_a_quiet_chain_is_logged(caplog: pytest.LogCaptureFixture) ->
         chain.get(Person, {"email": "ann@x"})
         chain.delete(Person(1, "ann@x"))
     assert caplog.records == []
+
+
+def test_a_store_stands_in_a_chain_once() -> None:
+    """Twice, even inside a chain that is part of it, would lock itself out and lose what is put."""
+    memory = ProcessMemoryStore()
+    for stores in ([memory, memory], [memory, ChainedStore([memory])]):
+        with pytest.raises(ImproperlyConfigured, match=r"ProcessMemoryStore.* twice"):
+            ChainedStore(stores)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "30", None, True, float("nan")])
+def test_locks_and_leases_last_some_seconds(seconds: Any) -> None:
+    """Ones that last no time would protect nothing, silently."""
+    with pytest.raises(ImproperlyConfigured, match=f"lock_seconds .* not {seconds!r}"):
+        ChainedStore([ProcessMemoryStore()], lock_seconds=seconds)
+    with pytest.raises(ImproperlyConfigured, match=f"lease_seconds .* not {seconds!r}"):
+        ProcessMemoryStore(lease_seconds=seconds)

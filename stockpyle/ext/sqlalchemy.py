@@ -234,6 +234,8 @@ def _place(engine: sa.Engine) -> tuple[Any, ...] | None:
 
 
 def _layer(store: Any) -> Layer:
+    if isinstance(store, type):
+        raise ImproperlyConfigured(f"{store.__name__} is a class: give a store, such as {store.__name__}()")
     if isinstance(store, Tier):
         return Layer(store)
     if not callable(getattr(store, "batch_delete", None)):

@@ -103,13 +103,16 @@ class Copies:
         return self._loader(type(obj)).spec
 
     def _identity(self, obj: Any) -> Key | None:
-        """The key of the row that `obj` stands for, None if it has no complete primary key."""
+        """The key of the row that `obj` stands for, None if it has no complete primary key.
+
+        Raises InvalidKeyType if the primary key has a value that no key can have.
+        """
         state = instance_state(obj)
         values = state.key[1] if state.key is not None else state.mapper.primary_key_from_instance(obj)
         spec = self._spec(obj)
         if any(isinstance(value, ClauseElement) for value in values):
             return None
-        return spec.key_of_values(spec.identity, dict(zip(spec.primary_key, values, strict=True)))
+        return spec.key(dict(zip(spec.primary_key, values, strict=True)))
 
 
 def related(obj: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.orm.attributes import instance_state
 
 from stockpyle.exceptions import NonUniqueKeyError
@@ -34,13 +34,25 @@ def instances(session: Any, spec: MappedSpec, keys: Sequence[Key | None], find: 
 
     What its own transaction has written, or is about to, is asked of the session, not of a cache.
     """
-    own: Session = getattr(session, "sync_session", session)
+    own = _own_session(session)
     asked = {key.ident: key for key in keys if key is not None}
     if asked and _has_written(own, spec):
         found = _query(own, spec, asked)
     else:
         found = {ident: _instance(own, record) for ident, record in find(list(asked.values())).items()} if asked else {}
     return [None if key is None else found.get(key.ident) for key in keys]
+
+
+def _own_session(given: Any) -> Session:
+    """Return the Session itself, which events and weak references know, for one that stands for it.
+
+    Raises TypeError for what is no session.
+    """
+    found = given() if isinstance(given, scoped_session) else given
+    found = getattr(found, "sync_session", found)
+    if not isinstance(found, Session):
+        raise TypeError(f"session= takes a Session, not {given!r}")
+    return found
 
 
 def _instance(session: Session, record: Record | None) -> Any:

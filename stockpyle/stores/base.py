@@ -51,15 +51,23 @@ class BaseStore:
 
     def put(self, obj: Any) -> None:
         """Keep `obj` under all its keys, in place of what was there."""
+        self._must_have("batch_put", "put")
         self.batch_put([obj])
 
     def get(self, klass: type[T], key: Mapping[str, Any]) -> T | None:
         """Return the object of `klass` that `key` identifies, or None."""
+        self._must_have("batch_get", "get")
         return self.batch_get(klass, [key])[0]
 
     def delete(self, obj: Any) -> None:
         """Forget `obj`; one that is not there is no error."""
+        self._must_have("batch_delete", "delete")
         self.batch_delete([obj])
+
+    def _must_have(self, batch: str, one: str) -> None:
+        # each calls the other, so a BaseStore itself has neither
+        if getattr(type(self), batch) is getattr(BaseStore, batch):
+            raise UnsupportedOperation(f"{self.name} must implement {one} or {batch}")
 
     def batch_put(self, objs: Iterable[Any]) -> None:
         """Put several objects."""
@@ -145,6 +153,23 @@ def _nothing_declares(key: Any) -> StockpyleError:
     return UndeclaredKeyError(f"no class that was put or loaded through this store declares the key {key!r}")
 
 
+def listed(things: Iterable[Any], verb: str) -> list[Any]:
+    """Return what a batch verb was given as a list; TypeError, naming it, if it is a single thing."""
+    try:
+        each = iter(things)
+    except TypeError:
+        raise TypeError(f"{verb} takes several at once, such as a list, not {things!r}") from None
+    return list(each)
+
+
+def needs_class_and_keys(given: Any) -> InvalidKey:
+    """Return the error for a get that has only one of the two, or with a session only the keys."""
+    if isinstance(given, type):
+        name = given.__name__
+        return InvalidKey(f"give the key or keys too: get({name}, {{...}}), batch_get({name}, [...])")
+    return InvalidKey(f"with session= give the class too: get(User, {given!r}, session=...)")
+
+
 class ConcreteStore(BaseStore, abstract=True):
     """A store of ours: it also takes keys without a class, for scripts."""
 
@@ -179,12 +204,10 @@ class ConcreteStore(BaseStore, abstract=True):
         ``batch_get(keys)`` without a class looks among the exact classes put or loaded through this very store.
         """
         if keys is not None:
-            return self._fetch(klass, list(keys))
+            return self._fetch(klass, listed(keys, "batch_get"))
         if isinstance(klass, type):
-            raise InvalidKey(
-                f"give the key or keys too: get({klass.__name__}, {{...}}), batch_get({klass.__name__}, [...])"
-            )
-        asked = list(klass)
+            raise needs_class_and_keys(klass)
+        asked = listed(klass, "batch_get")
         classes = [self.seen.declaring(each) for each in asked]
         results: list[Any] = [None] * len(asked)
         for group in dict.fromkeys(classes):
@@ -212,7 +235,8 @@ class SessionStore(ConcreteStore, abstract=True):
         ``get(key)`` without a class looks among the exact classes put or loaded through this very store.
         """
         if session is not None:
-            return self.batch_get(klass, [key], session=session)[0]
+            keys: Any = None if key is None else [key]
+            return self.batch_get(klass, keys, session=session)[0]
         return super().get(klass, key)
 
     @overload
@@ -225,6 +249,8 @@ class SessionStore(ConcreteStore, abstract=True):
         """Get several objects, in the order of `keys`, with None for each that is not there; see get."""
         if session is None:
             return super().batch_get(klass, keys)
+        if keys is None:
+            raise needs_class_and_keys(klass)
         return self._fetch_into(session, klass, list(keys))
 
 
@@ -286,14 +312,14 @@ class CacheStore(ConcreteStore):
 
     def batch_put(self, objs: Iterable[Any]) -> None:
         """Keep several objects under all their keys. Nothing is written if one of them cannot be."""
-        objs = list(objs)
+        objs = listed(objs, "batch_put")
         if objs:
             with self.write(objs, []):
                 pass
 
     def batch_delete(self, objs: Iterable[Any]) -> None:
         """Forget several objects; one that is not there is no error."""
-        objs = list(objs)
+        objs = listed(objs, "batch_delete")
         if objs:
             with self.write([], objs):
                 pass
@@ -380,4 +406,4 @@ class CacheStore(ConcreteStore):
         return isinstance(found, Record) and type(found.value) is type(obj)
 
 
-__all__ = ["BaseStore", "CacheStore", "ConcreteStore", "SeenClasses"]
+__all__ = ["BaseStore", "CacheStore", "ConcreteStore", "SeenClasses", "listed", "needs_class_and_keys"]

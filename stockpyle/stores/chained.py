@@ -18,7 +18,7 @@ from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
 from stockpyle.keys import KeySpec
 from stockpyle.protocols import Outcome, Pending, Source
 from stockpyle.records import Record
-from stockpyle.stores.base import SessionStore
+from stockpyle.stores.base import SessionStore, listed
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -66,6 +66,8 @@ class ChainedStore(SessionStore):
         super().__init__()
         if on_write not in ("publish", "invalidate"):
             raise ImproperlyConfigured(f'on_write is "publish" or "invalidate", not {on_write!r}')
+        if isinstance(lock_seconds, bool) or not isinstance(lock_seconds, int | float) or not lock_seconds > 0:
+            raise ImproperlyConfigured(f"lock_seconds is a number of seconds above 0, not {lock_seconds!r}")
         if stores is not None and (isinstance(stores, str | Mapping) or not isinstance(stores, Iterable)):
             raise ImproperlyConfigured(f"a chain is made of a list of stores, not of {stores!r}")
         self.stores: tuple[Any, ...] = tuple(_flatten(stores or ()))
@@ -73,20 +75,25 @@ class ChainedStore(SessionStore):
             raise ImproperlyConfigured(
                 "a chain needs at least one store, such as ChainedStore([ProcessMemoryStore(), ...])"
             )
+        twice = next(
+            (store for i, store in enumerate(self.stores) if any(store is other for other in self.stores[:i])), None
+        )
+        if twice is not None:
+            raise ImproperlyConfigured(f"{twice!r} is in this chain twice, and would wait for its own locks")
         self.on_write = on_write
         self.lock_seconds = lock_seconds
         self._above = [_as_layer(store) for store in self.stores]
         self._sources = [_as_source(store) for store in self.stores]
-        self._routes: dict[type, Route] = {}
+        self._routes: dict[KeySpec, Route] = {}
 
     # where things live
 
     def route(self, klass: type) -> Route:
         """Return the source of a class and the layers above it; UnsupportedOperation if no store accepts it."""
-        route = self._routes.get(klass)
+        spec = spec_of(klass)
+        route = self._routes.get(spec)
         if route is None:
-            spec_of(klass)
-            route = self._routes[klass] = self._find_route(klass)
+            route = self._routes[spec] = self._find_route(klass)
         return route
 
     def _find_route(self, klass: type) -> Route:
@@ -118,7 +125,7 @@ class ChainedStore(SessionStore):
             raise UnsupportedOperation(f"{klass.__qualname__} is not mapped: it has no instance in a session")
         from stockpyle.orm.sessions import instances
 
-        asked = [spec.key(key) for key in keys]
+        asked = [spec.key(key) for key in listed(keys, "batch_get")]
         return instances(session, spec, asked, lambda missing: self._records(klass, missing))
 
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -142,18 +149,20 @@ class ChainedStore(SessionStore):
 
     def batch_put(self, objs: Iterable[Any]) -> None:
         """Put several objects: in one transaction for each source that has a share of them."""
-        routed = [(route, own, _deadlines(route, own)) for route, own in self._by_route(objs).items()]
+        routed = [
+            (route, own, _deadlines(route, own)) for route, own in self._by_route(listed(objs, "batch_put")).items()
+        ]
         for route, own, deadlines in routed:
             self._write(route, own, [], deadlines)
 
     def batch_delete(self, objs: Iterable[Any]) -> None:
         """Delete several objects; one that is not there is no error."""
-        for route, own in self._by_route(objs).items():
+        for route, own in self._by_route(listed(objs, "batch_delete")).items():
             self._write(route, [], own, {})
 
-    def _by_route(self, objs: Iterable[Any]) -> dict[Route, list[Any]]:
+    def _by_route(self, objs: list[Any]) -> dict[Route, list[Any]]:
         routed: dict[Route, list[Any]] = {}
-        for obj in list(objs):
+        for obj in objs:
             routed.setdefault(self.route(type(obj)), []).append(obj)
         return routed
 

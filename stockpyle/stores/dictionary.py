@@ -14,7 +14,7 @@ from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
 from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Key, KeySpec
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy, deadline_of, earlier
-from stockpyle.stores.base import ConcreteStore
+from stockpyle.stores.base import ConcreteStore, listed
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class BaseDictionaryStore(ConcreteStore):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
-        if dictionary is not None and not hasattr(dictionary, "__setitem__"):
+        if dictionary is not None and (isinstance(dictionary, type) or not _is_mapping(dictionary)):
             raise ImproperlyConfigured(f"a {type(self).__name__} is made over a mutable mapping, not {dictionary!r}")
         self._dictionary: MutableMapping[str, Any] = {} if dictionary is None else dictionary
         self.polymorphic = polymorphic
@@ -74,7 +74,7 @@ class BaseDictionaryStore(ConcreteStore):
         """Keep several objects under all their keys, for the store's own lifetime, and at most for this one."""
         now = self.clock()
         ready = []
-        for obj in objs:
+        for obj in listed(objs, "batch_put"):
             spec = spec_of(type(obj))
             deadline = earlier(self.lifetimes.deadline(obj, now), deadline_of(lifetime, now))
             owners = (spec, *spec.bases) if self.polymorphic else (spec,)
@@ -95,7 +95,7 @@ class BaseDictionaryStore(ConcreteStore):
     def batch_delete(self, objs: Iterable[Any]) -> None:
         """Forget several objects; one that is not there is no error."""
         ready = []
-        for obj in objs:
+        for obj in listed(objs, "batch_delete"):
             spec = spec_of(type(obj))
             ready.append((spec, spec.keys_of(obj), obj))
         with self._mutex:
@@ -178,7 +178,11 @@ class BaseDictionaryStore(ConcreteStore):
         with self._mutex:
             found = None if target is None else self._find(spec, target)
             if found is not None:
-                self._forget(spec, spec.keys_of(found)[0])
+                self.batch_delete([found])
+
+
+def _is_mapping(thing: Any) -> bool:
+    return all(hasattr(thing, name) for name in ("__setitem__", "__delitem__", "get"))
 
 
 def _is_of(spec: KeySpec, held: Any) -> bool:

@@ -112,6 +112,8 @@ class MemoryTable:
             raise ImproperlyConfigured(
                 f"policy is a cachetools cache, such as cachetools.LRUCache(1000), not {policy!r}"
             )
+        if isinstance(lease_seconds, bool) or not isinstance(lease_seconds, int | float) or not lease_seconds > 0:
+            raise ImproperlyConfigured(f"lease_seconds is a number of seconds above 0, not {lease_seconds!r}")
         self._maxsize = maxsize
         self._policy = policy
         self._clock = clock

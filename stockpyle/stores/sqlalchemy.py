@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from stockpyle.classes import is_mapped, spec_of
-from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
+from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, MissingDependency
 from stockpyle.keys import Key
 from stockpyle.protocols import Outcome, Pending
 from stockpyle.records import ABSENT, Record
-from stockpyle.stores.base import SessionStore
+from stockpyle.stores.base import SessionStore, listed
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -182,14 +182,14 @@ class SqlAlchemyStore(SessionStore):
 
     def batch_put(self, objs: Iterable[Any]) -> None:
         """Write several objects in one transaction; what is not mapped is ignored."""
-        mapped = [obj for obj in objs if is_mapped(type(obj))]
+        mapped = _mapped_of(listed(objs, "batch_put"))
         if mapped:
             with self.write(mapped, []):
                 pass
 
     def batch_delete(self, objs: Iterable[Any]) -> None:
         """Delete several objects in one transaction; what is not there is no error, what is not mapped is ignored."""
-        mapped = [obj for obj in objs if is_mapped(type(obj))]
+        mapped = _mapped_of(listed(objs, "batch_delete"))
         if mapped:
             with self.write([], mapped):
                 pass
@@ -198,7 +198,7 @@ class SqlAlchemyStore(SessionStore):
         from stockpyle.orm.sessions import instances
 
         spec = self.spec(klass)
-        asked = [spec.key(key) for key in keys]
+        asked = [spec.key(key) for key in listed(keys, "batch_get")]
         return instances(session, spec, asked, lambda missing: self._objects(klass, missing))
 
     def _objects(self, klass: type, keys: Sequence[Key]) -> dict[Any, Record | None]:
@@ -207,7 +207,7 @@ class SqlAlchemyStore(SessionStore):
         return {ident: None if r.is_absent else r for ident, r in zip(unique, records, strict=True)}
 
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
-        if not is_mapped(klass):
+        if isinstance(klass, type) and not is_mapped(klass):
             return [None] * len(keys)
         spec = self.spec(klass)
         asked = [spec.key(key) for key in keys]
@@ -232,6 +232,13 @@ class SqlAlchemyStore(SessionStore):
 
     def __repr__(self) -> str:
         return f"SqlAlchemyStore({self.engine.url!r})"
+
+
+def _mapped_of(objs: list[Any]) -> list[Any]:
+    for obj in objs:
+        if is_mapped(obj):
+            raise InvalidKey(f"{obj.__qualname__} is a class: give an instance of it")
+    return [obj for obj in objs if is_mapped(type(obj))]
 
 
 def _engine_for(uri: Any) -> tuple[sa.Engine, bool]:

@@ -99,6 +99,8 @@ def test_listening_to_something_else(sqlite_world: World) -> None:
         StockpyleSessionExtension(SqlAlchemyStore(engine=sqlite_world.engine))
     with pytest.raises(ImproperlyConfigured, match="on_write"):
         StockpyleSessionExtension(sqlite_world.chain, on_write="later")
+    with pytest.raises(ImproperlyConfigured, match="ProcessMemoryStore is a class"):
+        StockpyleSessionExtension(store=ProcessMemoryStore)
     with pytest.raises(ImproperlyConfigured, match="no store"):
         StockpyleSessionExtension(object())
 

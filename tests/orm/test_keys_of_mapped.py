@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, synonym
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry, synonym
 
 from stockpyle.exceptions import InvalidKeysDeclaration, UndeclaredKeyError
 from stockpyle.orm.mapping import spec_of_mapped
+from stockpyle.stores.sqlalchemy import SqlAlchemyStore
+from tests.databases import chain_on
 
 
 class Base(DeclarativeBase):
@@ -154,3 +156,23 @@ def test_a_none_in_a_key_identifies_nothing() -> None:
     """Neither an alternate key nor a composite one with a None in it is a key."""
     assert spec_of_mapped(Declared).key({"email": None}) is None
     assert spec_of_mapped(CompositeKey).key({"x": 1, "y": None}) is None
+
+
+def test_a_class_may_be_mapped_after_its_first_use(sqlite_engine: sa.Engine) -> None:
+    """From then on the database is its source, and what is put is written there."""
+
+    class Late:
+        __stockpyle_keys__ = ["id"]
+
+        def __init__(self, id: int) -> None:
+            self.id = id
+
+    chain = chain_on(sqlite_engine)
+    assert chain.get(Late, {"id": 5}) is None
+    table = sa.Table("late", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
+    table.create(sqlite_engine)
+    registry().map_imperatively(Late, table)
+    chain.put(Late(5))
+    with sqlite_engine.connect() as connection:
+        assert connection.scalars(sa.select(table.c.id)).all() == [5]
+    assert SqlAlchemyStore(engine=sqlite_engine).get(Late, {"id": 5}) is not None

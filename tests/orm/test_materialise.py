@@ -29,12 +29,15 @@ from sqlalchemy.orm import (
     reconstructor,
     registry,
     relationship,
+    scoped_session,
+    sessionmaker,
     synonym,
     validates,
 )
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.exc import DetachedInstanceError
 
+from stockpyle.exceptions import InvalidKey
 from stockpyle.stores.chained import ChainedStore
 from stockpyle.stores.memory import ProcessMemoryStore
 from stockpyle.stores.sqlalchemy import SqlAlchemyStore
@@ -272,6 +275,38 @@ def test_the_sessions_own_instance_wins(chain: ChainedStore, engine: sa.Engine) 
         assert chain.get(Person, {"id": 1}, session=session) is own
         assert own.class_ == "changed"
         assert own in session.dirty
+
+
+def test_a_scoped_session_is_asked_for_what_it_has_flushed(chain: ChainedStore, engine: sa.Engine) -> None:
+    """What a scoped_session stands for has written the row in its own transaction, so no cache answers."""
+    assert chain.get(Person, {"id": 1}) is not None
+    scoped = scoped_session(sessionmaker(engine))
+    scoped.get_one(Person, 1).class_ = "changed"
+    scoped.flush()
+    scoped.expunge_all()
+    found = chain.get(Person, {"id": 1}, session=scoped)  # type: ignore[call-overload]
+    assert found.class_ == "changed"
+    assert object_session(found) is scoped()
+    scoped.remove()
+
+
+@pytest.mark.parametrize("given", ["session", sessionmaker()])
+def test_what_is_no_session_is_named(chain: ChainedStore, given: Any) -> None:
+    """session= takes a session, and says so."""
+    for store in (chain, chain.stores[-1]):
+        with pytest.raises(TypeError, match=r"session= takes a Session, not (?:'session'|sessionmaker)"):
+            store.get(Person, {"id": 1}, session=given)
+
+
+def test_a_session_needs_the_class_and_the_keys(chain: ChainedStore, engine: sa.Engine) -> None:
+    """Without one of them the message says which to give."""
+    with Session(engine) as session:
+        for store in (chain, chain.stores[-1]):
+            for verb, keys in (("get", {"id": 1}), ("batch_get", [{"id": 1}])):
+                with pytest.raises(InvalidKey, match="give the class too"):
+                    getattr(store, verb)(keys, session=session)
+                with pytest.raises(InvalidKey, match=r"give the key or keys too: get\(Person"):
+                    getattr(store, verb)(Person, session=session)
 
 
 def test_a_loaded_unchanged_instance_keeps_what_it_has(chain: ChainedStore, engine: sa.Engine) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
 from stockpyle.stores import BaseDictionaryStore
-from stockpyle.testing import Clock, Person, Pet, StoreContract
+from stockpyle.testing import Automobile, Car, Clock, Person, Pet, StoreContract
 
 
 class TestContract(StoreContract):
@@ -114,3 +114,20 @@ def test_what_is_no_mapping_is_refused(mapping: Any) -> None:
     """A store over something that cannot be written to is refused, and that is named."""
     with pytest.raises(ImproperlyConfigured, match="mutable mapping"):
         BaseDictionaryStore(mapping)
+
+
+@pytest.mark.parametrize("wrong", [dict, [], bytearray()])
+def test_what_only_looks_like_a_mapping_is_refused_at_once(wrong: Any) -> None:
+    """A class or a list can be assigned to, but would fail at the first put."""
+    with pytest.raises(ImproperlyConfigured, match=r"mutable mapping, not .*(?:dict|\[\]|bytearray)"):
+        BaseDictionaryStore(wrong)
+
+
+@pytest.mark.parametrize("asked", [Automobile, Car])
+def test_an_object_is_invalidated_as_all_that_it_is(asked: type) -> None:
+    """Of a polymorphic store's two entries for one object neither is left behind."""
+    store = BaseDictionaryStore(polymorphic=True)
+    store.put(Car("B 1"))
+    store.invalidate(asked, {"plate": "B 1"})
+    assert store.get(Car, {"plate": "B 1"}) is None
+    assert store.get(Automobile, {"plate": "B 1"}) is None

@@ -19,6 +19,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from stockpyle.exceptions import (
     ImproperlyConfigured,
     InvalidKey,
+    InvalidKeysDeclaration,
     InvalidKeyType,
     NonUniqueKeyError,
     PendingElsewhere,
@@ -27,6 +28,7 @@ from stockpyle.exceptions import (
     StoreUnavailable,
     UndeclaredKeyError,
 )
+from stockpyle.stores import BaseDictionaryStore
 from stockpyle.stores.chained import ChainedStore
 from stockpyle.stores.memory import ProcessMemoryStore
 from stockpyle.stores.sqlalchemy import SqlAlchemyStore
@@ -244,6 +246,31 @@ def test_used_alone_it_ignores_what_is_not_mapped(store: SqlAlchemyStore) -> Non
     assert _rows(store.engine) == []
 
 
+def test_a_class_and_an_object_are_not_mixed_up(store: SqlAlchemyStore) -> None:
+    """A mapped class that is put, and what is no class in a get, are mistakes, and not ignored."""
+    for verb, given in (
+        (store.put, User),
+        (store.delete, User),
+        (store.batch_put, [User]),
+        (store.batch_delete, [User]),
+    ):
+        with pytest.raises(InvalidKey, match="User is a class"):
+            verb(given)
+    for wrong in ("User", User(id=1), None):
+        with pytest.raises(InvalidKeysDeclaration, match="is not a class"):
+            store.get(wrong, {"id": 1})  # type: ignore[call-overload]
+
+
+def test_a_batch_of_one_thing_is_named(store: SqlAlchemyStore) -> None:
+    """Every store says which verb takes several things, and what it was given."""
+    for each in (store, ProcessMemoryStore(), BaseDictionaryStore(), ChainedStore([ProcessMemoryStore(), store])):
+        for verb in (each.batch_put, each.batch_delete, each.batch_get):
+            with pytest.raises(TypeError, match=rf"{verb.__name__} takes several at once, .* not <.*User object"):
+                verb(User(id=1))
+        with pytest.raises(TypeError, match=r"batch_get takes several at once, .* not 5"):
+            each.batch_get(User, 5)  # type: ignore[call-overload]
+
+
 def test_a_key_without_a_class_is_looked_for_among_the_classes_seen(store: SqlAlchemyStore) -> None:
     """Put or loaded through this very store."""
     with pytest.raises(LookupError):
@@ -316,6 +343,16 @@ def test_a_value_that_the_column_cannot_hold_is_a_store_error(store: SqlAlchemyS
     with pytest.raises(StoreError) as caught:
         store.put(_user(1, visits=object()))
     assert caught.value.__cause__ is not None
+    assert _rows(store.engine) == []
+
+
+@pytest.mark.parametrize("value", [[1], {}, "five", 1.5, object()])
+def test_a_primary_key_of_a_wrong_type_is_named(store: SqlAlchemyStore, value: Any) -> None:
+    """Neither a TypeError from inside SQLAlchemy nor the database's own words, alone or in a chain."""
+    for each in (store, ChainedStore([ProcessMemoryStore(), store])):
+        for verb in (each.put, each.delete):
+            with pytest.raises(InvalidKeyType, match=r"User\.id: takes an int, not"):
+                verb(User(id=value, email="x@x", org=1, login="x"))
     assert _rows(store.engine) == []
 
 
