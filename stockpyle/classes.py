@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from stockpyle.exceptions import InvalidKeysDeclaration
 from stockpyle.keys import KeySpec, spec_of_plain
 
 _known: dict[type, KeySpec] = {}
@@ -23,9 +24,22 @@ def spec_of(klass: type) -> KeySpec:
 
             spec = spec_of_mapped(klass)
         else:
+            _refuse_no_plain_class(klass)
             spec = spec_of_plain(klass)
         _known[klass] = spec
     return spec
+
+
+def _refuse_no_plain_class(klass: type) -> None:
+    if not isinstance(klass, type):
+        return
+    if issubclass(klass, type):
+        raise InvalidKeysDeclaration(f"a class (a {klass.__qualname__}) was given where an object is expected")
+    for base in klass.__mro__[1:]:
+        if is_mapped(base):
+            raise InvalidKeysDeclaration(
+                f"{klass.__qualname__} is not mapped, only its base {base.__qualname__} is: there are no rows of it"
+            )
 
 
 def is_mapped(klass: type) -> bool:

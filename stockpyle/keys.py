@@ -14,17 +14,34 @@ Keys are the same when their space (the name under which the class's objects liv
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
 
-from stockpyle.exceptions import InvalidKey, InvalidKeysDeclaration, InvalidKeyType, UndeclaredKeyError
+from stockpyle.exceptions import (
+    ImproperlyConfigured,
+    InvalidKey,
+    InvalidKeysDeclaration,
+    InvalidKeyType,
+    UndeclaredKeyError,
+)
 from stockpyle.values import ALWAYS_NORMAL, UnusableValue, normalise, write, write_name
 
 Ident = tuple[str, tuple[str, ...], tuple[Any, ...]]
 
 MAX_TEXT = 250
 """What memcached allows a key to be, in bytes."""
+
+
+def checked_prefix(prefix: str) -> str:
+    """Return `prefix` if keys may begin with it; ImproperlyConfigured if not."""
+    if not isinstance(prefix, str) or not _PREFIX.match(prefix):
+        raise ImproperlyConfigured(f"prefix is 1 to 100 printable ASCII characters without blanks, not {prefix!r}")
+    return prefix
+
+
+_PREFIX = re.compile(r"[!-~]{1,100}\Z")
 
 
 class KeyDefinition:
@@ -85,7 +102,8 @@ class Key:
     def text(self, prefix: str = "stockpyle") -> str:
         """Return the key's canonical text for remote tiers: at most 250 bytes of printable ASCII without blanks.
 
-        Readable (``stockpyle:users:id=5``) where it fits, else the prefix and a BLAKE2b of the readable text.
+        Readable (``stockpyle:users:id=5``) where it fits, else the prefix and a BLAKE2b of the readable text. The
+        prefix is one that checked_prefix lets pass.
         """
         parts = []
         for attribute, name, value in zip(self.definition.attributes, self.definition.names, self.values, strict=True):
@@ -131,6 +149,13 @@ class KeySpec:
     def epoch(self) -> Key:
         """The key that stands for all objects of the class."""
         return Key(self, self._epoch, ())
+
+    def subclasses(self) -> list[KeySpec]:
+        """Return the specs of all subclasses there are now, which a polymorphic tier keeps as this class, too."""
+        below: list[type] = list(self.klass.__subclasses__())
+        for klass in below:
+            below += klass.__subclasses__()
+        return [spec_of_plain(klass) for klass in dict.fromkeys(below)]
 
     def key(self, asked: Mapping[str, Any]) -> Key | None:
         """Return the key that `asked` spells, or None if a value in it is None and so identifies nothing.

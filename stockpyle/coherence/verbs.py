@@ -16,7 +16,7 @@ from typing import Any
 
 from stockpyle.classes import spec_of
 from stockpyle.coherence.layers import DEFAULT_BOUND
-from stockpyle.exceptions import UnsupportedOperation
+from stockpyle.exceptions import StoreError, UnsupportedOperation
 from stockpyle.keys import Key, KeySpec
 from stockpyle.lifetimes import LifetimePolicy, earlier
 from stockpyle.protocols import Change, Outcome, Pending, Store
@@ -31,8 +31,18 @@ def batch_get(store: Store, keys: Sequence[Key]) -> list[Record | None]:
     found: dict[Key, Any] = {}
     for klass in dict.fromkeys(key.spec.klass for key in keys):
         own = [key for key in keys if key.spec.klass is klass]
-        found.update(zip(own, store.batch_get(klass, [key.as_dict() for key in own]), strict=True))
+        answers = store.batch_get(klass, [key.as_dict() for key in own])
+        if not isinstance(answers, Sequence) or len(answers) != len(own):
+            raise _wrong_answer(store, f"{answers!r} for {len(own)} keys: it must be a list with an entry for each")
+        for key, answer in zip(own, answers, strict=True):
+            if answer is not None and not isinstance(answer, klass):
+                raise _wrong_answer(store, f"{answer!r} for {key.as_dict()}, which is no {klass.__qualname__}")
+            found[key] = answer
     return [None if found[key] is None else record_of(found[key]) for key in keys]
+
+
+def _wrong_answer(store: Store, what: str) -> StoreError:
+    return StoreError(f"it has answered {what}", str(getattr(store, "name", type(store).__name__)), "batch_get")
 
 
 def record_of(obj: Any) -> Record:

@@ -180,14 +180,13 @@ class Writer:
 def drop(layer: Layer, keys: Iterable[Key], seconds: float = LOCK_SECONDS) -> None:
     """Remove what a tier holds under these keys, and the object that an alternate one leads to."""
     dropped: dict[Ident, Key] = {}
-    left = list(keys)
+    left = [each for key in keys for each in (_related_epochs(key) if key.is_epoch and layer.polymorphic else [key])]
     while left:
         key = left.pop()
         if key.ident in dropped:
             continue
         dropped[key.ident] = key
         if key.is_epoch:
-            left += [base.epoch for base in key.spec.bases if layer.polymorphic]
             continue
         (held,) = layer.read([key], lease=False)
         if isinstance(held, Alias):
@@ -198,6 +197,12 @@ def drop(layer: Layer, keys: Iterable[Key], seconds: float = LOCK_SECONDS) -> No
             left += [identity for identity in identities if identity is not None]
     locks = layer.lock(list(dropped.values()), seconds, without_row_lock=list(dropped.values()))
     layer.publish([(lock, None) for lock in locks])
+
+
+def _related_epochs(key: Key) -> list[Key]:
+    """The epochs under which a polymorphic tier may hold objects of a class: those of subclasses and bases, too."""
+    own = [key.spec, *key.spec.subclasses()]
+    return [spec.epoch for each in own for spec in (each, *each.bases)]
 
 
 def _base_keys(change: Change) -> list[Key]:

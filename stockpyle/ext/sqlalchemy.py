@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 import weakref
@@ -13,7 +12,6 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 from sqlalchemy.orm import sessionmaker as _sessionmaker
-from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from stockpyle.coherence.layers import Layer
 from stockpyle.coherence.verbs import VerbTier
@@ -22,6 +20,7 @@ from stockpyle.exceptions import ImproperlyConfigured, StockpyleWarning, Unsuppo
 from stockpyle.keys import Key
 from stockpyle.orm.commits import FollowedConnection, Work, caller_level, follow, start_following
 from stockpyle.orm.connections import is_own
+from stockpyle.orm.databases import is_told_same, same_database, tell_same
 from stockpyle.protocols import Change, Outcome, Source, Tier
 from stockpyle.stores.chained import ChainedStore
 from stockpyle.stores.sqlalchemy import SqlAlchemyStore
@@ -59,7 +58,6 @@ class StockpyleSessionExtension:
         self._flushes: weakref.WeakKeyDictionary[Session, SessionTransaction | None] = weakref.WeakKeyDictionary()
         """The transaction of the flush that a session is in; None while its before_flush listeners run."""
         self._targets: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._same_database: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def listen(self, target: Any, *, same_database: bool = False) -> Any:
         """Listen to a sessionmaker, a scoped_session, a Session class or one Session, or to their async counterparts.
@@ -72,7 +70,7 @@ class StockpyleSessionExtension:
             # every sessionmaker has a class of its own, which outlives it in its sessions
             sync = sync.class_
         if same_database:
-            self._same_database.add(sync)
+            tell_same(sync)
         if sync not in self._targets:
             self._targets.add(sync)
             for name in _SESSION_EVENTS:
@@ -168,7 +166,7 @@ class StockpyleSessionExtension:
 
     def _reaches(self, session: Session, engine: sa.Engine) -> bool:
         reached = self._reached.get(engine)
-        if not reached and self._is_told_same(session):
+        if not reached and is_told_same(session):
             reached = self._reached[engine] = True
         if reached is None:
             source = self._source_engine()
@@ -181,10 +179,6 @@ class StockpyleSessionExtension:
                     stacklevel=caller_level(),
                 )
         return reached
-
-    def _is_told_same(self, session: Session) -> bool:
-        told = list(self._same_database)
-        return session in told or any(isinstance(session, each) for each in told if isinstance(each, type))
 
     def _source_engine(self) -> sa.Engine | None:
         stores = () if self._chain is None else self._chain.stores
@@ -206,31 +200,6 @@ def _root(engine: sa.Engine) -> sa.Engine:
     while (proxied := getattr(engine, "_proxied", None)) is not None:
         engine = proxied
     return engine
-
-
-def same_database(first: sa.Engine, second: sa.Engine) -> bool:
-    """True if two engines reach the same database: backend, host, port and database are equal; drivers may differ."""
-    if first.pool is second.pool:
-        return True
-    if _place(first) is None or first.url.get_backend_name() != second.url.get_backend_name():
-        return False
-    return _place(first) == _place(second)
-
-
-_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433, "oracle": 1521}
-
-
-def _place(engine: sa.Engine) -> tuple[Any, ...] | None:
-    url = engine.url
-    if url.get_backend_name() == "sqlite":
-        in_memory = url.database in (None, "", ":memory:") or isinstance(engine.pool, StaticPool | SingletonThreadPool)
-        return None if in_memory else (os.path.realpath(str(url.database)),)
-    host = url.host or url.query.get("host") or "localhost"
-    return (
-        "localhost" if host in ("127.0.0.1", "::1") else host,
-        url.port or _PORTS.get(url.get_backend_name()),
-        url.database,
-    )
 
 
 def _layer(store: Any) -> Layer:
@@ -295,4 +264,4 @@ def sessionmaker(bind: Any = None, *, class_: Any = Session, extension: Extensio
     return made
 
 
-__all__ = ["StockpyleSessionExtension", "same_database", "sessionmaker"]
+__all__ = ["StockpyleSessionExtension", "sessionmaker"]

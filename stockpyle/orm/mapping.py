@@ -236,6 +236,10 @@ class MappedSpec(KeySpec):
             raise InvalidKey(f"this row of {self.klass.__name__} has no complete primary key")
         return [key for key in keys if key is not None]
 
+    def subclasses(self) -> list[KeySpec]:
+        """Return nothing: the classes of a hierarchy share one epoch."""
+        return []
+
     def serves(self, spec: KeySpec, value: Any) -> bool:
         """True if rows of the class of `spec` are objects of this class."""
         return issubclass(spec.klass, self.klass)

@@ -16,8 +16,9 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.orm.attributes import instance_state
 
-from stockpyle.exceptions import NonUniqueKeyError
+from stockpyle.exceptions import ImproperlyConfigured, NonUniqueKeyError
 from stockpyle.keys import Ident, Key, KeyDefinition
+from stockpyle.orm.databases import is_told_same, same_database
 from stockpyle.orm.loading import criterion
 from stockpyle.orm.mapping import MappedSpec
 from stockpyle.orm.statements import tables_written
@@ -29,18 +30,33 @@ FEW_KEYS = 100
 """How many keys one query through a session asks for."""
 
 
-def instances(session: Any, spec: MappedSpec, keys: Sequence[Key | None], find: Find) -> list[Any]:
+def instances(
+    session: Any, spec: MappedSpec, keys: Sequence[Key | None], find: Find, source: sa.Engine | None
+) -> list[Any]:
     """Return the session's instances for `keys`.
 
-    What its own transaction has written, or is about to, is asked of the session, not of a cache.
+    What its own transaction has written, or is about to, is asked of the session, not of a cache. A session on
+    another database than the source's is refused: it would write one's rows into the other.
     """
     own = _own_session(session)
+    _refuse_other_database(own, spec, source)
     asked = {key.ident: key for key in keys if key is not None}
     if asked and _has_written(own, spec):
         found = _query(own, spec, asked)
     else:
         found = {ident: _instance(own, record) for ident, record in find(list(asked.values())).items()} if asked else {}
     return [None if key is None else found.get(key.ident) for key in keys]
+
+
+def _refuse_other_database(session: Session, spec: MappedSpec, source: sa.Engine | None) -> None:
+    if source is None:
+        return
+    engine = session.get_bind(spec.mapper).engine
+    if not (same_database(source, engine) or is_told_same(session)):
+        raise ImproperlyConfigured(
+            f"the session works on {engine.url!r}, but {spec.klass.__name__} is read from {source.url!r}. If both are "
+            "the same database, say so: StockpyleSessionExtension(...).listen(..., same_database=True)"
+        )
 
 
 def _own_session(given: Any) -> Session:

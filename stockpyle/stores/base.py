@@ -96,7 +96,7 @@ class BaseStore:
 
     def invalidate(self, klass: type, key: Mapping[str, Any] | None = None) -> None:
         """Forget one object, or all of a class, because somebody else changed them."""
-        raise UnsupportedOperation(f"{self.name} cannot invalidate {klass.__name__}")
+        raise UnsupportedOperation(f"{self.name} cannot invalidate {getattr(klass, '__qualname__', klass)}")
 
     def __enter__(self: Self) -> Self:
         return self

@@ -126,7 +126,8 @@ class ChainedStore(SessionStore):
         from stockpyle.orm.sessions import instances
 
         asked = [spec.key(key) for key in listed(keys, "batch_get")]
-        return instances(session, spec, asked, lambda missing: self._records(klass, missing))
+        engine = getattr(self.route(klass).source, "engine", None)
+        return instances(session, spec, asked, lambda missing: self._records(klass, missing), engine)
 
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         spec = self.spec(klass)
@@ -208,10 +209,18 @@ class ChainedStore(SessionStore):
                     stack.callback(getattr(store, method))
 
     def clear(self) -> None:
-        """Empty every cache of the chain. What is only a source keeps its objects."""
+        """Empty every cache of the chain. What is only a source keeps its objects.
+
+        A cache that knows only the six verbs forgets the classes that this chain has put or loaded; it must have
+        `invalidate`, or UnsupportedOperation names it.
+        """
         for store in self.stores:
             if _is(store, _TIER):
                 store.clear()
+        for spec, route in list(self._routes.items()):
+            for layer in route.layers:
+                if isinstance(layer.tier, VerbTier):
+                    layer.tier.drop([spec.epoch])
 
     def invalidate(self, klass: type, key: Mapping[str, Any] | None = None) -> None:
         """Drop one object, or all of a class, from every layer above its source, because somebody else changed them."""

@@ -12,7 +12,7 @@ from typing import Any
 from stockpyle.classes import is_mapped, spec_of
 from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
 from stockpyle.forks import renew_after_fork
-from stockpyle.keys import Key, KeySpec
+from stockpyle.keys import Key, KeySpec, checked_prefix
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy, deadline_of, earlier
 from stockpyle.stores.base import ConcreteStore, listed
 
@@ -58,7 +58,7 @@ class BaseDictionaryStore(ConcreteStore):
         self.polymorphic = polymorphic
         self.lifetimes = LifetimePolicy(lifetime_cb, lifetime)
         self.clock = clock
-        self._prefix = prefix
+        self._prefix = checked_prefix(prefix)
         self._mutex = threading.RLock()
         renew_after_fork(self)
 

@@ -445,6 +445,10 @@ class ProcessMemoryStore(CacheStore):
         """Forget every object."""
         self._table.clear()
 
+    def close(self) -> None:
+        """Forget every object: nobody else has them."""
+        self.clear()
+
 
 class ThreadLocalStore(CacheStore):
     """Objects in this process's memory, each thread seeing only what it has put or loaded itself.
@@ -550,6 +554,10 @@ class ThreadLocalStore(CacheStore):
     def release(self) -> None:
         """Forget what this thread holds."""
         self._local.table = None
+
+    def close(self) -> None:
+        """Forget what all threads hold: nobody else has it."""
+        self.clear()
 
     def clear(self) -> None:
         """Forget what all threads hold."""

@@ -199,7 +199,7 @@ class SqlAlchemyStore(SessionStore):
 
         spec = self.spec(klass)
         asked = [spec.key(key) for key in listed(keys, "batch_get")]
-        return instances(session, spec, asked, lambda missing: self._objects(klass, missing))
+        return instances(session, spec, asked, lambda missing: self._objects(klass, missing), self.engine)
 
     def _objects(self, klass: type, keys: Sequence[Key]) -> dict[Any, Record | None]:
         unique = {key.ident: key for key in keys}
