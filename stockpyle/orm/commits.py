@@ -26,7 +26,13 @@ from stockpyle.coherence.writer import Writer
 from stockpyle.exceptions import StockpyleWarning
 from stockpyle.keys import Key
 from stockpyle.orm.connections import commit_failed_for_sure
-from stockpyle.orm.statements import is_of_unit_of_work, savepoint_set, specs_of_tables, tables_written
+from stockpyle.orm.statements import (
+    is_of_unit_of_work,
+    releases_savepoint,
+    savepoint_set,
+    specs_of_tables,
+    tables_written,
+)
 from stockpyle.orm.transactions import WrittenObjects, start_watching, watch
 from stockpyle.protocols import Change, Outcome, Source
 
@@ -80,6 +86,10 @@ class FollowedConnection:
         name = savepoint_set(context)
         if name is not None:
             self.written.savepoint(name)
+            return
+        if releases_savepoint(context):
+            if _has_committed_already(context.root_connection):
+                self.written.committed_already()
             return
         tables = tables_written(context, statement)
         if not tables:
@@ -166,10 +176,11 @@ class FollowedConnection:
             self.forget()
 
     def forget(self) -> None:
-        """Nothing was committed."""
+        """Nothing was committed but what a savepoint of sqlite3's has committed before."""
         self.flush_failed()
-        self.written.clear()
+        self.written.rolled_back()
         self.settle(Outcome.ROLLED_BACK, load=False)
+        self._invalidate_late()
 
     def settle(self, outcome: Outcome, *, load: bool) -> None:
         """End what lock() began. load: publish what was committed; else only invalidate."""
