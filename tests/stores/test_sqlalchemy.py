@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, make_transient, mapped_column, relationship
@@ -27,6 +28,7 @@ from stockpyle.exceptions import (
     StoreUnavailable,
     UndeclaredKeyError,
 )
+from stockpyle.orm.connections import is_own
 from stockpyle.stores.chained import ChainedStore
 from stockpyle.stores.memory import ProcessMemoryStore
 from stockpyle.stores.sqlalchemy import SqlAlchemyStore
@@ -643,6 +645,31 @@ def test_a_read_inside_a_users_transaction_on_the_only_connection(shared: sa.Eng
     assert chain.get(User, {"id": 1}).visits == 7  # type: ignore[union-attr]
     save(shared, [_user(3)])
     assert chain.get(User, {"id": 3}) is not None
+
+
+def test_a_transaction_that_begins_during_a_read_on_the_only_connection() -> None:
+    """What another thread writes after the read has looked for open transactions is not cached either."""
+    store = SqlAlchemyStore("sqlite:///:memory:")
+    chain = ChainedStore([ProcessMemoryStore(), store])
+    chain.put(_user(1))
+    chain.clear()
+    session = Session(store.engine)
+
+    def write() -> None:
+        session.get_one(User, 1).visits = 100
+        session.flush()
+
+    def another_thread_writes(connection: sa.Connection, *_: Any) -> None:
+        if is_own(connection) and not session.in_transaction():
+            with ThreadPoolExecutor(1) as other:
+                other.submit(write).result()
+
+    event.listen(store.engine, "before_cursor_execute", another_thread_writes)
+    chain.get(User, {"id": 1})
+    event.remove(store.engine, "before_cursor_execute", another_thread_writes)
+    session.rollback()
+    session.close()
+    assert chain.get(User, {"id": 1}).visits == 7  # type: ignore[union-attr]
 
 
 def test_a_write_inside_a_users_transaction_on_the_only_connection_is_refused(shared: sa.Engine) -> None:
