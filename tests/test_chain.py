@@ -246,6 +246,20 @@ def test_cold_read_by_alternate_key_loads_again_under_the_identitys_lease() -> N
     assert (lower.took(), source.took()) == ([], [])
 
 
+def test_a_cold_batch_by_alternate_key_takes_time_in_proportion() -> None:
+    """Ten times as many keys take about ten times as long to be filled, not a hundred times."""
+
+    def seconds(number: int) -> float:
+        source = ProcessMemoryStore()
+        source.batch_put([Person(i, f"{i}@x") for i in range(number)])
+        chain = ChainedStore([ProcessMemoryStore(), source])
+        started = monotonic()
+        chain.batch_get(Person, [{"email": f"{i}@x"} for i in range(number)])
+        return monotonic() - started
+
+    assert seconds(20_000) < 30 * min(seconds(2_000) for _ in range(3))
+
+
 def test_what_changes_between_the_two_loads_is_not_cached_as_it_was() -> None:
     """A write between the load by alternate key and that by identity leaves nothing old in any tier."""
     chain, (tier,), source, _ = build(Person(1, "ann@x", name="old"), tiers=1)

@@ -249,9 +249,12 @@ class _Fetch:
                 if ident in self.records
             }
             # an alias is of use only in a layer that has, or gets, its record
-            held_here = {ident: self.records[ident] for ident, found_at in self.depth.items() if found_at == depth}
+            held: dict[Ident, Record | None] = {
+                ident: self.records[ident] for ident, found_at in self.depth.items() if found_at == depth
+            }
+            held.update(kept)
             aliases = {
-                ident: self._alias_for(lease.key, answers.get(ident), {**held_here, **kept})
+                ident: self._alias_for(lease.key, answers.get(ident), held)
                 for ident, lease in leases.items()
                 if ident not in kept
             }
