@@ -95,7 +95,8 @@ class WrittenObjects:
             () if kind == "delete" else _keys(spec, after),
         )
         change.unprotected = tuple(key for key in (*change.before, *change.after) if not key.definition.row_locked)
-        if state.identity_token is not None or not spec.cacheable or len(tables) > 1:
+        # a DELETE that matches no row, since another transaction was faster, locks none
+        if kind == "delete" or state.identity_token is not None or not spec.cacheable or len(tables) > 1:
             change.unprotected = (*change.before, *change.after)
         frame.changes.append(change)
         if kind != "delete":
