@@ -247,7 +247,11 @@ class KeySpec:
 
     def has(self, value: Any, key: Key) -> bool:
         """True if what a tier kept has the values of `key` itself."""
-        own = self.key_in(value, key.definition)
+        try:
+            own = self.key_in(value, key.definition)
+        except InvalidKey:
+            # a plain object may have lost its key attributes since it was put
+            return False
         return own is not None and own.values == key.values
 
     def keys_in(self, value: Any) -> list[Key]:

@@ -17,6 +17,7 @@ from stockpyle.exceptions import (
     ImproperlyConfigured,
     InvalidKeysDeclaration,
     InvalidLifetime,
+    StoreError,
     UndeclaredKeyError,
     UnsupportedOperation,
 )
@@ -1309,3 +1310,61 @@ def test_locks_and_leases_last_some_seconds(seconds: Any) -> None:
         ChainedStore([ProcessMemoryStore()], lock_seconds=seconds)
     with pytest.raises(ImproperlyConfigured, match=f"lease_seconds .* not {seconds!r}"):
         ProcessMemoryStore(lease_seconds=seconds)
+
+
+def test_a_cached_object_that_lost_its_key_attributes_is_a_miss() -> None:
+    """One damaged object neither fails the batch that it is in nor keeps others from being cached."""
+    chain, (tier,), source, _ = build(Person(1, "ann@x"), Person(3, "cy@x"), tiers=1)
+    damaged = chain.get(Person, {"id": 1})
+    del damaged.id
+    source._keep([Person(1, "ann@x")])
+    found = chain.batch_get(Person, [{"id": 1}, {"id": 3}])
+    assert [person.id for person in found] == [1, 3]
+    assert isinstance(tier.read([key(id=3)], lease=True)[0], Record)
+
+
+def test_a_source_that_answers_with_too_little_is_named() -> None:
+    """A user's store whose batch_get answers with the wrong number, or no object of the class, is named."""
+
+    class Forgetful(BaseStore):
+        answer: Any = []
+
+        def batch_put(self, objs: Any) -> None: ...
+        def batch_get(self, klass: Any, keys: Any) -> Any:
+            return self.answer
+
+        def batch_delete(self, objs: Any) -> None: ...
+
+    store = Forgetful()
+    chain = ChainedStore([ProcessMemoryStore(), store])
+    for answer in ([], None, ["text"]):
+        store.answer = answer
+        with pytest.raises(StoreError, match=r"Forgetful\.batch_get"):
+            chain.get(Person, {"id": 1})
+
+
+def test_clear_reaches_the_caches_that_know_only_the_six_verbs() -> None:
+    """Clearing a chain makes an upper dictionary store forget, and names a store that cannot."""
+    upper = BaseDictionaryStore()
+    chain = ChainedStore([upper, ProcessMemoryStore()])
+    chain.put(Person(1, "ann@x"))
+    chain.get(Person, {"id": 1})
+    assert upper.get(Person, {"id": 1}) is not None
+    chain.clear()
+    assert upper.get(Person, {"id": 1}) is None
+
+    class Stubborn(BaseStore):
+        def put(self, obj: Any) -> None: ...
+        def get(self, klass: Any, key: Any) -> Any: ...
+        def delete(self, obj: Any) -> None: ...
+
+    stubborn = ChainedStore([Stubborn(), ProcessMemoryStore()])
+    stubborn.get(Person, {"id": 1})
+    with pytest.raises(UnsupportedOperation, match="Stubborn"):
+        stubborn.clear()
+
+
+def test_a_class_in_place_of_an_object_is_named() -> None:
+    """Putting a class says that an object is expected."""
+    with pytest.raises(InvalidKeysDeclaration, match=r"a class .* where an object is expected"):
+        ChainedStore([ProcessMemoryStore()]).put(Person)

@@ -12,8 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stockpyle.classes import spec_of
-from stockpyle.exceptions import InvalidKey, InvalidKeysDeclaration, InvalidKeyType, UndeclaredKeyError
+from stockpyle.exceptions import (
+    ImproperlyConfigured,
+    InvalidKey,
+    InvalidKeysDeclaration,
+    InvalidKeyType,
+    UndeclaredKeyError,
+)
 from stockpyle.keys import MAX_TEXT, Key, KeyDefinition, KeySpec, spec_of_plain
+from stockpyle.stores import BaseDictionaryStore
 from tests.test_values import PAIRS, VALUES, as_python_says, local_enum, usable
 
 
@@ -577,3 +584,10 @@ def test_repr_shows_class_and_values() -> None:
     assert repr(key(User, org=7, login="ann")) == "Key(User, {'login': 'ann', 'org': 7})"
     assert repr(spec_of(User)) == "KeySpec(User)"
     assert repr(spec_of(User).identity) == "KeyDefinition('tests.test_keys.User', ('id',))"
+
+
+@pytest.mark.parametrize("prefix", ["", "a b", "é", "x" * 101, None, 3, "a\n"])
+def test_a_prefix_that_no_key_can_begin_with_is_refused(prefix: Any) -> None:
+    """A prefix is 1 to 100 printable ASCII characters without blanks; a store says so when it is made."""
+    with pytest.raises(ImproperlyConfigured, match="prefix"):
+        BaseDictionaryStore(prefix=prefix)

@@ -39,7 +39,11 @@ def fetch(layers: Sequence[Layer], source: Source | None, keys: Iterable[Key]) -
     if not asked:
         return {}
     first = _Fetch(layers, source, patient=True)
-    hits = first.all_hits(asked)
+    try:
+        hits = first.all_hits(asked)
+    except BaseException:
+        first.give_back()
+        raise
     if hits is not None:
         return {ident: None if record.is_absent else record for ident, record in hits.items()}
     answers = first.run(asked)
@@ -83,7 +87,7 @@ class _Fetch:
         """
         if not self.layers:
             return None
-        told = self._ask_fastest(asked)
+        told = self.told = self._ask_fastest(asked)
         identities = {alias.identity.ident: alias.identity for alias in told.values() if isinstance(alias, Alias)}
         identities = {ident: key for ident, key in identities.items() if ident not in told}
         if identities:
@@ -95,7 +99,6 @@ class _Fetch:
             if isinstance(answer, Alias):
                 answer = told[answer.identity.ident]
             if not isinstance(answer, Record) or not _is_hit(answer, key, by_alias=by_alias):
-                self.told = told
                 return None
             records[ident] = answer
         self.layers[0].stats.hits += len(asked)
@@ -113,7 +116,7 @@ class _Fetch:
                 answers.update(self._from_source(missing, self.source))
             self._fill(asked, answers)
         finally:
-            self._give_back()
+            self.give_back()
         self._count([ident for ident in asked if ident in answers or not self.busy_with(ident)], answers)
         return answers
 
@@ -150,10 +153,11 @@ class _Fetch:
                 answers = layer.read(list(unasked.values()), lease=self.source is not None)
                 told.update(zip(unasked, answers, strict=True))
             for ident, answer in told.items():
-                key = pending[ident]
                 if isinstance(answer, Lease):
                     self.leases.setdefault(ident, []).append((layer, answer))
-                elif answer is LOCKED:
+            for ident, answer in told.items():
+                key = pending[ident]
+                if answer is LOCKED:
                     self.locked.add(ident)
                     layer.stats.locked += 1
                 elif isinstance(answer, Busy):
@@ -249,9 +253,12 @@ class _Fetch:
                 if ident in self.records
             }
             # an alias is of use only in a layer that has, or gets, its record
-            held_here = {ident: self.records[ident] for ident, found_at in self.depth.items() if found_at == depth}
+            held: dict[Ident, Record | None] = {
+                ident: self.records[ident] for ident, found_at in self.depth.items() if found_at == depth
+            }
+            held.update(kept)
             aliases = {
-                ident: self._alias_for(lease.key, answers.get(ident), {**held_here, **kept})
+                ident: self._alias_for(lease.key, answers.get(ident), held)
                 for ident, lease in leases.items()
                 if ident not in kept
             }
@@ -275,7 +282,12 @@ class _Fetch:
             return None
         return Alias(identity, target.deadline) if record.fillable and key.spec.cacheable else None
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
+        """Give back every lease that was taken and not used."""
+        for ident, answer in self.told.items():
+            if isinstance(answer, Lease):
+                self.leases.setdefault(ident, []).append((self.layers[0], answer))
+        self.told = {}
         for layer in self.layers:
             unused = [lease for held in self.leases.values() for owner, lease in held if owner is layer]
             if unused:

@@ -26,7 +26,14 @@ from stockpyle.coherence.writer import Writer
 from stockpyle.exceptions import StockpyleWarning
 from stockpyle.keys import Key
 from stockpyle.orm.connections import commit_failed_for_sure
-from stockpyle.orm.statements import is_of_unit_of_work, savepoint_set, specs_of_tables, tables_written
+from stockpyle.orm.sessions import listen_to_sessions, tables_written_on
+from stockpyle.orm.statements import (
+    is_of_unit_of_work,
+    releases_savepoint,
+    savepoint_set,
+    specs_of_tables,
+    tables_written,
+)
 from stockpyle.orm.transactions import WrittenObjects, start_watching, watch
 from stockpyle.protocols import Change, Outcome, Source
 
@@ -81,13 +88,17 @@ class FollowedConnection:
         if name is not None:
             self.written.savepoint(name)
             return
+        if releases_savepoint(context):
+            if _has_committed_already(context.root_connection):
+                self.written.committed_already()
+            return
         tables = tables_written(context, statement)
         if not tables:
             return
         if self.flushing and is_of_unit_of_work(context):
             self._flushed_tables |= tables
         else:
-            self._written_by_nobody(tables, statement)
+            self.written_by_nobody(tables, statement)
 
     def end_flush(self, dirty: Iterable[Any] = ()) -> None:
         """The unit of work has written all that it will in this flush; dirty is what the session thinks changed."""
@@ -96,7 +107,7 @@ class FollowedConnection:
         accounted = self.written.updated_besides(dirty, tables) if tables else set()
         left = tables - accounted - self.written.end_flush()
         if left:
-            self._written_by_nobody(left, "a flush, without telling of an object")
+            self.written_by_nobody(left, "a flush, without telling of an object")
 
     def flush_failed(self) -> None:
         """The flush was given up; what it has written is rolled back."""
@@ -104,7 +115,8 @@ class FollowedConnection:
         self._flushed_tables = set()
         self.written.flush_failed()
 
-    def _written_by_nobody(self, tables: set[str], how: str) -> None:
+    def written_by_nobody(self, tables: set[str], how: str) -> None:
+        """Drop all classes on these tables at the commit, and say so."""
         specs = specs_of_tables(tables, self.written.schemas)
         if not specs:
             return
@@ -166,10 +178,11 @@ class FollowedConnection:
             self.forget()
 
     def forget(self) -> None:
-        """Nothing was committed."""
+        """Nothing was committed but what a savepoint of sqlite3's has committed before."""
         self.flush_failed()
-        self.written.clear()
+        self.written.rolled_back()
         self.settle(Outcome.ROLLED_BACK, load=False)
+        self._invalidate_late()
 
     def settle(self, outcome: Outcome, *, load: bool) -> None:
         """End what lock() began. load: publish what was committed; else only invalidate."""
@@ -242,6 +255,7 @@ def start_following() -> None:
     """
     global _listening
     start_watching()
+    listen_to_sessions()
     with _mutex:
         if _listening:
             return
@@ -257,6 +271,9 @@ def follow(connection: sa.Connection, target: Target) -> FollowedConnection:
     followed = _followed.get(connection)
     if followed is None:
         followed = _followed[connection] = FollowedConnection(connection)
+        before = tables_written_on(connection)
+        if before:
+            followed.written_by_nobody(before, "statements on a connection that a session joined later")
         nested = connection.get_nested_transaction()
         if nested is not None:
             # its savepoint was set before anybody looked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,22 +51,28 @@ class SourceConnections:
             self.engine.dispose(close=False)
 
     @contextmanager
-    def reading(self) -> Iterator[tuple[sa.Connection, bool]]:
-        """Yield a connection whose next statement begins a snapshot, and whether what it reads may be cached."""
+    def reading(self) -> Iterator[tuple[sa.Connection, Callable[[], bool]]]:
+        """Yield a connection whose next statement begins a snapshot, and what tells if the rows read may be cached.
+
+        That is asked after they were read: on a shared connection, another thread may have begun to write meanwhile.
+        """
         with self._errors("load"):
             if self._shared:
                 with self._mutex:
                     connection = self._keep()
+                    written = _rows_written(connection)
                     others = _in_transaction(connection)
                     mine = not others and not connection.in_transaction() and _begins(connection)
                     try:
-                        yield connection, self._check(connection) and not others
+                        clean = self._check(connection) and not others
+                        yield connection, lambda: clean and _rows_written(connection) == written
                     finally:
                         if mine and connection.in_transaction():
                             connection.rollback()
             else:
                 with self.engine.connect() as connection:
-                    yield connection, self._check(connection)
+                    primary = self._check(connection)
+                    yield connection, lambda: primary
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -208,6 +214,11 @@ def _begins(connection: sa.Connection) -> bool:
 
 def _in_transaction(connection: sa.Connection) -> bool:
     return bool(getattr(connection.connection.dbapi_connection, "in_transaction", False))
+
+
+def _rows_written(connection: sa.Connection) -> int:
+    """How many rows sqlite3 has written on this connection, rolled back or not."""
+    return int(getattr(connection.connection.dbapi_connection, "total_changes", 0))
 
 
 def _in_recovery(connection: sa.Connection) -> bool:

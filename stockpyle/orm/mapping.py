@@ -280,18 +280,24 @@ def spec_of_mapped(klass: type) -> MappedSpec:
 
 def known_registries() -> set[Any]:
     """Return SQLAlchemy's registries of the classes that stockpyle has met in this process."""
-    return {spec.mapper.registry for spec in list(_specs.values())}
+    return set(_registries)
 
 
 def number_met() -> int:
-    """Return how many specs there are; as long as it stays, so does the answer of known_registries."""
-    return len(_specs)
+    """Return how many registries there are; as long as it stays, so does the answer of known_registries."""
+    return len(_registries)
+
+
+_registries: dict[Any, None] = {}
 
 
 def _in_schemas(mapper: Mapper[Any], schemas: Mapping[str | None, str | None] | None) -> MappedSpec:
     which = (mapper, tuple(sorted((schemas or {}).items(), key=repr)))
     spec = _specs.get(which)
-    return spec if spec is not None else _specs.setdefault(which, MappedSpec(mapper, schemas))
+    if spec is None:
+        _registries.setdefault(mapper.registry)
+        spec = _specs.setdefault(which, MappedSpec(mapper, schemas))
+    return spec
 
 
 def _real_column(mapper: Mapper[Any], columns: Iterable[Any]) -> sa.Column[Any] | None:

@@ -124,6 +124,11 @@ def _has_written(session: Session, spec: MappedSpec) -> bool:
     )
 
 
+def tables_written_on(connection: sa.Connection) -> set[str]:
+    """Return the names of the tables that the open transaction of a connection has written."""
+    return set(_tables.get(connection, ()))
+
+
 def has_flushed(session: Session, obj: Any) -> bool:
     """True if the open transaction of `session` has written this object: it may hold the lock of its row."""
     return instance_state(obj) in _flushed.get(session, ())

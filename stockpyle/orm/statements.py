@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
-from sqlalchemy.sql.elements import SavepointClause
+from sqlalchemy.sql.elements import ReleaseSavepointClause, SavepointClause
 from sqlalchemy.sql.visitors import iterate
 
 from stockpyle.orm.mapping import MappedSpec, known_registries, spec_of_mapped
@@ -40,6 +40,11 @@ def savepoint_set(context: Any) -> str | None:
     """Return the name of the savepoint that a statement has set, if it was that; the event for it comes too early."""
     construct = None if context.compiled is None else context.compiled.statement
     return str(construct.ident) if isinstance(construct, SavepointClause) else None
+
+
+def releases_savepoint(context: Any) -> bool:
+    """True if the statement has released a savepoint; the event for that comes before it."""
+    return context.compiled is not None and isinstance(context.compiled.statement, ReleaseSavepointClause)
 
 
 def is_of_unit_of_work(context: Any) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -41,6 +41,7 @@ class WrittenObjects:
     def __init__(self, connection: sa.Connection) -> None:
         self.schemas = connection.get_execution_options().get("schema_translate_map")
         self._frames = [_Frame()]
+        self._durable = _Frame()
         self._flushed: list[tuple[str, Any]] = []
         self._expressions: dict[Any, set[str]] = {}
 
@@ -94,7 +95,8 @@ class WrittenObjects:
             () if kind == "delete" else _keys(spec, after),
         )
         change.unprotected = tuple(key for key in (*change.before, *change.after) if not key.definition.row_locked)
-        if state.identity_token is not None or not spec.cacheable or len(tables) > 1:
+        # a DELETE that matches no row, since another transaction was faster, locks none
+        if kind == "delete" or state.identity_token is not None or not spec.cacheable or len(tables) > 1:
             change.unprotected = (*change.before, *change.after)
         frame.changes.append(change)
         if kind != "delete":
@@ -130,20 +132,34 @@ class WrittenObjects:
             if self._frames.pop().savepoint == name:
                 return
 
+    def committed_already(self) -> None:
+        """What was written so far is durable, and none of its rows is locked, whatever becomes of the transaction."""
+        for frame in self._frames:
+            self._durable.changes += [
+                replace(change, unprotected=(*change.before, *change.after)) for change in frame.changes
+            ]
+            self._durable.epochs.update(frame.epochs)
+            frame.changes, frame.epochs = [], {}
+
+    def rolled_back(self) -> None:
+        """The transaction was rolled back; what was durable before that still is."""
+        self._frames = [_Frame()]
+        self.flush_failed()
+
     @property
     def changes(self) -> list[Change]:
         """Every object written, in order."""
-        return [change for frame in self._frames for change in frame.changes]
+        return [change for frame in (self._durable, *self._frames) for change in frame.changes]
 
     @property
     def epochs(self) -> list[Key]:
         """Every class written in a way that does not tell which objects."""
-        return [epoch for frame in self._frames for epoch in frame.epochs.values()]
+        return [epoch for frame in (self._durable, *self._frames) for epoch in frame.epochs.values()]
 
     def clear(self) -> None:
         """Forget everything: the transaction has ended."""
-        self._frames = [_Frame()]
-        self.flush_failed()
+        self._durable = _Frame()
+        self.rolled_back()
 
 
 def _has_changed(spec: MappedSpec, state: Any) -> bool:

@@ -87,8 +87,9 @@ class SqlAlchemyStore(SessionStore):
         if not keys:
             return []
         loader = self._loader(klass)
-        with self._connections.reading() as (connection, fillable):
+        with self._connections.reading() as (connection, may_be_cached):
             found = loader.load(connection, keys)
+            fillable = may_be_cached()
             records = [found.get(key.ident) for key in keys]
             answers = []
             for key, record in zip(keys, records, strict=True):

@@ -121,3 +121,17 @@ def test_statements_that_write_nothing_mapped(world: World) -> None:
         session.execute(sa.text("select name as updated from users"))
         session.commit()
     assert world.holds(Org, {"id": 1})
+
+
+def test_statements_before_a_session_joins_the_connection(world: World) -> None:
+    """What a connection has written before a session joins it is dropped when the connection commits."""
+    world.add(User(id=1, name="old"))
+    world.warm(User, {"id": 1})
+    with world.engine.connect() as connection:
+        connection.execute(sa.update(User.__table__).values(name="new"))
+        with world.Session(bind=connection) as session:
+            with pytest.warns(StockpyleWarning, match="joined later"):
+                session.get(User, 1)
+            session.commit()
+        connection.commit()
+    world.check()

@@ -155,6 +155,26 @@ def test_a_bulk_write_after_a_flush_that_failed_in_a_savepoint(world: World) -> 
 
 # transactions of somebody else's
 
+
+def test_a_rollback_after_sqlite_has_committed_a_savepoint(sqlite_world: World) -> None:
+    """As sqlite3 works by default, an outermost savepoint's release is durable: a later rollback does not undo it."""
+    world = sqlite_world
+    furnish(world)
+    with world.Session() as session:
+        with session.begin_nested():
+            session.get_one(User, 1).name = "durable"
+        session.get_one(User, 2).name = "dirty"
+        session.flush()
+        session.rollback()
+        with session.begin_nested():
+            session.get_one(User, 3).name = "durable"
+        session.get_one(User, 2).name = "dirty"
+        session.flush()
+    assert world.truth(User, {"id": 1}) == {**ONE, "name": "durable"}
+    assert world.locks == []
+    world.check()
+
+
 MODES: Any = ["conditional_savepoint", "rollback_only", "control_fully", "create_savepoint"]
 
 

@@ -190,6 +190,23 @@ def test_cascades_and_orphans(any_world: World) -> None:
     assert any_world.cached(Badge, {"id": 2}) is None
 
 
+def test_deleting_what_another_transaction_has_deleted_publishes_nothing(world: World) -> None:
+    """A DELETE that matches no row locks none: somebody may insert it again meanwhile, and must not find it absent."""
+    world.add(User(id=1, email="1@a.org"))
+    world.warm(User, {"id": 1})
+    with world.Session() as session:
+        user = session.get_one(User, 1)
+        session.expunge(user)
+    world.execute("DELETE FROM users")
+    with world.Session() as session:
+        session.delete(user)
+        with pytest.warns(SAWarning, match="expected to delete 1 row"):
+            session.commit()
+    assert not world.holds(User, {"id": 1})
+    assert world.locks == []
+    world.check()
+
+
 def test_an_object_deleted_and_added_again(any_world: World) -> None:
     """A row that one object leaves and another takes in the same flush is the other's."""
     furnish(any_world)

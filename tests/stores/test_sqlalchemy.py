@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, make_transient, mapped_column, relationship
@@ -28,6 +29,7 @@ from stockpyle.exceptions import (
     StoreUnavailable,
     UndeclaredKeyError,
 )
+from stockpyle.orm.connections import is_own
 from stockpyle.stores import BaseDictionaryStore
 from stockpyle.stores.chained import ChainedStore
 from stockpyle.stores.memory import ProcessMemoryStore
@@ -682,6 +684,31 @@ def test_a_read_inside_a_users_transaction_on_the_only_connection(shared: sa.Eng
     assert chain.get(User, {"id": 3}) is not None
 
 
+def test_a_transaction_that_begins_during_a_read_on_the_only_connection() -> None:
+    """What another thread writes after the read has looked for open transactions is not cached either."""
+    store = SqlAlchemyStore("sqlite:///:memory:")
+    chain = ChainedStore([ProcessMemoryStore(), store])
+    chain.put(_user(1))
+    chain.clear()
+    session = Session(store.engine)
+
+    def write() -> None:
+        session.get_one(User, 1).visits = 100
+        session.flush()
+
+    def another_thread_writes(connection: sa.Connection, *_: Any) -> None:
+        if is_own(connection) and not session.in_transaction():
+            with ThreadPoolExecutor(1) as other:
+                other.submit(write).result()
+
+    event.listen(store.engine, "before_cursor_execute", another_thread_writes)
+    chain.get(User, {"id": 1})
+    event.remove(store.engine, "before_cursor_execute", another_thread_writes)
+    session.rollback()
+    session.close()
+    assert chain.get(User, {"id": 1}).visits == 7  # type: ignore[union-attr]
+
+
 def test_a_write_inside_a_users_transaction_on_the_only_connection_is_refused(shared: sa.Engine) -> None:
     """It would commit what the user has not committed; after the user's commit it works."""
     store = SqlAlchemyStore(engine=shared)
@@ -775,3 +802,22 @@ def test_make_transient_objects_are_put_as_new_ones(store: SqlAlchemyStore) -> N
     store.put(user)
     assert _rows(store.engine, User.email) == ["50@x", "n@x"]
     assert user.id is not None
+
+
+def test_a_session_on_another_database_is_refused(tmp_path: Path) -> None:
+    """get(session=) hands no row of its own database to a session that would write it into another."""
+    mine, other = (sa.create_engine(f"sqlite:///{tmp_path}/{name}.db") for name in ("mine", "other"))
+    chain = ChainedStore([ProcessMemoryStore(), SqlAlchemyStore(engine=mine)])
+    with Session(other) as session, pytest.raises(ImproperlyConfigured, match=r"other\.db.*mine\.db"):
+        chain.get(User, {"id": 1}, session=session)
+    chain.close()
+
+
+def test_an_unmapped_subclass_of_a_mapped_class_is_refused() -> None:
+    """A class that only inherits a mapped class's keys has no rows, and its name and the base's are in the error."""
+
+    class Guest(User):
+        __abstract__ = True
+
+    with pytest.raises(InvalidKeysDeclaration, match="Guest is not mapped, only its base User is"):
+        ChainedStore([ProcessMemoryStore()]).get(Guest, {"id": 1})
