@@ -24,6 +24,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("codecs", "protocols", "classes"),
     ("coherence", "coherence.*"),
     ("orm", "orm.*"),
+    ("stores._*",),
     ("stores.base",),
     ("stores.*",),
     ("stores.chained",),

@@ -22,7 +22,8 @@ from stockpyle.coherence.writer import Writer
 from stockpyle.keys import Key
 from stockpyle.protocols import Change
 from stockpyle.records import ABSENT, Alias, Lease, Lock, Record
-from stockpyle.stores.memory import MemoryTable, ProcessMemoryStore, _LeaseSlot
+from stockpyle.stores import ProcessMemoryStore
+from stockpyle.stores._table import MemoryTable, _LeaseSlot
 from tests.model.explorer import Actor, World, Wrong, explore
 
 Locked = Sequence[tuple[Lock, Record | Alias | None]]

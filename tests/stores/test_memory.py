@@ -17,7 +17,7 @@ from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.keys import Key
 from stockpyle.records import ABSENT, LOCKED, Alias, Lease, Record
 from stockpyle.stores import ProcessMemoryStore, ThreadLocalStore
-from stockpyle.stores.memory import MemoryTable, _AliasSlot, _Entry
+from stockpyle.stores._table import MemoryTable, _AliasSlot, _Entry
 from stockpyle.testing import Clock, Person, Pet, StoreContract, TierContract
 
 POLICIES: list[Callable[[], Any]] = [
