@@ -26,6 +26,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("orm", "orm.*"),
     ("stores._*",),
     ("stores.base",),
+    ("stores.cache",),
     ("stores.*",),
     ("stores.chained",),
     ("views", "views.*"),

@@ -13,7 +13,7 @@ from stockpyle.keys import Ident, Key
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.records import Alias, Found, Lease, Lock, Record
 from stockpyle.stores._table import LEASE_SECONDS, MemoryTable, Policy
-from stockpyle.stores.base import CacheStore
+from stockpyle.stores.cache import CacheStore
 
 
 class ProcessMemoryStore(CacheStore):

@@ -7,7 +7,7 @@ from typing import Any
 
 from stockpyle.keys import Key
 from stockpyle.records import MISS, Alias, Found, Lease, Lock, Record
-from stockpyle.stores.base import CacheStore
+from stockpyle.stores.cache import CacheStore
 
 
 class NullStore(CacheStore):
