@@ -21,7 +21,8 @@ class BaseStore:
 
     The batch verbs call those one by one, unless you implement them too; or implement only the batch verbs, and
     put, get and delete call those. Such a store can be the last of a ChainedStore (its source) or an upper one
-    (a cache: it is told to delete before and after a write, and filled on a miss).
+    (a cache: it is told to delete before and after a write, and filled on a miss). A class that only serves as a base
+    of such stores, and lacks a verb, says so: ``class MyBase(BaseStore, abstract=True)``.
     """
 
     def __init__(self) -> None:
