@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from stockpyle.coherence.layers import Layer
+from stockpyle.coherence.reader import fetch
 from stockpyle.coherence.writer import Writer
 from stockpyle.keys import Ident, Key
 from stockpyle.protocols import Source
@@ -38,10 +39,27 @@ def publish_committed(writer: Writer, source: Source | None, on_write: str, chos
     writer.publish(records, bounded)
 
 
-def _load(keys: list[Key], source: Source) -> dict[Ident, Record]:
+def read_back(layers: Sequence[Layer], source: Source, keys: Iterable[Key]) -> None:
+    """Fill what a put has found unchanged: no row was locked for it, so it is read, not published.
+
+    Nothing is raised: the rest of the put is durable.
+    """
+    try:
+        for own in _by_class(keys).values():
+            fetch(layers, source, own)
+    except Exception:
+        logger.exception("what was put unchanged could not be read back; the next reader loads it")
+
+
+def _load(keys: Iterable[Key], source: Source) -> dict[Ident, Record]:
     loaded: dict[Ident, Record] = {}
-    for klass in dict.fromkeys(key.spec.klass for key in keys):
-        own = [key for key in keys if key.spec.klass is klass]
-        records = source.load(klass, own)
-        loaded.update({key.ident: record for key, record in zip(own, records, strict=True)})
+    for klass, own in _by_class(keys).items():
+        loaded.update(zip([key.ident for key in own], source.load(klass, own), strict=True))
     return loaded
+
+
+def _by_class(keys: Iterable[Key]) -> dict[type, list[Key]]:
+    found: dict[type, list[Key]] = {}
+    for key in keys:
+        found.setdefault(key.spec.klass, []).append(key)
+    return found

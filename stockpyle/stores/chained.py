@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stockpyle.classes import is_mapped, spec_of
 from stockpyle.coherence.layers import Layer
-from stockpyle.coherence.publishing import publish_committed
+from stockpyle.coherence.publishing import publish_committed, read_back
 from stockpyle.coherence.reader import fetch
 from stockpyle.coherence.verbs import VerbSource, VerbTier
 from stockpyle.coherence.writer import LOCK_SECONDS, Writer, drop
@@ -187,8 +187,7 @@ class ChainedStore(SessionStore):
         }
         publish_committed(writer, route.source, self.on_write, chosen)
         if pending.unchanged and self.on_write == "publish":
-            # no row was locked for them, so they are not published, but read like anything else
-            fetch(route.layers, route.source, pending.unchanged)
+            read_back(route.layers, route.source, pending.unchanged)
 
     # upkeep
 

@@ -413,11 +413,12 @@ def test_a_key_attribute_with_values_that_cannot_be_keys(any_world: World) -> No
 
 
 def test_a_put_that_changes_nothing_is_cached(world: World) -> None:
-    """An object that is put as the database has it already is found without SQL afterwards."""
-    world.add(Tag(id=1, label="red", code=1))
-    world.chain.put(Tag(id=1, label="red", code=1))
+    """Objects of any classes that are put as the database has them already are found without SQL afterwards."""
+    world.add(Tag(id=1, label="red", code=1), Org(id=1, name="a"))
+    world.chain.batch_put([Tag(id=1, label="red", code=1), Org(id=1, name="a")])
     with world.statements() as executed:
         assert world.chain.get(Tag, {"id": 1}).label == "red"
+        assert world.chain.get(Org, {"id": 1}).name == "a"
     assert not executed
 
 
