@@ -38,6 +38,7 @@ class Loader:
         self._columns: list[Any] = []
         self._places = {each: [self._place(column) for column in each.columns] for each in self._specs.values()}
         self._discriminator: int | None = None
+        self._for_one: dict[KeyDefinition, sa.Select[Any]] = {}
         polymorphic_on = spec.mapper.polymorphic_on
         if len(self._specs) > 1 and polymorphic_on is not None:
             self._discriminator = self._place(polymorphic_on)
@@ -89,9 +90,7 @@ class Loader:
         found: dict[Ident, Record] = {}
         others: list[Record] = []
         asked = {key.ident: key for key in keys}
-        for row in connection.execute(
-            self._select.where(criterion(self.spec, definition, keys, connection.dialect.name))
-        ):
+        for row in self._rows(connection, definition, keys):
             record = self._record(row)
             own = record.key(definition)
             if own is None or own.ident not in asked:
@@ -114,6 +113,20 @@ class Loader:
             found.update(self._load_chunk(connection, definition, unanswered))
         return found
 
+    def _rows(self, connection: sa.Connection, definition: KeyDefinition, keys: list[Key]) -> sa.CursorResult[Any]:
+        if len(keys) > 1:
+            condition = criterion(self.spec, definition, keys, connection.dialect.name)
+            return connection.execute(self._select.where(condition))
+        columns = _columns_of(self.spec, definition)
+        statement = self._for_one.get(definition)
+        if statement is None:
+            # built once: it takes longer than SQLite takes to answer it
+            equal = [column == sa.bindparam(f"key_{i}", type_=column.type) for i, column in enumerate(columns)]
+            statement = self._for_one[definition] = self._select.where(*equal)
+        values = zip(columns, keys[0].values, strict=True)
+        parameters = {f"key_{i}": _bindable(column, value) for i, (column, value) in enumerate(values)}
+        return connection.execute(statement, parameters)
+
     def _record(self, row: Any) -> Record:
         spec = self.spec
         if self._discriminator is not None:
@@ -128,7 +141,7 @@ class Loader:
 
 def criterion(spec: MappedSpec, definition: KeyDefinition, keys: Sequence[Key], dialect: str) -> sa.ColumnElement[bool]:
     """Return the condition that a row has one of these keys, all of the same definition."""
-    columns = [in_union(spec.columns_by_attribute[name], spec.union) for name in definition.attributes]
+    columns = _columns_of(spec, definition)
     rows = [tuple(_bindable(column, value) for column, value in zip(columns, key.values, strict=True)) for key in keys]
     if len(columns) > 1 and len(rows) > MANY_ROWS and dialect == "postgresql":
         wanted = sa.values(*[sa.column(f"k{i}", column.type) for i, column in enumerate(columns)]).data(rows)
@@ -137,6 +150,10 @@ def criterion(spec: MappedSpec, definition: KeyDefinition, keys: Sequence[Key], 
         found: sa.ColumnElement[bool] = columns[0].in_([row[0] for row in rows])
         return found
     return sa.tuple_(*columns).in_(rows)
+
+
+def _columns_of(spec: MappedSpec, definition: KeyDefinition) -> list[Any]:
+    return [in_union(spec.columns_by_attribute[name], spec.union) for name in definition.attributes]
 
 
 def in_union(column: Any, union: Any | None) -> Any:
