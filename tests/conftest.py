@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import settings
 
 from tests.servers import Memcached, Postgres, Redis
+
+# `make test` tries the same examples each time; a bare pytest goes on searching
+settings.register_profile("steady", derandomize=True)
+if os.environ.get("STOCKPYLE_REQUIRE_SERVERS") == "1":
+    settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

@@ -191,7 +191,8 @@ def variants(value: Any) -> list[Any]:
     elif isinstance(value, UUID):
         result += [value.int, value.hex, UUID(str(value))]
     elif isinstance(value, timedelta):
-        result += [value.total_seconds(), -value]
+        # the longest of all has no opposite
+        result += [value.total_seconds(), -value if value.days < 999_999_999 else timedelta.min]
     elif isinstance(value, Enum):
         result += [value.value, str(value.name), f"{type(value).__module__}.{type(value).__qualname__}.{value.name}"]
     return result
