@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
-from stockpyle.exceptions import AmbiguousKeyError, InvalidKey, StockpyleError, UnsupportedOperation
+from stockpyle.exceptions import AmbiguousKeyError, InvalidKey, UndeclaredKeyError, UnsupportedOperation
 from stockpyle.keys import KeySpec
 from stockpyle.stats import Stats
 
@@ -136,13 +136,7 @@ class SeenClasses:
             raise AmbiguousKeyError(f"{key!r} is a key of several classes ({names}): give the class too")
         if failure is not None:
             raise failure
-        raise _nothing_declares(key)
-
-
-def _nothing_declares(key: Any) -> StockpyleError:
-    from stockpyle.exceptions import UndeclaredKeyError
-
-    return UndeclaredKeyError(f"no class that was put or loaded through this store declares the key {key!r}")
+        raise UndeclaredKeyError(f"no class that was put or loaded through this store declares the key {key!r}")
 
 
 def listed(things: Iterable[Any], verb: str) -> list[Any]:
@@ -243,4 +237,4 @@ class SessionStore(ConcreteStore, abstract=True):
             return super().batch_get(klass, keys)
         if keys is None:
             raise needs_class_and_keys(klass)
-        return self._fetch_into(session, klass, list(keys))
+        return self._fetch_into(session, klass, listed(keys, "batch_get"))

@@ -99,7 +99,7 @@ class ChainedStore(SessionStore):
     def _find_route(self, klass: type) -> Route:
         for depth in reversed(range(len(self.stores))):
             source = self._sources[depth]
-            if source is not None and source.accepts(klass):
+            if source.accepts(klass):
                 above = zip(self.stores[:depth], self._above[:depth], strict=True)
                 return Route(source, tuple(layer for store, layer in above if layer and _takes(store, klass)))
         stores = ", ".join(type(store).__name__ for store in self.stores)
@@ -125,7 +125,7 @@ class ChainedStore(SessionStore):
             raise UnsupportedOperation(f"{klass.__qualname__} is not mapped: it has no instance in a session")
         from stockpyle.orm.sessions import instances
 
-        asked = [spec.key(key) for key in listed(keys, "batch_get")]
+        asked = [spec.key(key) for key in keys]
         engine = getattr(self.route(klass).source, "engine", None)
         return instances(session, spec, asked, lambda missing: self._records(klass, missing), engine)
 

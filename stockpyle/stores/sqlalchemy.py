@@ -199,7 +199,7 @@ class SqlAlchemyStore(SessionStore):
         from stockpyle.orm.sessions import instances
 
         spec = self.spec(klass)
-        asked = [spec.key(key) for key in listed(keys, "batch_get")]
+        asked = [spec.key(key) for key in keys]
         return instances(session, spec, asked, lambda missing: self._objects(klass, missing), self.engine)
 
     def _objects(self, klass: type, keys: Sequence[Key]) -> dict[Any, Record | None]:

@@ -821,3 +821,12 @@ def test_an_unmapped_subclass_of_a_mapped_class_is_refused() -> None:
 
     with pytest.raises(InvalidKeysDeclaration, match="Guest is not mapped, only its base User is"):
         ChainedStore([ProcessMemoryStore()]).get(Guest, {"id": 1})
+
+
+def test_one_key_in_place_of_several_is_named_with_a_session_too(sqlite_engine: sa.Engine) -> None:
+    """batch_get(session=) says what it takes when it is not given several keys."""
+    store = SqlAlchemyStore(engine=sqlite_engine)
+    with Session(sqlite_engine) as session:
+        for reader in (store, ChainedStore([ProcessMemoryStore(), store])):
+            with pytest.raises(TypeError, match="batch_get takes several at once"):
+                reader.batch_get(User, 5, session=session)  # type: ignore[call-overload]
