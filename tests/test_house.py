@@ -24,6 +24,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("codecs", "protocols", "classes"),
     ("coherence", "coherence.*"),
     ("orm", "orm.*"),
+    ("memcached", "memcached.*"),
     ("stores._*",),
     ("stores.base",),
     ("stores.cache",),
@@ -36,7 +37,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("testing", "testing.*"),
     ("",),
 ]
-FAMILIES = ("coherence", "orm", "views", "testing")
+FAMILIES = ("coherence", "orm", "memcached", "views", "testing")
 """Layers in which one module may import another, as long as it goes one way."""
 
 EXCEPTIONS = {

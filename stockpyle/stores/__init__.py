@@ -5,14 +5,19 @@ from __future__ import annotations
 from stockpyle.stores.base import BaseStore
 from stockpyle.stores.chained import ChainedStore
 from stockpyle.stores.dictionary import BaseDictionaryStore
+from stockpyle.stores.memcache import MemcacheStore
 from stockpyle.stores.memory import ProcessMemoryStore, ThreadLocalStore
 from stockpyle.stores.null import NullStore
 from stockpyle.stores.sqlalchemy import SqlAlchemyStore
+
+MemcachedStore = MemcacheStore
 
 __all__ = [
     "BaseDictionaryStore",
     "BaseStore",
     "ChainedStore",
+    "MemcacheStore",
+    "MemcachedStore",
     "NullStore",
     "ProcessMemoryStore",
     "SqlAlchemyStore",

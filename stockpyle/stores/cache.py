@@ -134,6 +134,11 @@ class CacheStore(ConcreteStore):
         changes = [Change(spec, (), keys[0][1], obj=obj) for (spec, keys, _), obj in zip(stored, puts, strict=True)]
         changes += [Change(spec, keys[0][1], (), obj=obj) for (spec, keys), obj in zip(removed, deletes, strict=True)]
         pending = Pending(changes)
+        kept: dict[Key, Record | Alias] = {}
+        for (_, keys, deadline), record in zip(stored, values, strict=True):
+            for _, (identity, *alternates) in keys:
+                kept.update({identity: record, **dict.fromkeys(alternates, Alias(identity, deadline))})
+        self._check(kept)
         yield pending
         # A deleted object's other keys may be another object's by now: their aliases go with the record, or mislead
         # to nothing.
@@ -152,6 +157,9 @@ class CacheStore(ConcreteStore):
             self.seen.add(spec)
         self._replace({**records, **aliases})
         pending.outcome = Outcome.COMMITTED
+
+    def _check(self, values: Mapping[Key, Record | Alias]) -> None:
+        """Raise for a value that cannot be kept here, before anything is written."""
 
     def _replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
         """Keep these values, records first, whatever is there now."""

@@ -411,9 +411,11 @@ class TierContract:
         tier = self.make_tier(Clock())
         leases = self.read(tier, ONE, MAIL)
         lock = self.lock(tier, PERSON.epoch, without_row_lock=[PERSON.epoch])
-        assert tier.fill([(leases[0], record(1, "ann@x"))]) == 0
+        tier.fill([(leases[0], record(1, "ann@x"))])
+        assert self.read(tier, ONE) is LOCKED
         tier.publish([(lock, None)])
-        assert tier.fill([(leases[0], record(1, "ann@x")), (leases[1], Record(PERSON, ABSENT))]) == 0
+        assert self.holds(tier) is None
+        tier.fill([(leases[0], record(1, "ann@x")), (leases[1], Record(PERSON, ABSENT))])
         assert self.is_free(tier, ONE)
         assert self.is_free(tier, MAIL)
 

@@ -1,0 +1,102 @@
+"""One memcached server: a pool of connections to it, and its failures as stockpyle's errors."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from stockpyle.exceptions import StockpyleError, StoreTimeout, StoreUnavailable
+from stockpyle.forks import renew_after_fork
+from stockpyle.memcached.wire import Connection
+
+T = TypeVar("T")
+
+
+class Server:
+    """A server that is connected to when it is first used, and again after a fork or an error.
+
+    new_client makes a pymemcache Client that is not yet connected. At most `pool_size` connections are kept open while
+    nobody uses them; as many as there are threads may be in use.
+    """
+
+    def __init__(self, name: str, new_client: Callable[[], Any], run_key: bytes, pool_size: int, store: str) -> None:
+        self.name = name
+        self._new_client = new_client
+        self._run_key = run_key
+        self._store = store
+        self._idle: deque[Connection] = deque()
+        self._pool_size = pool_size
+        renew_after_fork(self)
+        weakref.finalize(self, _close_all, self._idle).atexit = False
+
+    def call(self, operation: str, work: Callable[[Connection], T]) -> T:
+        """Run `work` with a connection; StoreUnavailable, or StoreTimeout, if the server cannot be used.
+
+        A pooled connection that has turned out dead, as all do when the server restarts, is replaced once by a new one.
+        Such a `work` may then have happened twice.
+        """
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return self._run(operation, self._connect(operation), work)
+        try:
+            return self._work(connection, work)
+        except TimeoutError as error:
+            raise self._error(operation, error) from error
+        except OSError:
+            self.close()
+        return self._run(operation, self._connect(operation), work)
+
+    def _run(self, operation: str, connection: Connection, work: Callable[[Connection], T]) -> T:
+        try:
+            return self._work(connection, work)
+        except OSError as error:
+            raise self._error(operation, error) from error
+
+    def _work(self, connection: Connection, work: Callable[[Connection], T]) -> T:
+        try:
+            result = work(connection)
+        except BaseException:
+            # whatever it was, replies to what was sent may still come
+            connection.close()
+            raise
+        if len(self._idle) < self._pool_size:
+            self._idle.append(connection)
+        else:
+            connection.close()
+        return result
+
+    def _connect(self, operation: str) -> Connection:
+        client = self._new_client()
+        try:
+            return Connection(client, self._run_key, client.timeout)
+        except StockpyleError:
+            client.close()
+            raise
+        except Exception as error:
+            # pymemcache has errors of its own, and lets those of DNS, TLS and its parser through
+            client.close()
+            raise self._error(operation, error) from error
+
+    def _error(self, operation: str, error: Exception) -> StoreUnavailable:
+        if isinstance(error, TimeoutError):
+            return StoreTimeout(f"memcached at {self.name} did not answer in time", self._store, operation)
+        return StoreUnavailable(f"memcached at {self.name} cannot be used: {error!r}", self._store, operation)
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        _close_all(self._idle)
+
+    def after_fork(self) -> None:
+        """In a child process: the connections are the parent's, which does not notice that the child closes them."""
+        self.close()
+
+
+def _close_all(connections: deque[Connection]) -> None:
+    while True:
+        try:
+            connections.pop().close()
+        except IndexError:
+            return

@@ -1,0 +1,408 @@
+"""The protocol of leases and locks on one memcached server.
+
+Under a key stands a record, an alias, "known absent", a lease or a lock, told apart by the client flags; each change
+gives the key a new CAS id, and "if unchanged" compares that. What no command can do at once is safe in steps:
+
+- a reader asks with ``get``, and for what is missing once more with ``mg .. N``, which leaves an empty item, a lease,
+  to exactly one of those who ask;
+- a writer's lock replaces whatever is there. Where no row lock of the database's keeps other writers away, it must
+  learn whether it replaced a live lock: so it adds, and only if something is there looks and swaps, if unchanged;
+- what a writer finds under its key in place of its own lock it removes, if unchanged, unless it is a lock.
+
+Every record carries the epoch of its class, and that of the whole prefix, as read no later than its lease or lock was
+taken. An epoch is a random value under a key of its own; a record of another epoch is as good as none.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from stockpyle.codecs import Kind, RecordCodec
+from stockpyle.exceptions import DecodeError, EncodeError, StoreError
+from stockpyle.keys import Key, KeySpec
+from stockpyle.memcached.epochs import CLOSED, EPOCH_BYTES, Epoch, Epochs
+from stockpyle.memcached.items import Item, time_to_live, whole_seconds
+from stockpyle.memcached.server import Server
+from stockpyle.memcached.wire import Connection, Reply
+from stockpyle.records import LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
+from stockpyle.stats import Stats
+
+logger = logging.getLogger("stockpyle")
+
+ATTEMPTS = 100
+"""How often others may come between a look and a swap before the operation is given up."""
+
+NO_EPOCH = bytes(2 * EPOCH_BYTES)
+
+
+@dataclass(slots=True)
+class Token:
+    """What a lease or a lock is known by: the CAS id, in which run of the server, and the epoch it was taken in."""
+
+    run: bytes
+    cas: int
+    epoch: bytes | None = None
+
+
+class BusyElsewhere(Busy):
+    """Another reader is loading, in this process or in another; memcached does not tell when it has finished."""
+
+    waited = False
+
+    def wait(self, seconds: float) -> None:
+        """Wait a little, once, however many keys are waited for."""
+        if not self.waited:
+            self.waited = True
+            time.sleep(min(seconds, random.uniform(0.01, 0.03)))
+
+
+class MemcachedTier:
+    """A Tier on one server."""
+
+    def __init__(
+        self,
+        server: Server,
+        prefix: str,
+        codec: RecordCodec,
+        stats: Stats,
+        lease_seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.server = server
+        self._prefix = prefix
+        self._codec = codec
+        self._stats = stats
+        self._lease_seconds = whole_seconds(lease_seconds)
+        self._clock = clock
+        self._everything = f"{prefix}::".encode("ascii")
+        self._epoch_texts: dict[str, bytes] = {}
+        self._told: set[KeySpec] = set()
+
+    @property
+    def name(self) -> str:
+        """The server's address."""
+        return self.server.name
+
+    # reading
+
+    def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
+        """See Tier.read."""
+        texts = [self._text(key) for key in keys]
+        asked = dict(zip(texts, keys, strict=True))
+        found = self.server.call("read", lambda connection: self._read(connection, asked, lease))
+        return [found[text] for text in texts]
+
+    def _read(self, connection: Connection, asked: Mapping[bytes, Key], lease: bool) -> dict[bytes, Found]:
+        epochs = self._epochs(asked.values())
+        held = connection.get([*asked, *epochs.keys])
+        epochs.learn(held)
+        busy = BusyElsewhere()
+        found: dict[bytes, Found] = {}
+        left: dict[bytes, Key] = {}
+        for text, key in asked.items():
+            item = held.get(text)
+            answer = None if item is None else self._judge(key, item[0], item[1], epochs.of(key.spec.space), busy)
+            if answer is not None:
+                found[text] = answer
+            elif lease:
+                left[text] = key
+            else:
+                found[text] = MISS
+        if left:
+            found.update(self._lease(connection, left, epochs, busy))
+        return found
+
+    def _judge(self, key: Key, flags: int, data: bytes, epoch: Epoch, busy: Busy) -> Found | None:
+        """What is there, as a reader takes it; None if it is of no use."""
+        if flags == Kind.LOCK or epoch is CLOSED:
+            return LOCKED
+        if flags == Kind.LEASE and not data:
+            return busy
+        if not isinstance(epoch, bytes):
+            return None
+        try:
+            value = self._codec.decode(key, data, epoch)
+        except DecodeError as error:
+            self._stats.corrupt += 1
+            logger.warning("memcached at %s holds no record under %r: %s", self.name, key, error)
+            return None
+        if value is None or (value.deadline is not None and value.deadline <= self._clock()):
+            return None
+        return value
+
+    def _lease(
+        self, connection: Connection, left: Mapping[bytes, Key], epochs: Epochs, busy: Busy
+    ) -> dict[bytes, Found]:
+        """Take the leases of what is missing, or in place of what is there and of no use."""
+        preamble = epochs.commands()
+        asks = [b"mg %b v f c N%d\r\n" % (text, self._lease_seconds) for text in left]
+        replies = connection.meta([*preamble, *asks])
+        epochs.learn_replies(replies[: len(preamble)])
+        found: dict[bytes, Found] = {}
+        useless: dict[bytes, bytes] = {}
+        unwanted: list[bytes] = []
+        for (text, key), reply in zip(left.items(), replies[len(preamble) :], strict=True):
+            epoch = epochs.of(key.spec.space)
+            if reply.status != b"VA":
+                # no room for a lease, or evicted meanwhile
+                found[text] = MISS
+            elif reply.has(b"W"):
+                found[text] = _leased(connection, key, reply, epoch)
+                if not isinstance(epoch, bytes):
+                    unwanted.append(b"md %b C%d\r\n" % (text, reply.number(b"c")))
+            else:
+                answer = self._judge(key, reply.number(b"f"), reply.data, epoch, busy)
+                found[text] = MISS if answer is None else answer
+                if answer is None:
+                    useless[text] = b"ms %b 0 C%d F%d T%d c\r\n\r\n" % (
+                        text,
+                        reply.number(b"c"),
+                        Kind.LEASE,
+                        self._lease_seconds,
+                    )
+        swapped = connection.meta([*useless.values(), *unwanted, *epochs.repairs()])
+        for text, reply in zip(useless, swapped, strict=False):
+            if reply.status == b"HD":
+                found[text] = _leased(connection, left[text], reply, epochs.of(left[text].spec.space))
+        return found
+
+    # filling
+
+    def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> int:
+        """See Tier.fill."""
+        items = [self._item(lease.key, value, lease.token.epoch) for lease, value in leased]
+
+        def work(connection: Connection) -> int:
+            own = [
+                (lease, item)
+                for (lease, _), item in zip(leased, items, strict=True)
+                if lease.token.run == connection.run
+            ]
+            commands = [self._swap_for(connection, lease, item) for lease, item in own]
+            replies = connection.meta(commands)
+            return sum(
+                command.startswith(b"ms") and reply.done for command, reply in zip(commands, replies, strict=True)
+            )
+
+        return self.server.call("fill", work)
+
+    # writing
+
+    def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
+        """See Tier.lock."""
+        loose = {self._text(key) for key in without_row_lock}
+        texts = [self._text(key) for key in keys]
+        lasts = whole_seconds(seconds)
+
+        def work(connection: Connection) -> list[Lock]:
+            epochs = self._epochs([key for key in keys if not key.is_epoch])
+            firm = [text for text in dict.fromkeys(texts) if text not in loose]
+            held = self._take(connection, epochs, firm, loose, lasts)
+            return [
+                Lock(key, Token(connection.run, held[text][0], _usable(epochs, key)), contended=held[text][1])
+                for text, key in zip(texts, keys, strict=True)
+            ]
+
+        return self.server.call("lock", work)
+
+    def _take(
+        self, connection: Connection, epochs: Epochs, firm: Sequence[bytes], loose: Iterable[bytes], lasts: int
+    ) -> dict[bytes, tuple[int, bool]]:
+        """Lock keys; return of each the CAS id of the lock, and whether it replaced another's live one."""
+        held: dict[bytes, tuple[int, bool]] = {}
+        preamble = [*epochs.commands(), *(_lock(text, lasts) for text in firm)]
+        again = list(loose)
+        for _ in range(ATTEMPTS):
+            # an add, and a look at what has kept it from happening
+            tries = [command for text in again for command in (_lock(text, lasts, b" ME"), b"mg %b f c\r\n" % text)]
+            replies = connection.meta([*preamble, *tries])
+            if preamble:
+                epochs.learn_replies(replies[: len(preamble) - len(firm)])
+                for text, reply in zip(firm, replies[len(preamble) - len(firm) : len(preamble)], strict=True):
+                    held[text] = self._cas_of_lock(text, reply), False
+            added, looks = replies[len(preamble) :: 2], replies[len(preamble) + 1 :: 2]
+            seen = {}
+            for text, reply, look in zip(again, added, looks, strict=True):
+                if reply.status != b"NS":
+                    held[text] = self._cas_of_lock(text, reply), False
+                elif look.status == b"HD":
+                    seen[text] = look
+            swaps = [_lock(text, lasts, b" C%d" % look.number(b"c")) for text, look in seen.items()]
+            for (text, look), reply in zip(seen.items(), connection.meta(swaps), strict=True):
+                if reply.status not in (b"EX", b"NF"):
+                    held[text] = self._cas_of_lock(text, reply), look.number(b"f") == Kind.LOCK
+            again = [text for text in again if text not in held]
+            preamble = []
+            if not again:
+                return held
+        raise self._gave_up(again[0])
+
+    def _cas_of_lock(self, text: bytes, reply: Reply) -> int:
+        if reply.status != b"HD":
+            raise StoreError(f"memcached at {self.name} did not lock {text.decode('ascii')}: {reply.said}")
+        return reply.number(b"c")
+
+    def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
+        """See Tier.publish."""
+        items = [self._item(lock.key, value, lock.token.epoch) for lock, value in locked]
+
+        def work(connection: Connection) -> None:
+            own: list[bytes] = []
+            commands: list[bytes] = []
+            foreign: list[bytes] = []
+            for (lock, _), item in zip(locked, items, strict=True):
+                if lock.contended or lock.token.run != connection.run:
+                    foreign.append(self._text(lock.key))
+                else:
+                    own.append(self._text(lock.key))
+                    commands.append(self._swap_for(connection, lock, item))
+            replies = connection.meta(commands)
+            changed = [text for text, reply in zip(own, replies, strict=True) if reply.status not in (b"HD", b"NF")]
+            self._remove_unless_locked(connection, [*foreign, *changed])
+
+        self.server.call("publish", work)
+
+    def _remove_unless_locked(self, connection: Connection, texts: Sequence[bytes]) -> None:
+        left = list(texts)
+        for _ in range(ATTEMPTS):
+            looks = connection.meta([b"mg %b f c\r\n" % text for text in left])
+            there = [
+                (text, look.number(b"c"))
+                for text, look in zip(left, looks, strict=True)
+                if look.status == b"HD" and look.number(b"f") != Kind.LOCK
+            ]
+            replies = connection.meta([b"md %b C%d\r\n" % each for each in there])
+            left = [text for (text, _), reply in zip(there, replies, strict=True) if reply.status == b"EX"]
+            if not left:
+                return
+        raise self._gave_up(left[0])
+
+    def unlock(self, locks: Sequence[Lock]) -> None:
+        """See Tier.unlock."""
+
+        def work(connection: Connection) -> None:
+            own = [lock for lock in locks if not lock.contended and lock.token.run == connection.run]
+            connection.meta([b"md %b C%d\r\n" % (self._text(lock.key), lock.token.cas) for lock in own])
+
+        self.server.call("unlock", work)
+
+    def clear(self, seconds: float) -> None:
+        """Change the epoch of everything under the prefix."""
+
+        def work(connection: Connection) -> None:
+            none = self._epochs([])
+            ((cas, contended),) = self._take(connection, none, [], [self._everything], whole_seconds(seconds)).values()
+            if not contended:
+                connection.meta([b"md %b C%d\r\n" % (self._everything, cas)])
+
+        self.server.call("clear", work)
+
+    # for a cache used alone, and for the source of plain objects
+
+    def check(self, values: Mapping[Key, Record | Alias]) -> None:
+        """Raise EncodeError for a value that cannot be kept here, before anything is written."""
+        items = {key: self._strict_item(key, value, NO_EPOCH) for key, value in values.items()}
+        largest = self.server.call("put", lambda connection: connection.largest)
+        for key, item in items.items():
+            if item is not None and item.size(self._text(key)) > largest:
+                raise EncodeError(
+                    f"{key!r} takes {len(item.data)} bytes, but memcached at {self.name} holds items of {largest} bytes "
+                    "at most: raise its -I"
+                )
+
+    def replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
+        """Put these values in place of whatever is there, and remove the keys that have None."""
+
+        def work(connection: Connection) -> None:
+            epochs = self._open_epochs(connection, values)
+            commands = []
+            for key, value in values.items():
+                item = None if value is None else self._strict_item(key, value, _usable(epochs, key) or NO_EPOCH)
+                commands.append(b"md %b\r\n" % self._text(key) if item is None else item.command(self._text(key)))
+            for key, reply in zip(values, connection.meta(commands), strict=True):
+                if reply.status not in (b"HD", b"NF"):
+                    raise StoreError(f"memcached at {self.name} did not keep {key!r}: {reply.said}")
+
+        self.server.call("put", work)
+
+    def _open_epochs(self, connection: Connection, keys: Iterable[Key]) -> Epochs:
+        keys = list(keys)
+        spaces = {key.spec.space for key in keys}
+        for _ in range(ATTEMPTS):
+            epochs = self._epochs(keys)
+            epochs.learn_replies(connection.meta(epochs.commands()))
+            if epochs.open(spaces):
+                return epochs
+            connection.meta(epochs.repairs())
+            # somebody is dropping the whole class, which takes a moment
+            time.sleep(random.uniform(0.01, 0.03))
+        raise self._gave_up(epochs.keys[-1])
+
+    # items
+
+    def _item(self, key: Key, value: Record | Alias | None, epoch: bytes | None) -> Item | None:
+        if value is None or epoch is None:
+            return None
+        try:
+            return self._strict_item(key, value, epoch)
+        except EncodeError:
+            self._stats.errors += 1
+            if key.spec not in self._told:
+                self._told.add(key.spec)
+                logger.exception("memcached at %s keeps no %s", self.name, key.spec.klass.__qualname__)
+            return None
+
+    def _strict_item(self, key: Key, value: Record | Alias, epoch: bytes) -> Item | None:
+        now = self._clock()
+        if value.deadline is not None and value.deadline <= now:
+            return None
+        kind, data = self._codec.encode(key, value, epoch, now)
+        return Item(kind, data, time_to_live(value.deadline, now))
+
+    def _swap_for(self, connection: Connection, own: Lease | Lock, item: Item | None) -> bytes:
+        """The command that puts an item, or nothing, in place of one's own lease or lock.
+
+        An item that is too large is not sent: memcached would refuse it, and remove whatever is there by then.
+        """
+        text, cas = self._text(own.key), own.token.cas
+        if item is not None and item.size(text) > connection.largest:
+            self._stats.oversize += 1
+            item = None
+        return b"md %b C%d\r\n" % (text, cas) if item is None else item.command(text, cas)
+
+    # keys
+
+    def _text(self, key: Key) -> bytes:
+        return key.text(self._prefix).encode("ascii")
+
+    def _epochs(self, keys: Iterable[Key]) -> Epochs:
+        texts = {}
+        for key in keys:
+            space = key.spec.space
+            text = self._epoch_texts.get(space)
+            if text is None:
+                text = self._epoch_texts[space] = self._text(key.spec.epoch)
+            texts[space] = text
+        return Epochs(self._everything, texts)
+
+    def _gave_up(self, text: bytes) -> StoreError:
+        return StoreError(f"memcached at {self.name}: others change {text.decode('ascii')} all the time")
+
+
+def _lock(text: bytes, lasts: int, condition: bytes = b"") -> bytes:
+    return b"ms %b 0 F%d T%d c%b\r\n\r\n" % (text, Kind.LOCK, lasts, condition)
+
+
+def _leased(connection: Connection, key: Key, reply: Reply, epoch: Epoch) -> Found:
+    if epoch is CLOSED:
+        return LOCKED
+    return Lease(key, Token(connection.run, reply.number(b"c"), epoch)) if isinstance(epoch, bytes) else MISS
+
+
+def _usable(epochs: Epochs, key: Key) -> bytes | None:
+    epoch = None if key.is_epoch else epochs.of(key.spec.space)
+    return epoch if isinstance(epoch, bytes) else None

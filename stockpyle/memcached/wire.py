@@ -1,0 +1,223 @@
+"""One connection to one memcached: commands out, replies in, many at a time.
+
+The connection itself (address, timeouts, TLS) is pymemcache's; the framing of batches on its socket is here. Commands are
+sent in chunks, the next one before the replies to the last are read: memcached answers while it reads, and a batch sent
+whole would stop both sides as soon as their buffers are full. (memcached's doc/protocol.txt, "Meta Commands".)
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from stockpyle.exceptions import ImproperlyConfigured
+
+OLDEST = (1, 6, 13)
+"""The first memcached whose meta commands do what is needed here."""
+
+CHUNK_COMMANDS = 250
+CHUNK_BYTES = 32 * 1024
+"""Two chunks are under way at most: as much as the buffers of any system hold."""
+
+LONGEST_LINE = 2048
+
+
+class Garbage(ConnectionError):
+    """What came is no answer of memcached's: the connection is of no use any more."""
+
+
+@dataclass(slots=True)
+class Reply:
+    """The answer to one meta command: HD (done), VA (with data), EN, NF (nothing there), NS, EX (not done)."""
+
+    status: bytes
+    flags: list[bytes]
+    data: bytes = b""
+
+    @property
+    def said(self) -> str:
+        """The reply, for an error's text."""
+        return b" ".join([self.status, *self.flags])[:200].decode("ascii", "replace")
+
+    @property
+    def done(self) -> bool:
+        """True if the command did what it said."""
+        return self.status in (b"HD", b"VA")
+
+    def number(self, flag: bytes) -> int:
+        """Return the number that a flag carries, such as the CAS id (``c``) or the client flags (``f``)."""
+        for each in self.flags:
+            if each[:1] == flag:
+                return _size([each[1:]])
+        raise Garbage(f"{self!r} lacks the flag {flag!r}")
+
+    def has(self, flag: bytes) -> bool:
+        """True if the reply carries a flag without a value, such as ``W``: this reader has won."""
+        return flag in self.flags
+
+
+class Connection:
+    """One connection. It is one thread's at a time, and closed for good after any error.
+
+    run names the life of the server: CAS ids begin anew with each start of it, so that those of one run mean nothing
+    in the next. It is a random value under `run_key` that whoever comes first after the start leaves there.
+    """
+
+    def __init__(self, client: Any, run_key: bytes, timeout: float | None) -> None:
+        self._client = client
+        self._timeout = timeout
+        self._buffer = b""
+        self._at = 0
+        self._until = 0.0
+        _check_version(client.version())
+        self.largest = int(client.stats("settings")[b"item_size_max"])
+        self._socket = client.sock
+        self.run = self._name_run(run_key)
+
+    def _name_run(self, key: bytes) -> bytes:
+        mine = secrets.token_hex(8).encode()
+        _, held = self.meta([b"ms %b %d ME T0\r\n%b\r\n" % (key, len(mine), mine), b"mg %b v c\r\n" % key])
+        if held.status != b"VA":
+            # no room for it: then this connection is a run of its own
+            return mine
+        if held.number(b"c") == 0:
+            raise ImproperlyConfigured(
+                "this memcached runs with CAS off (-C), without which nothing tells a reader's copy from a newer one: "
+                "start it without -C"
+            )
+        return held.data
+
+    def meta(self, commands: Sequence[bytes]) -> list[Reply]:
+        """Send meta commands (each with its line end and data block) and return their replies in order."""
+        replies: list[Reply] = []
+        under_way = 0
+        for chunk in _chunks(commands):
+            self._send(b"".join(chunk) + b"mn\r\n")
+            if under_way:
+                self._meta_replies(under_way, replies)
+            under_way = len(chunk)
+        if under_way:
+            self._meta_replies(under_way, replies)
+        return replies
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, tuple[int, bytes]]:
+        """Return client flags and value of each key that is there: cheaper than ``mg`` where most of them are."""
+        found: dict[bytes, tuple[int, bytes]] = {}
+        under_way = False
+        for chunk in _chunks(keys):
+            self._send(b"get " + b" ".join(chunk) + b"\r\n")
+            if under_way:
+                self._values(found)
+            under_way = True
+        if under_way:
+            self._values(found)
+        return found
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._client.close()
+
+    # replies
+
+    def _meta_replies(self, count: int, replies: list[Reply]) -> None:
+        for _ in range(count):
+            status, *flags = self._line().split(b" ")
+            if status == b"VA":
+                replies.append(Reply(status, flags[1:], self._block(_size(flags[:1]))))
+            elif status in (b"HD", b"EN", b"NF", b"NS", b"EX"):
+                replies.append(Reply(status, flags))
+            elif status == b"SERVER_ERROR":
+                replies.append(Reply(status, flags))
+            else:
+                raise Garbage(f"memcached answered {status[:80]!r} to a meta command")
+        end = self._line()
+        if end != b"MN":
+            raise Garbage(f"memcached answered {end[:80]!r} where the batch ends")
+
+    def _values(self, found: dict[bytes, tuple[int, bytes]]) -> None:
+        while (line := self._line()) != b"END":
+            parts = line.split(b" ")
+            if len(parts) != 4 or parts[0] != b"VALUE":
+                raise Garbage(f"memcached answered {line[:80]!r} to get")
+            found[parts[1]] = (_size(parts[2:3]), self._block(_size(parts[3:])))
+
+    # the socket
+
+    def _send(self, data: bytes) -> None:
+        if self._timeout is not None:
+            self._until = time.monotonic() + self._timeout
+        self._socket.sendall(data)
+
+    def _line(self) -> bytes:
+        end = self._buffer.find(b"\r\n", self._at)
+        while end < 0:
+            if len(self._buffer) - self._at > LONGEST_LINE:
+                raise Garbage("memcached answered a line that never ends")
+            self._more()
+            end = self._buffer.find(b"\r\n", self._at)
+        line = self._buffer[self._at : end]
+        self._at = end + 2
+        return line
+
+    def _block(self, size: int) -> bytes:
+        if size > self.largest:
+            raise Garbage(f"memcached announced a value of {size} bytes, more than its largest")
+        end = self._at + size
+        while len(self._buffer) < end + 2:
+            end -= self._at
+            self._more()
+        if self._buffer[end : end + 2] != b"\r\n":
+            raise Garbage("memcached's value is longer than it said")
+        data = self._buffer[self._at : end]
+        self._at = end + 2
+        return data
+
+    def _more(self) -> None:
+        """Receive more, and drop what was read from the buffer."""
+        # a server that sends a byte now and then must not hold us longer than one that sends none
+        if self._timeout is not None and time.monotonic() > self._until:
+            raise TimeoutError("memcached did not finish its answer in time")
+        received = self._socket.recv(65536)
+        if not received:
+            raise ConnectionError("memcached closed the connection")
+        self._buffer = self._buffer[self._at :] + received
+        self._at = 0
+
+
+def _chunks(commands: Sequence[bytes]) -> Iterator[list[bytes]]:
+    if len(commands) <= CHUNK_COMMANDS and sum(map(len, islice(commands, CHUNK_COMMANDS))) <= CHUNK_BYTES:
+        if commands:
+            yield list(commands)
+        return
+    chunk: list[bytes] = []
+    size = 0
+    for command in commands:
+        if chunk and (len(chunk) >= CHUNK_COMMANDS or size + len(command) > CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(command)
+        size += len(command)
+    yield chunk
+
+
+def _size(parts: Sequence[bytes]) -> int:
+    if len(parts) == 1 and parts[0].isdigit() and len(parts[0]) <= 20:
+        return int(parts[0])
+    raise Garbage(f"memcached answered {parts!r} where a number belongs")
+
+
+def _check_version(version: Any) -> None:
+    text = version.decode("ascii", "replace") if isinstance(version, bytes) else str(version)
+    numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
+    if numbers is None:
+        raise Garbage(f"memcached says that it is version {text[:80]!r}")
+    if tuple(map(int, numbers.groups())) < OLDEST:
+        needed = ".".join(map(str, OLDEST))
+        raise ImproperlyConfigured(
+            f"this memcached is version {text}; {needed} or later is needed, for its meta commands"
+        )
