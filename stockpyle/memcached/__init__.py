@@ -1,1 +1,1 @@
-"""What stockpyle knows about memcached: its wire, its servers, and how a server keeps the protocol of leases and locks."""
+"""What stockpyle knows about memcached: its wire, its servers, and the protocol of leases and locks on them."""

@@ -310,8 +310,8 @@ class MemcachedTier:
         for key, item in items.items():
             if item is not None and item.size(self._text(key)) > largest:
                 raise EncodeError(
-                    f"{key!r} takes {len(item.data)} bytes, but memcached at {self.name} holds items of {largest} bytes "
-                    "at most: raise its -I"
+                    f"{key!r} takes {len(item.data)} bytes; memcached at {self.name} takes items of at most {largest} "
+                    "bytes: raise its -I"
                 )
 
     def replace(self, values: Mapping[Key, Record | Alias | None]) -> None:

@@ -1,8 +1,8 @@
 """One connection to one memcached: commands out, replies in, many at a time.
 
-The connection itself (address, timeouts, TLS) is pymemcache's; the framing of batches on its socket is here. Commands are
-sent in chunks, the next one before the replies to the last are read: memcached answers while it reads, and a batch sent
-whole would stop both sides as soon as their buffers are full. (memcached's doc/protocol.txt, "Meta Commands".)
+The connection itself (address, timeouts, TLS) is pymemcache's; the framing of batches on its socket is here. Commands
+are sent in chunks, the next one before the replies to the last are read: memcached answers while it reads, and a batch
+sent whole would stop both sides as soon as their buffers are full. (memcached's doc/protocol.txt, "Meta Commands".)
 """
 
 from __future__ import annotations
@@ -129,9 +129,7 @@ class Connection:
             status, *flags = self._line().split(b" ")
             if status == b"VA":
                 replies.append(Reply(status, flags[1:], self._block(_size(flags[:1]))))
-            elif status in (b"HD", b"EN", b"NF", b"NS", b"EX"):
-                replies.append(Reply(status, flags))
-            elif status == b"SERVER_ERROR":
+            elif status in (b"HD", b"EN", b"NF", b"NS", b"EX", b"SERVER_ERROR"):
                 replies.append(Reply(status, flags))
             else:
                 raise Garbage(f"memcached answered {status[:80]!r} to a meta command")
