@@ -53,7 +53,7 @@ class KeyDefinition:
     this key holds a lock of the source's, up to the commit, that excludes every other writer of the key.
     """
 
-    __slots__ = ("attributes", "coerce", "names", "row_locked", "space")
+    __slots__ = ("_written", "attributes", "coerce", "names", "row_locked", "space")
 
     def __init__(
         self,
@@ -68,6 +68,14 @@ class KeyDefinition:
         self.attributes = attributes
         self.names = names or attributes
         self.coerce = coerce
+        self._written: tuple[str, tuple[str, ...]] | None = None
+
+    @property
+    def written(self) -> tuple[str, tuple[str, ...]]:
+        """The space, and each name with an equals sign, as they stand in the texts of keys."""
+        if self._written is None:
+            self._written = write_name(self.space), tuple(f"{write_name(name)}=" for name in self.names)
+        return self._written
 
     def __repr__(self) -> str:
         return f"KeyDefinition({self.space!r}, {self.attributes!r})"
@@ -105,13 +113,15 @@ class Key:
         Readable (``stockpyle:users:id=5``) where it fits, else the prefix and a BLAKE2b of the readable text. The
         prefix is one that checked_prefix lets pass.
         """
+        space, names = self.definition.written
         parts = []
-        for attribute, name, value in zip(self.definition.attributes, self.definition.names, self.values, strict=True):
+        for i, (name, value) in enumerate(zip(names, self.values, strict=True)):
             try:
-                parts.append(f"{write_name(name)}={write(value)}")
+                parts.append(name + write(value))
             except UnusableValue as error:
+                attribute = self.definition.attributes[i]
                 raise InvalidKeyType(f"{self.spec.klass.__name__}.{attribute}: {error}") from None
-        text = f"{prefix}:{write_name(self.definition.space)}:{','.join(parts)}"
+        text = f"{prefix}:{space}:{','.join(parts)}"
         if len(text) <= MAX_TEXT:
             return text
         return f"{prefix}:#{blake2b(text.encode('ascii'), digest_size=32).hexdigest()}"

@@ -8,6 +8,7 @@ Aware datetimes are the one departure: they are compared as UTC instants.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -49,7 +50,8 @@ def write(value: Any) -> str:
 
     Raises UnusableValue for a member of an Enum defined inside a function, whose name does not identify it.
     """
-    return _WRITERS[type(value)](value) if type(value) in _WRITERS else _write_enum(value)
+    writer = _WRITERS.get(type(value))
+    return _write_enum(value) if writer is None else writer(value)
 
 
 def write_name(name: str) -> str:
@@ -126,8 +128,14 @@ def _write_number(value: float | Decimal | Fraction) -> str:
     return text if denominator == 1 else f"{text}/{_write_integer(denominator)}"
 
 
+_SAFE = "@+*!$()/?[]{}~^|<>"
+_ALL_SAFE = re.compile(rf"[A-Za-z0-9_.\-{re.escape(_SAFE)}]*\Z")
+
+
 def _quoted(tag: str, text: str) -> str:
-    return f"{tag}'{quote(text, safe='@+*!$()/?[]{}~^|<>', errors='surrogatepass')}'"
+    if _ALL_SAFE.match(text):
+        return f"{tag}'{text}'"
+    return f"{tag}'{quote(text, safe=_SAFE, errors='surrogatepass')}'"
 
 
 def _write_enum(value: Enum) -> str:
