@@ -8,7 +8,6 @@ by the connection's next ``begin`` or its return to the pool.
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 import warnings
@@ -21,6 +20,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from sqlalchemy import event
 
+from stockpyle.coherence.logs import logger
 from stockpyle.coherence.publishing import publish_committed
 from stockpyle.coherence.writer import Writer
 from stockpyle.exceptions import StockpyleWarning
@@ -36,8 +36,6 @@ from stockpyle.orm.statements import (
 )
 from stockpyle.orm.transactions import WrittenObjects, start_watching, watch
 from stockpyle.protocols import Change, Outcome, Source
-
-logger = logging.getLogger("stockpyle")
 
 _INFO = "stockpyle_commit"
 
@@ -206,7 +204,7 @@ class FollowedConnection:
         """Drop what was written when nobody could lock it any more, by somebody's own listener to the commit."""
         for work in self._take_works(protected=False):
             try:
-                work.writer.lock()
+                work.writer.lock(late=True)
             except Exception:  # a durable commit must not look like a failed one, whatever a tier does
                 logger.exception("what was written in the last moment of a commit could not be invalidated")
             else:
