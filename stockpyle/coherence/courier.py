@@ -37,19 +37,20 @@ class Courier:
     def __init__(self, seconds: float = SECONDS, pause: Callable[[float], None] = time.sleep) -> None:
         self._seconds = seconds
         self._pause = pause
-        self._debtors: weakref.WeakSet[Debtor] = weakref.WeakSet()
+        self.debtors: weakref.WeakSet[Debtor] = weakref.WeakSet()
         self._mutex = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
+        """What runs now, if anything is owed."""
         renew_after_fork(self)
 
     def call(self, debtor: Debtor) -> None:
         """Come by for this debtor, until it owes nothing; RuntimeError if no thread can be started."""
         with self._mutex:
-            self._debtors.add(debtor)
-            if self._thread is None:
+            self.debtors.add(debtor)
+            if self.thread is None:
                 thread = threading.Thread(target=self.run, name="stockpyle-courier", daemon=True)
                 thread.start()
-                self._thread = thread
+                self.thread = thread
 
     def run(self) -> None:
         """Go on until nobody owes anything."""
@@ -61,18 +62,19 @@ class Courier:
 
     def _visit(self) -> None:
         with self._mutex:
-            debtors = list(self._debtors)
+            debtors = list(self.debtors)
         for debtor in debtors:
             debtor.settle()
 
     def _is_done(self) -> bool:
         with self._mutex:
-            self._debtors = weakref.WeakSet(debtor for debtor in self._debtors if debtor.owes)
-            if not self._debtors:
-                self._thread = None
-            return self._thread is None
+            self.debtors = weakref.WeakSet(debtor for debtor in self.debtors if debtor.owes)
+            done = not self.debtors
+            if done:
+                self.thread = None
+            return done
 
     def after_fork(self) -> None:
         """In a child process: there is no thread; the next debt starts one."""
         self._mutex = threading.Lock()
-        self._thread = None
+        self.thread = None

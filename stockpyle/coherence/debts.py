@@ -24,12 +24,13 @@ class Debt:
     """One key that a tier has to forget; None for all that it holds.
 
     left: a lock is put there and left to run out, because nobody knows if the commit has happened, or may still
-    happen. seconds: how long a lock lives that is put there.
+    happen. seconds: how long a lock lives that is put there. keys: how many it stands for.
     """
 
     key: Key | None
     left: bool
     seconds: float
+    keys: int = 1
 
     @property
     def ident(self) -> Ident:
@@ -50,36 +51,49 @@ class Debts:
     def __len__(self) -> int:
         return len(self._owed)
 
-    def owe(self, debts: Iterable[Debt]) -> None:
-        """Add debts; above the limit each class is owed as a whole."""
+    def owe(self, debts: Iterable[Debt]) -> int:
+        """Add debts, and return how many are new; above the limit each class is owed as a whole."""
+        new = 0
         for debt in debts:
-            epoch = None if debt.key is None else debt.key.spec.epoch
-            if epoch is not None and epoch.ident in self._owed:
-                debt = replace(debt, key=epoch)
-            self._put(self._owed, debt)
+            if debt.key is not None and debt.key.spec.epoch.ident in self._owed and not debt.key.is_epoch:
+                debt = replace(debt, key=debt.key.spec.epoch)
+                self._add(self._owed, debt, debt.keys)
+                new += debt.keys
+            else:
+                new += self._add(self._owed, debt, 0)
         if len(self._owed) > self._limit:
             coarse: dict[Ident, Debt] = {}
             for debt in self._owed.values():
-                self._put(coarse, debt if debt.key is None else replace(debt, key=debt.key.spec.epoch))
+                whole = debt if debt.key is None else replace(debt, key=debt.key.spec.epoch)
+                self._add(coarse, whole, debt.keys)
             self._owed = coarse
+        return new
 
     @staticmethod
-    def _put(owed: dict[Ident, Debt], debt: Debt) -> None:
-        # always a new object: what is being delivered at this moment is not what has just been owed again
+    def _add(owed: dict[Ident, Debt], debt: Debt, more: int) -> int:
+        """Add a debt, which stands for so many keys more if there is one already."""
         old = owed.get(debt.ident)
-        owed[debt.ident] = (
-            debt if old is None else replace(debt, left=debt.left or old.left, seconds=max(debt.seconds, old.seconds))
+        if old is None:
+            owed[debt.ident] = debt
+            return debt.keys
+        # always a new object: what is being delivered at this moment is not what has just been owed again
+        owed[debt.ident] = replace(
+            debt, left=debt.left or old.left, seconds=max(debt.seconds, old.seconds), keys=old.keys + more
         )
+        return 0
 
     def some(self, number: int) -> list[Debt]:
         """Return so many of the debts, or as many as there are."""
         return [debt for debt, _ in zip(self._owed.values(), range(number), strict=False)]
 
-    def settle(self, debts: Iterable[Debt]) -> None:
-        """Remove these debts, but for those that were owed again meanwhile."""
+    def settle(self, debts: Iterable[Debt]) -> int:
+        """Remove these debts, but for those that were owed again meanwhile; return for how many keys they stood."""
+        settled = 0
         for debt in debts:
             if self._owed.get(debt.ident) is debt:
                 del self._owed[debt.ident]
+                settled += debt.keys
+        return settled
 
 
 def deliver(tier: Any, debts: Sequence[Debt], settled: Callable[[], None]) -> None:

@@ -137,9 +137,9 @@ class Guard:
             return
         with self._mutex:
             first = not len(self._debts)
-            self._debts.owe(debts)
+            new = self._debts.owe(debts)
             self._set_flags()
-        self._guards.stats.owed += len(debts)
+        self._guards.stats.owed += new
         if first:
             logger.warning("%s could not be told what has changed; it is not believed until it is", self.name)
         if self._guards.courier is not None:
@@ -159,10 +159,10 @@ class Guard:
     def _pay(self, debts: list[Debt]) -> None:
         def settled() -> None:
             with self._mutex:
-                self._debts.settle(debts)
+                told = self._debts.settle(debts)
                 self._set_flags()
                 last = not self.owes
-            self._guards.stats.delivered += len(debts)
+            self._guards.stats.delivered += told
             if last:
                 logger.info("%s was told of all that has changed", self.name)
 

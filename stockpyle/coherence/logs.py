@@ -12,7 +12,7 @@ class _Unfailing(logging.LoggerAdapter):  # type: ignore[type-arg]  # it has no 
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         with contextlib.suppress(Exception):
-            super().log(level, msg, *args, **kwargs)
+            super().log(level, msg, *args, **{**kwargs, "stacklevel": 2})
 
 
 logger = _Unfailing(logging.getLogger("stockpyle"), {})
