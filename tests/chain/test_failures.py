@@ -572,8 +572,17 @@ def test_many_readers_and_writers_while_a_tier_comes_and_goes() -> None:
     stop = threading.Event()
     wrong: list[str] = []
 
+    steps = itertools.count()
+    calls = ["lock", "publish", "read", "fill", "unlock"]
+
+    def disturb() -> None:
+        step = next(steps)
+        tier.cut = {calls[step % 5], calls[step * 3 % 5]} if step % 3 else set()
+        clock.advance(0.4)
+
     def write(i: int) -> None:
         for version in range(1, 150):
+            disturb()
             chain.put(Person(i, name=str(version)))
             committed[i] = version
 
@@ -584,17 +593,8 @@ def test_many_readers_and_writers_while_a_tier_comes_and_goes() -> None:
                 if int(name or -1) < least[i]:
                     wrong.append(f"{i} was {name} after {least[i]}")
 
-    def disturb() -> None:
-        calls = ["lock", "publish", "read", "fill", "unlock"]
-        for i in itertools.count():
-            if stop.is_set():
-                break
-            tier.cut = {calls[i % 5], calls[(i * 3 + 1) % 5]} if i % 2 else set()
-            clock.advance(0.6)
-        tier.cut = set()
-
     writers = [threading.Thread(target=write, args=(i,)) for i in range(4)]
-    others = [threading.Thread(target=work) for work in (read, read, read, disturb)]
+    others = [threading.Thread(target=read) for _ in range(3)]
     for thread in (*writers, *others):
         thread.start()
     for thread in writers:
