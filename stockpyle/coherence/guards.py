@@ -186,6 +186,7 @@ class Guard:
         """In a child process: another thread may have held the mutex, or have been trying."""
         self._mutex = threading.Lock()
         self._breaker.end()
+        self._set_flags()
 
 
 class Guards:

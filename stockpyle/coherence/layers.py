@@ -91,6 +91,13 @@ class Layer:
             found.update(zip([key.ident for key in own], answers, strict=True))
         return [found.get(key.ident, MISS) for key in keys]
 
+    def look(self, key: Key) -> Found:
+        """Read one key without a lease; raises Bypassed if what is held there cannot be told."""
+        if self._guards is None:
+            return self.tier.read([key], lease=False)[0]
+        ((guard, own),) = self._by_part([key])
+        return guard.use("read", partial(self.tier.read, own, lease=False))[0]
+
     def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> None:
         """Fill, and count what came too late. A part that fails, or is owed something, is not filled."""
         for guard, own in self._by_part(leased, of_lease):
@@ -133,19 +140,19 @@ class Layer:
                 try:
                     locks += guard.use("locked", partial(self.tier.lock, own, seconds, without_row_lock=own_loose))
                 except Bypassed as bypassed:
-                    self.may_proceed(unreachable, "lock", bypassed)
-                    locks += [Lock(key, owed=True) for key in own]
+                    self.may_proceed(unreachable, "lock", bypassed.__cause__)
+                    locks += [Lock(key, bypassed.__cause__, owed=True) for key in own]
         except BaseException:
             self.unlock(locks)
             raise
         return locks
 
-    def may_proceed(self, unreachable: str | None, operation: str, bypassed: Bypassed | None = None) -> None:
-        """Raise StoreUnavailable if a part that cannot be reached is a reason to stop."""
+    def may_proceed(self, unreachable: str | None, operation: str, cause: BaseException | None) -> None:
+        """Raise StoreUnavailable if a part that cannot be reached, for this cause, is a reason to stop."""
         if (unreachable or self._unreachable) == "refuse":
-            cause = None if bypassed is None else bypassed.__cause__
+            why = "another thread is just trying it" if cause is None else repr(cause)
             raise StoreUnavailable(
-                f'it cannot be reached, and is set up with unreachable="refuse": {cause!r}', self.name, operation
+                f'it cannot be reached, and unreachable="refuse" was asked for: {why}', self.name, operation
             ) from cause
 
     def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]], seconds: float) -> None:
@@ -208,7 +215,7 @@ class Layer:
             try:
                 guard.use("told to forget", partial(self._forget, changes, epochs))
             except Bypassed as bypassed:
-                self.may_proceed(unreachable, "forget", bypassed)
+                self.may_proceed(unreachable, "forget", bypassed.__cause__)
 
     def forget_again(
         self, changes: Sequence[Change], epochs: Iterable[Key], keys: Sequence[Key], seconds: float
@@ -240,7 +247,7 @@ class Layer:
             try:
                 guard.use("told to forget", partial(self.tier.drop, own))  # type: ignore[attr-defined]
             except Bypassed as bypassed:
-                self.may_proceed(unreachable, "invalidate", bypassed)
+                self.may_proceed(unreachable, "invalidate", bypassed.__cause__)
                 guard.owe([Debt(key, False, seconds) for key in own])
 
     def clear(self, unreachable: str | None = None) -> None:
@@ -254,7 +261,7 @@ class Layer:
         try:
             self._guards.whole.use("cleared", clear)
         except Bypassed as bypassed:
-            self.may_proceed(unreachable, "clear", bypassed)
+            self.may_proceed(unreachable, "clear", bypassed.__cause__)
             self._guards.whole.owe([Debt(None, False, 0.0)])
 
     @overload

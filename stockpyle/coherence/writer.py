@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from stockpyle.coherence.guards import Bypassed
 from stockpyle.coherence.layers import Layer
 from stockpyle.coherence.logs import logger
 from stockpyle.exceptions import StoreUnavailable
@@ -209,7 +210,13 @@ def drop(layer: Layer, keys: Iterable[Key], seconds: float = LOCK_SECONDS, unrea
         dropped[key.ident] = key
         if key.is_epoch:
             continue
-        (held,) = layer.read([key], lease=False)
+        try:
+            held = layer.look(key)
+        except Bypassed:
+            if layer.polymorphic or not key.is_identity:
+                # nobody can tell what the key leads to
+                left += _related_epochs(key) if layer.polymorphic else [key.spec.epoch]
+            continue
         if isinstance(held, Alias):
             left.append(held.identity)
         elif isinstance(held, Record) and not held.is_absent:
@@ -218,18 +225,15 @@ def drop(layer: Layer, keys: Iterable[Key], seconds: float = LOCK_SECONDS, unrea
             left += [identity for identity in identities if identity is not None]
     wanted = list(dropped.values())
     locks = layer.lock(wanted, seconds, without_row_lock=wanted, unreachable="proceed")
-    owed = [lock.key for lock in locks if lock.owed]
-    if owed:
-        try:
-            layer.may_proceed(unreachable, "invalidate")
-        except StoreUnavailable:
-            layer.publish([(lock, None) for lock in locks if not lock.owed], seconds)
-            raise
-        # nobody could look what these keys lead to
-        blind = [key for key in owed if layer.polymorphic or not key.is_identity]
-        epochs = {each.ident: each for key in blind for each in _related_epochs(key.spec.epoch)}
-        layer.owe([Lock(key) for key in epochs.values()], seconds)
-    layer.publish([(lock, None) for lock in locks], seconds)
+    owed = [lock for lock in locks if lock.owed]
+    try:
+        if owed:
+            layer.may_proceed(unreachable, "invalidate", owed[0].token)
+    except StoreUnavailable:
+        locks = [lock for lock in locks if not lock.owed]
+        raise
+    finally:
+        layer.publish([(lock, None) for lock in locks], seconds)
 
 
 def _related_epochs(key: Key) -> list[Key]:

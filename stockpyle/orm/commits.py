@@ -13,6 +13,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from textwrap import shorten
 from typing import Any, Protocol
@@ -212,8 +213,10 @@ class FollowedConnection:
 
     def _each(self, end: Callable[[Work], None]) -> None:
         works, self._works = self._works, []
-        for work in works:
-            end(work)
+        with ExitStack() as stack:
+            # an interrupt in one must not let another be forgotten
+            for work in reversed(works):
+                stack.callback(end, work)
 
 
 def _has_committed_already(connection: sa.Connection) -> bool:

@@ -619,3 +619,32 @@ def test_no_lease_from_a_part_that_is_not_trusted() -> None:
         chain.put(Person(1))
     assert layer.read([key(id=1)], lease=True) == [MISS]
     assert spec_of(Person).space in key(id=1).ident
+
+
+def test_invalidation_that_could_not_look_forgets_the_class() -> None:
+    """If nobody could look what an alternate key leads to, because the tier came back too late, the class is dropped."""
+    chain, tier, source, clock = chain_of(Person(1, "ann@x", name="old"))
+    chain.get(Person, {"email": "ann@x"})
+    source.rows[Person, (1,)] = Person(1, "bob@x", name="new")
+
+    def come_back() -> None:
+        clock.advance(1)
+
+    tier.on["read"] = come_back
+    with tier.off("read"):
+        chain.get(Person, {"id": 7})
+        tier.on["read"] = lambda: None
+        chain.invalidate(Person, {"email": "ann@x"})
+    clock.advance(1)
+    assert names(chain, 1) == ["new"]
+
+
+def test_interrupted_group_of_tiers_does_not_keep_others_from_being_told() -> None:
+    """A tier that answers with a Ctrl-C after the commit leaves the tiers above it owed, not forgotten."""
+    clock = Clock()
+    tiers = [CutOff(clock) for _ in range(3)]
+    chain = ChainedStore([*tiers, Source(Person(1, name="old"))])
+    tiers[1].error = KeyboardInterrupt()
+    with tiers[1].off("publish"), pytest.raises(KeyboardInterrupt):
+        chain.put(Person(1, name="new"))
+    assert [tier.stats.owed for tier in tiers] == [1, 1, 0]
