@@ -267,14 +267,21 @@ def test_courier_starts_with_a_debt_and_ends_with_the_last() -> None:
 
 def test_courier_keeps_no_store_alive() -> None:
     """Debts of a store that nobody has any more go with it, and the courier with them."""
-    courier = Courier(1.0, lambda seconds: None)
-    tier = CutOff(Clock())
-    tier.guards.whole.owe(owed(1))
-    tier.cut = {"lock"}
-    courier.debtors.add(tier.guards.whole)
-    del tier
-    gc.collect()
+    rounds: list[int] = []
+
+    def pause(seconds: float) -> None:
+        rounds.append(len(tiers))
+        if len(rounds) == 3:
+            tiers.clear()
+            gc.collect()
+
+    courier = Courier(1.0, pause)
+    tiers = [CutOff(Clock())]
+    tiers[0].guards.whole.owe(owed(1))
+    tiers[0].cut = {"lock"}
+    courier.debtors.add(tiers[0].guards.whole)
     courier.run()
+    assert rounds == [1, 1, 1]
 
 
 def test_child_process_has_a_courier_of_its_own() -> None:

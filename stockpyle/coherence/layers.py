@@ -105,8 +105,7 @@ class Layer:
             aliases = sum(isinstance(value, Alias) for _, value in own)
             filled = 0
             try:
-                if guard.trusted:
-                    filled = guard.use("filled", partial(self.tier.fill, own))
+                filled = guard.use("filled", partial(self.tier.fill, own))
             except Bypassed:
                 pass
             except Exception:  # what was loaded is the caller's, whether or not it can be kept

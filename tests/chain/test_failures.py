@@ -13,7 +13,7 @@ from stockpyle.classes import spec_of
 from stockpyle.coherence.guards import Guards
 from stockpyle.exceptions import EncodeError, ImproperlyConfigured, InvalidKeyType, StoreUnavailable
 from stockpyle.protocols import Outcome
-from stockpyle.records import LOCKED, MISS, Lease, Record
+from stockpyle.records import LOCKED, MISS, Lease, Lock, Record
 from stockpyle.stores import BaseStore, ChainedStore, ProcessMemoryStore
 from stockpyle.testing import Clock, Person
 from tests.chain.cutoff import CutOff, Parted, chain_of
@@ -334,6 +334,25 @@ def test_interrupted_commit_owes(caplog: pytest.LogCaptureFixture) -> None:
     assert (upper.guards.whole.trusted, lower.guards.whole.trusted) == (True, True)
 
 
+def test_interrupted_part_owes_the_others() -> None:
+    """A Ctrl-C while one part is told of a commit leaves the parts that were not told owed."""
+    chain, tier, _, _ = chain_of(Person(0, name="old"), Person(1, name="old"), tier=Parted(Clock()))
+    assert names(chain, 0, 1) == ["old", "old"]
+    tier.error = KeyboardInterrupt()
+    with tier.off("publish"), pytest.raises(KeyboardInterrupt):
+        chain.batch_put([Person(0, name="new"), Person(1, name="new")])
+    assert tier.stats.owed == 2
+    assert names(chain, 0, 1) == ["new", "new"]
+
+
+def test_owed_locks_are_not_unlocked() -> None:
+    """A tier is never asked to take back a lock that it has not given."""
+    chain, tier, _, _ = chain_of()
+    (layer,) = chain.layers
+    layer.unlock([Lock(key(id=1), owed=True)])
+    assert tier.took() == []
+
+
 def test_interrupted_load_after_a_commit_owes() -> None:
     """A Ctrl-C while the committed state is loaded is raised; what was owed is still recorded."""
     chain, tier, source, _ = chain_of(Person(1, name="old"), Person(2))
@@ -556,6 +575,12 @@ def test_store_of_verbs_is_owed_too() -> None:
     clock.advance(1)
     assert names(chain, 1) == ["new"]
     assert store.held[1].name == "new"
+    source.rows[Person, (1,)] = Person(1, name="newer")
+    store.is_cut = True
+    chain.invalidate(Person, {"id": 1})
+    store.is_cut = False
+    clock.advance(1)
+    assert names(chain, 1) == ["newer"]
     store.is_cut = True
     refusing = ChainedStore([store, source], unreachable="refuse")
     with pytest.raises(StoreUnavailable):
@@ -622,18 +647,14 @@ def test_no_lease_from_a_part_that_is_not_trusted() -> None:
 
 
 def test_invalidation_that_could_not_look_forgets_the_class() -> None:
-    """If nobody could look what an alternate key leads to, because the tier came back too late, the class is dropped."""
+    """If nobody could look what an alternate key leads to, the whole class is dropped as soon as the tier can be."""
     chain, tier, source, clock = chain_of(Person(1, "ann@x", name="old"))
     chain.get(Person, {"email": "ann@x"})
     source.rows[Person, (1,)] = Person(1, "bob@x", name="new")
 
-    def come_back() -> None:
-        clock.advance(1)
-
-    tier.on["read"] = come_back
     with tier.off("read"):
-        chain.get(Person, {"id": 7})
-        tier.on["read"] = lambda: None
+        tier.on["read"] = lambda: tier.on.update(read=tier.cut.clear)
+        tier.error = KeyError("no answer")
         chain.invalidate(Person, {"email": "ann@x"})
     clock.advance(1)
     assert names(chain, 1) == ["new"]

@@ -21,7 +21,7 @@ from tests.ext.models import Base, User
 
 
 class Place:
-    """A database with one user, a chain with a tier that can be cut off, and sessions that an extension follows."""
+    """A database with two users, a chain with a tier that can be cut off, and sessions that an extension follows."""
 
     def __init__(self, url: str, tier: CutOff, *, bare: bool = False, **options: Any) -> None:
         self.tier = tier
@@ -29,18 +29,22 @@ class Place:
         self.engine = sa.create_engine(url)
         Base.metadata.create_all(self.engine)
         with Session(self.engine) as session, session.begin():
-            session.add(User(id=1, email="ann@x", name="old"))
+            session.add_all([User(id=1, email="ann@x", name="old"), User(id=2, email="bob@x", name="old")])
         self.chain = ChainedStore([tier, SqlAlchemyStore(engine=self.engine)])
         self.extension = StockpyleSessionExtension(tier if bare else self.chain, **options)
         self.Session = sessionmaker(self.engine, extension=self.extension)
-        assert self.name == "old"
+        assert (self.name, self.name_of(2)) == ("old", "old")
+
+    def name_of(self, i: int) -> str:
+        """What the chain says that a user is called."""
+        user = self.chain.get(User, {"id": i})
+        assert user is not None
+        return user.name
 
     @property
     def name(self) -> str:
-        """What the chain says that the user is called."""
-        user = self.chain.get(User, {"id": 1})
-        assert user is not None
-        return user.name
+        """What the chain says that the first user is called."""
+        return self.name_of(1)
 
     def rename(self, name: str) -> None:
         """Write through a session."""
@@ -131,7 +135,7 @@ def test_written_after_the_tiers_were_locked_is_owed(place: Place, mode: str) ->
     make = refusing(place) if mode == "refuse" else place.Session
 
     def write(connection: sa.Connection) -> None:
-        connection.execute(sa.update(User).where(User.id == 1).values(name="late"))
+        connection.execute(sa.update(User).where(User.id == 2).values(name="late"))
         place.tier.cut = {"lock", "publish"}
 
     session = make()
@@ -142,10 +146,10 @@ def test_written_after_the_tiers_were_locked_is_owed(place: Place, mode: str) ->
     event.remove(place.engine, "commit", write)
     session.close()
     assert place.tier.stats.owed > 0
-    assert place.name == "late"
+    assert (place.name, place.name_of(2)) == ("new", "late")
     place.tier.cut = set()
     place.clock.advance(1)
-    assert place.name == "late"
+    assert (place.name, place.name_of(2)) == ("new", "late")
     assert place.tier.guards.whole.trusted
 
 
