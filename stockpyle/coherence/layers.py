@@ -162,16 +162,8 @@ class Layer:
         if self._guards is None:
             self.tier.publish(locked)
             return
-        left = list(self._by_part(locked, of_lock))
-        try:
-            while left:
-                guard, own = left[-1]
-                self._publish(guard, own, seconds)
-                left.pop()
-        finally:
-            # a Ctrl-C, or a timeout that interrupts: all the same nothing may be forgotten
-            for guard, own in left:
-                guard.owe([Debt(lock.key, lock.contended, seconds) for lock, _ in own])
+        for guard, own in self._by_part(locked, of_lock):
+            self._publish(guard, own, seconds)
 
     def _publish(self, guard: Guard, locked: Sequence[tuple[Lock, Record | Alias | None]], seconds: float) -> None:
         if not any(lock.owed for lock, _ in locked):
