@@ -106,7 +106,7 @@ def test_debt_is_settled_once_its_key_is_locked() -> None:
     clock = Clock()
     tier = CutOff(clock)
     held(tier, 1)
-    guard = tier.guards.whole
+    guard = tier.guards.parts[0]
     guard.owe(owed(1))
     with tier.off("publish"):
         assert guard.settle()
@@ -120,7 +120,7 @@ def test_debt_is_settled_once_its_key_is_locked() -> None:
 def test_debt_stays_if_its_key_cannot_be_locked() -> None:
     """A delivery whose lock fails leaves everything owed, though the lock may have taken effect."""
     tier = CutOff(Clock())
-    guard = tier.guards.whole
+    guard = tier.guards.parts[0]
     guard.owe(owed(1))
     tier.lost = {"lock"}
     assert not guard.settle()
@@ -138,7 +138,7 @@ def test_key_that_the_tier_refuses_holds_nothing_up(caplog: pytest.LogCaptureFix
 
     tier = Picky(Clock())
     held(tier, 1, 3)
-    guard = tier.guards.whole
+    guard = tier.guards.parts[0]
     guard.owe(owed(1, 2, 3))
     assert guard.settle()
     assert guard.trusted
@@ -150,7 +150,7 @@ def test_key_that_the_tier_refuses_holds_nothing_up(caplog: pytest.LogCaptureFix
 def test_debt_added_during_a_delivery_is_delivered_too() -> None:
     """A key that is owed again while it is delivered is delivered again before the part is trusted."""
     tier = CutOff(Clock())
-    guard = tier.guards.whole
+    guard = tier.guards.parts[0]
     guard.owe(owed(1))
     seen: list[bool] = []
 
@@ -168,7 +168,7 @@ def test_debt_added_during_a_delivery_is_delivered_too() -> None:
 def test_two_threads_deliver_once() -> None:
     """While one thread delivers, another goes on without the part."""
     tier = CutOff(Clock())
-    guard = tier.guards.whole
+    guard = tier.guards.parts[0]
     guard.owe(owed(1))
     answers: list[bool] = []
     other = threading.Thread(target=lambda: answers.append(guard.settle()))
@@ -186,7 +186,7 @@ def test_two_threads_deliver_once() -> None:
 def test_large_debts_are_delivered_in_batches() -> None:
     """Thousands of keys are not sent in one call."""
     tier = CutOff(Clock())
-    guard = tier.guards.whole
+    guard = tier.guards.parts[0]
     guard.owe(owed(*range(1200)))
     assert guard.settle()
     assert tier.took() == ["lock", "publish"] * 3
@@ -196,7 +196,7 @@ def test_large_debts_are_delivered_in_batches() -> None:
 def test_interrupted_delivery_is_not_settled_and_lets_others_try() -> None:
     """A Ctrl-C in a delivery is raised; the debt stays, and the next caller delivers it."""
     tier = CutOff(Clock())
-    guard = tier.guards.whole
+    guard = tier.guards.parts[0]
     guard.owe(owed(1))
     tier.error = KeyboardInterrupt()
     with tier.off("lock"), pytest.raises(KeyboardInterrupt):
@@ -208,7 +208,7 @@ def test_interrupted_delivery_is_not_settled_and_lets_others_try() -> None:
 def test_child_process_tries_although_a_thread_of_the_parent_does() -> None:
     """After a fork no thread of the parent's keeps the child from trying."""
     tier = CutOff(Clock())
-    guard = tier.guards.whole
+    guard = tier.guards.parts[0]
     guard.owe(owed(1))
     answers: list[bool] = []
 
@@ -235,7 +235,7 @@ def test_courier_delivers_until_nothing_is_owed() -> None:
 
     courier = Courier(5.0, pause)
     tier = CutOff(clock)
-    guard = tier.guards.whole
+    guard = tier.guards.parts[0]
     held(tier, 1)
     guard.owe(owed(1))
     tier.cut = {"lock"}
@@ -252,16 +252,16 @@ def test_courier_starts_with_a_debt_and_ends_with_the_last() -> None:
     courier = Courier(1.0, lambda seconds: go.acquire())
     tier, other = CutOff(Clock(), courier=courier), CutOff(Clock(), courier=courier)
     for _ in range(2):
-        tier.guards.whole.owe(owed(1))
+        tier.guards.parts[0].owe(owed(1))
         thread = courier.thread
-        other.guards.whole.owe(owed(2))
+        other.guards.parts[0].owe(owed(2))
         assert thread is not None
         assert thread is courier.thread
         assert thread.daemon
         go.release()
         thread.join()
-        assert not tier.guards.whole.owes
-        assert not other.guards.whole.owes
+        assert not tier.guards.parts[0].owes
+        assert not other.guards.parts[0].owes
         assert courier.thread is None
 
 
@@ -294,10 +294,10 @@ def test_child_process_has_a_courier_of_its_own() -> None:
     go = threading.Semaphore(0)
     courier = Courier(1.0, lambda seconds: go.acquire())
     tier = CutOff(Clock(), courier=courier)
-    tier.guards.whole.owe(owed(1))
+    tier.guards.parts[0].owe(owed(1))
     first = courier.thread
     courier.after_fork()
-    tier.guards.whole.owe(owed(2))
+    tier.guards.parts[0].owe(owed(2))
     assert courier.thread not in (None, first)
     go.release(2)
     assert first is not None
@@ -312,8 +312,8 @@ def test_no_thread_can_be_started(caplog: pytest.LogCaptureFixture) -> None:
             raise RuntimeError("can't start new thread")
 
     tier = CutOff(Clock(), courier=Gone())
-    tier.guards.whole.owe(owed(1))
-    assert tier.guards.whole.owes
+    tier.guards.parts[0].owe(owed(1))
+    assert tier.guards.parts[0].owes
     assert "in the background" in caplog.text
 
 
@@ -328,9 +328,9 @@ def test_failing_log_handler_hurts_nobody() -> None:
     logger.addFilter(refuse)
     try:
         tier = CutOff(Clock())
-        tier.guards.whole.owe(owed(1))
+        tier.guards.parts[0].owe(owed(1))
         with tier.off("lock"):
-            assert not tier.guards.whole.settle()
+            assert not tier.guards.parts[0].settle()
     finally:
         logger.removeFilter(refuse)
 

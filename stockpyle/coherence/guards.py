@@ -1,7 +1,7 @@
 """What stands between a chain and each part of a tier: a breaker, and the debts that come before any trust.
 
-A part is what fails as one. A store of several servers says by ``part_of(key)`` which of them keeps a key, and None
-for a key (that of a class, say) which concerns them all; without that method the store is one part.
+A part is what fails as one: a store of several servers has `parts` (see stockpyle.coherence.parts), any other is one
+part itself.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from stockpyle.coherence.breaker import PROBE_SECONDS, Breaker
@@ -42,12 +42,11 @@ class Guard:
     still to be delivered.
     """
 
-    def __init__(self, guards: Guards, part: Hashable, whole: Guard | None) -> None:
+    def __init__(self, guards: Guards, tier: Any) -> None:
         self.trusted = True
         self.owes = False
+        self.tier = tier
         self._guards = guards
-        self._part = part
-        self._whole = whole
         self._breaker = Breaker(guards.probe_seconds, guards.clock)
         self._debts = Debts(guards.limit)
         self._mutex = threading.Lock()
@@ -56,21 +55,23 @@ class Guard:
     def name(self) -> str:
         """What logs call this part."""
         own = self._guards.name
-        return own if self._part is None else f"{own} ({self._part})"
+        return own if len(self._guards.parts) == 1 else f"{own} ({self.tier.name})"
 
     @property
     def is_open(self) -> bool:
         """True if the part has failed, and nobody has seen it work since."""
         return self._breaker.is_open
 
+    @property
+    def error(self) -> Exception | None:
+        """What the part has failed with, if nobody has seen it work since."""
+        return self._breaker.error
+
     def use(self, doing: str, work: Callable[[], T]) -> T:
         """Call `work`, if the part may be used, and return what it returns; raises Bypassed if not, or if it fails.
 
         If the part has failed before, this may be the try that finds it working; what it is owed is delivered first.
         """
-        whole = self._whole
-        if whole is not None and whole.owes and not whole.settle():
-            raise Bypassed from whole._breaker.error
         if self.trusted:
             return self.run(doing, work)
         return self._try(doing, work)
@@ -167,7 +168,7 @@ class Guard:
                 logger.info("%s was told of all that has changed", self.name)
 
         try:
-            deliver(self._guards.tier, debts, settled)
+            deliver(self.tier, debts, settled)
         except MISTAKES:
             if len(debts) > 1:
                 for debt in debts:
@@ -212,9 +213,7 @@ class Guards:
         self.clock = clock
         self.limit = limit
         self.courier = courier
-        self.whole = Guard(self, None, None)
-        """Guards the only part, or what concerns all parts."""
-        self._parts: dict[Hashable, Guard] = {}
+        self.parts = tuple(Guard(self, part) for part in getattr(tier, "parts", (tier,)))
         renew_after_fork(self)
 
     @property
@@ -222,16 +221,9 @@ class Guards:
         """What logs call the store."""
         return str(getattr(self.tier, "name", type(self.tier).__name__))
 
-    def of(self, part: Hashable) -> Guard:
-        """Return the guard of a part."""
-        if part is None:
-            return self.whole
-        guard = self._parts.get(part)
-        return guard if guard is not None else self._parts.setdefault(part, Guard(self, part, self.whole))
-
     def after_fork(self) -> None:
         """In a child process: see Guard.after_fork."""
-        for guard in (self.whole, *self._parts.values()):
+        for guard in self.parts:
             guard.after_fork()
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 from stockpyle.coherence.debts import Debt
 from stockpyle.coherence.guards import Bypassed, Guard, Guards, guards_of
 from stockpyle.coherence.logs import logger
+from stockpyle.coherence.parts import Places
 from stockpyle.exceptions import ImproperlyConfigured, InvalidLifetime, StoreUnavailable, UnsupportedOperation
 from stockpyle.keys import Ident, Key
 from stockpyle.lifetimes import LifetimePolicy, earlier
@@ -31,14 +32,13 @@ def checked_unreachable(value: str | None) -> str | None:
     return value
 
 
-def of_lease(leased: tuple[Lease, Any]) -> Key:
-    """The key of a lease with its value."""
+def _itself(key: Any) -> Key:
+    own: Key = key
+    return own
+
+
+def _of_lease(leased: tuple[Lease, Any]) -> Key:
     return leased[0].key
-
-
-def of_lock(locked: tuple[Lock, Any]) -> Key:
-    """The key of a lock with its value."""
-    return locked[0].key
 
 
 class Layer:
@@ -52,8 +52,9 @@ class Layer:
     def __init__(self, tier: Any, *, counted: bool = True) -> None:
         self.tier: Tier = tier
         self._guards: Guards | None = guards_of(tier) if counted else None
-        self._part_of: Callable[[Key], Hashable] | None = getattr(tier, "part_of", None)
-        self._only: Guard | None = None if self._guards is None or self._part_of else self._guards.whole
+        parts = self._guards.parts if self._guards else ()
+        self._only: Guard | None = parts[0] if len(parts) == 1 else None
+        self._places = Places(len(parts), getattr(tier, "place", None))
         own = getattr(tier, "stats", None)
         self.stats: Stats = Stats() if self._guards is None else own if isinstance(own, Stats) else self._guards.stats
         self.polymorphic: bool = getattr(tier, "polymorphic", False)
@@ -85,7 +86,7 @@ class Layer:
         found: dict[Ident, Found] = {}
         for guard, own in self._by_part(keys):
             try:
-                answers = guard.use("read", partial(self.tier.read, own, lease=lease))
+                answers = guard.use("read", partial(guard.tier.read, own, lease=lease))
             except Bypassed:
                 continue
             found.update(zip([key.ident for key in own], answers, strict=True))
@@ -96,16 +97,17 @@ class Layer:
         if self._guards is None:
             return self.tier.read([key], lease=False)[0]
         ((guard, own),) = self._by_part([key])
-        return guard.use("read", partial(self.tier.read, own, lease=False))[0]
+        answers: list[Found] = guard.use("read", partial(guard.tier.read, own, lease=False))
+        return answers[0]
 
     def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> None:
         """Fill, and count what came too late. A part that fails, or is owed something, is not filled."""
-        for guard, own in self._by_part(leased, of_lease):
+        for guard, own in self._by_part(leased, _of_lease):
             wanted = sum(isinstance(value, Record) for _, value in own)
             aliases = sum(isinstance(value, Alias) for _, value in own)
             filled = 0
             try:
-                filled = guard.use("filled", partial(self.tier.fill, own))
+                filled = guard.use("filled", partial(guard.tier.fill, own))
             except Bypassed:
                 pass
             except Exception:  # what was loaded is the caller's, whether or not it can be kept
@@ -132,19 +134,29 @@ class Layer:
         if self._guards is None:
             return self.tier.lock(keys, seconds, without_row_lock=without_row_lock)
         loose = {key.ident for key in without_row_lock}
-        locks: list[Lock] = []
+        taken: dict[int, list[Lock]] = {}
         try:
-            for guard, own in self._by_part(keys):
+            for part, own in self._places.split(keys, _itself).items():
+                guard = self._guards.parts[part]
                 own_loose = [key for key in own if key.ident in loose]
                 try:
-                    locks += guard.use("locked", partial(self.tier.lock, own, seconds, without_row_lock=own_loose))
+                    taken[part] = guard.use(
+                        "locked", partial(guard.tier.lock, own, seconds, without_row_lock=own_loose)
+                    )
                 except Bypassed as bypassed:
                     self.may_proceed(unreachable, "lock", bypassed.__cause__)
-                    locks += [Lock(key, bypassed.__cause__, owed=True) for key in own]
+                    taken[part] = [Lock(key, owed=True) for key in own]
         except BaseException:
-            self.unlock(locks)
+            for part, locks in taken.items():
+                self._unlock(self._guards.parts[part], locks)
             raise
-        return locks
+        return self._places.join(keys, taken)
+
+    @property
+    def error(self) -> Exception | None:
+        """What a part of the tier failed with, if one is bypassed now."""
+        guards = self._guards.parts if self._guards else ()
+        return next((guard.error for guard in guards if guard.error is not None), None)
 
     def may_proceed(self, unreachable: str | None, operation: str, cause: BaseException | None) -> None:
         """Raise StoreUnavailable if a part that cannot be reached, for this cause, is a reason to stop."""
@@ -154,21 +166,26 @@ class Layer:
                 f'it cannot be reached, and unreachable="refuse" was asked for: {why}', self.name, operation
             ) from cause
 
-    def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]], seconds: float) -> None:
+    def publish(
+        self, locked: Sequence[tuple[Lock, Record | Alias | None]], seconds: float, *, owing: bool = True
+    ) -> None:
         """See Tier.publish. What cannot be published is owed; nothing is raised, unless the tier is used alone.
 
-        seconds: how long the locks live with which a debt is delivered.
+        seconds: how long the locks live with which a debt is delivered. owing=False: what could not be locked is not
+        owed either.
         """
         if self._guards is None:
             self.tier.publish(locked)
             return
-        for guard, own in self._by_part(locked, of_lock):
-            self._publish(guard, own, seconds)
+        for part, own in self._places.shares(locked).items():
+            share = own if owing else [each for each in own if not each[0].owed]
+            if share:
+                self._publish(self._guards.parts[part], share, seconds)
 
     def _publish(self, guard: Guard, locked: Sequence[tuple[Lock, Record | Alias | None]], seconds: float) -> None:
         if not any(lock.owed for lock, _ in locked):
             try:
-                guard.use("told of a commit", partial(self.tier.publish, locked))
+                guard.use("told of a commit", partial(guard.tier.publish, locked))
                 return
             except Bypassed:
                 pass
@@ -180,21 +197,30 @@ class Layer:
 
     def owe(self, locks: Sequence[Lock], seconds: float) -> None:
         """Have the tier told of these keys later. Raises nothing."""
-        for guard, own in self._by_part([(lock, None) for lock in locks], of_lock):
-            guard.owe([Debt(lock.key, lock.contended, seconds) for lock, _ in own])
+        if self._guards is None:
+            return
+        for part, own in self._places.shares((lock, None) for lock in locks).items():
+            self._guards.parts[part].owe([Debt(lock.key, lock.contended, seconds) for lock, _ in own])
 
     def unlock(self, locks: Sequence[Lock]) -> None:
         """See Tier.unlock. In a part that cannot be reached the locks run out by themselves."""
-        for guard, own in self._by_part([(lock, None) for lock in locks if not lock.owed], of_lock):
-            if guard.is_open:
-                continue
-            try:
-                guard.run("unlocked", partial(self.tier.unlock, [lock for lock, _ in own]))
-            except Bypassed:
-                pass
-            except Exception:  # the caller has an error of its own by now, or has rolled back by choice
-                self.stats.errors += 1
-                logger.exception("%s was not told of a rollback; its locks are left to run out", self.name)
+        if self._guards is None:
+            self.tier.unlock(locks)
+            return
+        for part, own in self._places.shares((lock, None) for lock in locks).items():
+            self._unlock(self._guards.parts[part], [lock for lock, _ in own])
+
+    def _unlock(self, guard: Guard, locks: Sequence[Lock]) -> None:
+        own = [lock for lock in locks if not lock.owed]
+        if guard.is_open or not own:
+            return
+        try:
+            guard.run("unlocked", partial(guard.tier.unlock, own))
+        except Bypassed:
+            pass
+        except Exception:  # the caller has an error of its own by now, or has rolled back by choice
+            self.stats.errors += 1
+            logger.exception("%s was not told of a rollback; its locks are left to run out", self.name)
 
     # tiers that cannot lock
 
@@ -249,30 +275,29 @@ class Layer:
         if self._guards is None:
             clear()
             return
-        try:
-            self._guards.whole.use("cleared", clear)
-        except Bypassed as bypassed:
-            self.may_proceed(unreachable, "clear", bypassed.__cause__)
-            self._guards.whole.owe([Debt(None, False, 0.0)])
+        refused: StoreUnavailable | None = None
+        for guard in self._guards.parts:
+            try:
+                guard.use("cleared", guard.tier.clear)
+            except Bypassed as bypassed:
+                try:
+                    self.may_proceed(unreachable, "clear", bypassed.__cause__)
+                except StoreUnavailable as error:
+                    refused = error
+                else:
+                    guard.owe([Debt(None, False, 0.0)])
+        if refused is not None:
+            raise refused
 
-    @overload
-    def _by_part(self, things: Sequence[Key]) -> Iterable[tuple[Guard, Sequence[Key]]]: ...
-    @overload
-    def _by_part(self, things: Sequence[T], key_of: Callable[[T], Key]) -> Iterable[tuple[Guard, Sequence[T]]]: ...
     def _by_part(
-        self, things: Sequence[Any], key_of: Callable[[Any], Key] | None = None
-    ) -> Iterable[tuple[Guard, Sequence[Any]]]:
+        self, things: Sequence[T], key_of: Callable[[T], Key] = _itself
+    ) -> Sequence[tuple[Guard, Sequence[T]]]:
         """Split a batch by the parts of the tier that keep its keys."""
-        if not things:
-            return ()
         if self._only is not None:
-            return ((self._only, things),)
-        assert self._guards is not None
-        assert self._part_of is not None
-        split: dict[Hashable, list[Any]] = {}
-        for thing in things:
-            split.setdefault(self._part_of(thing if key_of is None else key_of(thing)), []).append(thing)
-        return [(self._guards.of(part), own) for part, own in split.items()]
+            return ((self._only, things),) if things else ()
+        if self._guards is None:
+            return ()
+        return [(self._guards.parts[part], own) for part, own in self._places.split(things, key_of).items()]
 
     # what may be kept
 

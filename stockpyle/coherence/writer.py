@@ -225,15 +225,15 @@ def drop(layer: Layer, keys: Iterable[Key], seconds: float = LOCK_SECONDS, unrea
             left += [identity for identity in identities if identity is not None]
     wanted = list(dropped.values())
     locks = layer.lock(wanted, seconds, without_row_lock=wanted, unreachable="proceed")
-    owed = [lock for lock in locks if lock.owed]
+    refused = False
     try:
-        if owed:
-            layer.may_proceed(unreachable, "invalidate", owed[0].token)
+        if any(lock.owed for lock in locks):
+            layer.may_proceed(unreachable, "invalidate", layer.error)
     except StoreUnavailable:
-        locks = [lock for lock in locks if not lock.owed]
+        refused = True
         raise
     finally:
-        layer.publish([(lock, None) for lock in locks], seconds)
+        layer.publish([(lock, None) for lock in locks], seconds, owing=not refused)
 
 
 def _related_epochs(key: Key) -> list[Key]:

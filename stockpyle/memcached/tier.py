@@ -36,6 +36,9 @@ logger = logging.getLogger("stockpyle")
 ATTEMPTS = 100
 """How often others may come between a look and a swap before the operation is given up."""
 
+LOCK_SECONDS = 30.0
+"""How long everything is bypassed if who clears it dies in the middle."""
+
 NO_EPOCH = bytes(2 * EPOCH_BYTES)
 
 
@@ -290,7 +293,7 @@ class MemcachedTier:
 
         self.server.call("unlock", work)
 
-    def clear(self, seconds: float) -> None:
+    def clear(self, seconds: float = LOCK_SECONDS) -> None:
         """Change the epoch of everything under the prefix."""
 
         def work(connection: Connection) -> None:

@@ -10,6 +10,8 @@ from hashlib import blake2b
 from typing import Any
 
 from stockpyle.codecs import Codec, RecordCodec
+from stockpyle.coherence.guards import Guards
+from stockpyle.coherence.layers import checked_unreachable
 from stockpyle.coherence.parts import Parts
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
 from stockpyle.keys import Key, checked_prefix
@@ -72,7 +74,7 @@ class MemcacheStore(CacheStore):
             raise ImproperlyConfigured(f"pool_size is a number of connections, 1 or more, not {pool_size!r}")
         own = namespace if prefix is None else prefix
         self.prefix = checked_prefix("stockpyle" if own is None else own)
-        self.unreachable = unreachable
+        self.unreachable = checked_unreachable(unreachable)
         options = {"timeout": timeout, "connect_timeout": connect_timeout, "tls_context": tls_context, "no_delay": True}
         makers = _clients(client, servers, options)
         records = RecordCodec(codec, allow_pickle=allow_pickle, prefix=self.prefix)
@@ -88,6 +90,7 @@ class MemcacheStore(CacheStore):
             )
             for name, make in makers.items()
         )
+        self.guards = Guards(self)
         self._ring = _ring([part.name for part in self.parts])
         self._tier: Tier = self.parts[0] if len(self.parts) == 1 else Parts(self.parts, self.place)
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from stockpyle.coherence.guards import Guards
+from stockpyle.coherence.parts import Parts
 from stockpyle.keys import Key
 from stockpyle.records import Found, Lock
 from stockpyle.stats import Stats
@@ -32,7 +33,7 @@ class CutOff:
         self.error: BaseException = OSError("cut off")
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("part_of", "_stockpyle_guards", "unreachable", "forget"):
+        if name in ("parts", "place", "_stockpyle_guards", "unreachable", "forget"):
             raise AttributeError(name)
         return getattr(self.inner, name)
 
@@ -87,46 +88,50 @@ class CutOff:
             self.cut = set()
 
 
-class Parted(CutOff):
+class Server(CutOff):
+    """One part of a tier of two; it notes its calls among those of the tier."""
+
+    def __init__(self, tier: Parted, name: str) -> None:
+        super().__init__(tier.clock)
+        self.tier = tier
+        self.name = name
+
+    def _call(self, what: str, work: Callable[[], Any]) -> Any:
+        self.tier.batches.append((what, self.name))
+        if self.name in self.tier.down:
+            raise OSError("that server is down")
+        return super()._call(what, work)
+
+
+class Parted:
     """A tier of two parts, by odd and even ids; what is no identity is in the even one, an epoch in both."""
 
     def __init__(self, clock: Clock) -> None:
-        super().__init__(clock)
+        self.clock = clock
         self.down: set[str] = set()
-        self.batches: list[tuple[str, str | None]] = []
+        self.batches: list[tuple[str, str]] = []
+        self.parts = (Server(self, "even"), Server(self, "odd"))
+        self.stats = Stats()
+        self.guards = Guards(self, clock=clock, courier=None)
+        whole = Parts(self.parts, self.place)
+        self.read, self.fill, self.lock = whole.read, whole.fill, whole.lock
+        self.publish, self.unlock = whole.publish, whole.unlock
 
-    def part_of(self, key: Key) -> str | None:
-        if key.is_epoch:
-            return None
-        return "odd" if key.is_identity and key.values[0] % 2 else "even"
+    def __getattr__(self, name: str) -> Any:
+        if name in ("_stockpyle_guards", "unreachable", "forget"):
+            raise AttributeError(name)
+        return getattr(self.parts[0].inner, name)
 
-    def _of(self, what: str, keys: Sequence[Key]) -> None:
-        parts = {self.part_of(key) for key in keys}
-        assert len(parts) == 1, f"{what} of several parts at once"
-        self.batches += [(what, part) for part in parts]
-        if self.down & parts or (self.down and None in parts):
-            raise OSError("that server is down")
+    def accepts(self, klass: type) -> bool:
+        return False
 
-    def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
-        self._of("read", keys)
-        return super().read(keys, lease=lease)
+    def place(self, key: Key) -> int:
+        assert not key.is_epoch
+        return int(key.values[0] % 2) if key.is_identity else 0
 
-    def fill(self, leased: Any) -> int:
-        self._of("fill", [lease.key for lease, _ in leased])
-        return super().fill(leased)
-
-    def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
-        self._of("lock", keys)
-        assert {key.ident for key in without_row_lock} <= {key.ident for key in keys}
-        return super().lock(keys, seconds, without_row_lock=without_row_lock)
-
-    def publish(self, locked: Any) -> None:
-        self._of("publish", [lock.key for lock, _ in locked])
-        super().publish(locked)
-
-    def unlock(self, locks: Any) -> None:
-        self._of("unlock", [lock.key for lock in locks])
-        super().unlock(locks)
+    def holds(self, key: Key) -> Any:
+        """What other processes read there."""
+        return self.parts[self.place(key)].holds(key)
 
 
 def chain_of(*people: Any, tier: Any = None, **options: Any) -> tuple[ChainedStore, Any, Source, Clock]:

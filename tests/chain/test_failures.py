@@ -118,7 +118,7 @@ def test_mistake_is_the_callers(error: Exception) -> None:
         chain.get(Person, {"id": 1})
     with tier.off("lock"), pytest.raises(type(error)):
         chain.put(Person(1))
-    assert (tier.stats.errors, tier.stats.owed, tier.guards.whole.trusted) == (0, 0, True)
+    assert (tier.stats.errors, tier.stats.owed, tier.guards.parts[0].trusted) == (0, 0, True)
 
 
 def test_store_used_alone_raises() -> None:
@@ -134,7 +134,7 @@ def test_store_used_alone_raises() -> None:
     for _ in range(2):
         with pytest.raises(OSError, match="down"):
             store.get(Person, {"id": 1})
-    assert store.guards.whole.trusted
+    assert store.guards.parts[0].trusted
 
 
 def test_guards_are_shared_by_all_chains_of_a_store() -> None:
@@ -160,7 +160,7 @@ def test_commit_proceeds_and_owes() -> None:
     assert names(chain, 1) == ["old"]
     with tier.off():
         chain.put(Person(1, "new@x", name="new"))
-        assert tier.guards.whole.owes
+        assert tier.guards.parts[0].owes
         assert tier.stats.owed == 3
     assert source.rows[Person, (1,)].name == "new"
     assert tier.holds(key(id=1)).value.name == "old"
@@ -207,7 +207,7 @@ def test_rollback_owes_nothing() -> None:
         source.fail = outcome
         with tier.off(), pytest.raises(OSError, match="the source has failed"):
             chain.put(Person(1))
-    assert (tier.stats.owed, tier.guards.whole.owes) == (0, False)
+    assert (tier.stats.owed, tier.guards.parts[0].owes) == (0, False)
 
 
 def test_unknown_outcome_is_owed_and_its_keys_stay_locked() -> None:
@@ -285,7 +285,7 @@ def test_debt_is_delivered_at_once_where_the_tier_works() -> None:
     chain.put(Person(1, name="new"))
     assert (tier.stats.owed, tier.stats.delivered) == (1, 1)
     assert tier.holds(key(id=1)) is MISS
-    assert tier.guards.whole.trusted
+    assert tier.guards.parts[0].trusted
 
 
 def test_value_that_cannot_be_kept_is_removed(caplog: pytest.LogCaptureFixture) -> None:
@@ -301,7 +301,7 @@ def test_value_that_cannot_be_kept_is_removed(caplog: pytest.LogCaptureFixture) 
     chain.put(Person(1, name="new"))
     assert "keeps nothing of this commit" in caplog.text
     assert not isinstance(tier.holds(key(id=1)), Record)
-    assert (tier.stats.errors, tier.guards.whole.trusted) == (1, True)
+    assert (tier.stats.errors, tier.guards.parts[0].trusted) == (1, True)
     assert names(chain, 1) == ["new"]
 
 
@@ -331,15 +331,16 @@ def test_interrupted_commit_owes(caplog: pytest.LogCaptureFixture) -> None:
         chain.put(Person(1, name="new"))
     assert (upper.stats.owed, lower.stats.owed) == (1, 1)
     assert names(chain, 1) == ["new"]
-    assert (upper.guards.whole.trusted, lower.guards.whole.trusted) == (True, True)
+    assert (upper.guards.parts[0].trusted, lower.guards.parts[0].trusted) == (True, True)
 
 
 def test_interrupted_part_owes_the_others() -> None:
     """A Ctrl-C while one part is told of a commit leaves the parts that were not told owed."""
     chain, tier, _, _ = chain_of(Person(0, name="old"), Person(1, name="old"), tier=Parted(Clock()))
     assert names(chain, 0, 1) == ["old", "old"]
-    tier.error = KeyboardInterrupt()
-    with tier.off("publish"), pytest.raises(KeyboardInterrupt):
+    even, odd = tier.parts
+    even.error = odd.error = KeyboardInterrupt()
+    with even.off("publish"), odd.off("publish"), pytest.raises(KeyboardInterrupt):
         chain.batch_put([Person(0, name="new"), Person(1, name="new")])
     assert tier.stats.owed == 2
     assert names(chain, 0, 1) == ["new", "new"]
@@ -467,8 +468,8 @@ def test_refusal_of_one_part_unlocks_the_others() -> None:
     assert tier.holds(key(id=0)) is MISS
 
 
-def test_epoch_that_is_owed_makes_all_parts_untrusted() -> None:
-    """A class that one of the servers could not be made to forget is read from none of them."""
+def test_epoch_is_owed_to_the_part_that_was_not_told() -> None:
+    """A class that one of the servers could not be made to forget is read from the others only, until it has."""
     chain, tier, source, clock = chain_of(Person(0, name="old"), Person(1, name="old"), tier=Parted(Clock()))
     assert names(chain, 0, 1) == ["old", "old"]
     for i in (0, 1):
@@ -476,12 +477,40 @@ def test_epoch_that_is_owed_makes_all_parts_untrusted() -> None:
     tier.down = {"odd"}
     chain.invalidate(Person)
     assert names(chain, 0, 1) == ["new", "new"]
+    assert isinstance(tier.holds(key(id=0)), Record)
     tier.down = set()
     assert names(chain, 0, 1) == ["new", "new"]
+    assert tier.holds(key(id=1)).value.name == "old"
     clock.advance(1)
     assert names(chain, 0, 1) == ["new", "new"]
     assert tier.stats.delivered == 1
-    assert isinstance(tier.holds(key(id=0)), Record)
+    assert tier.holds(key(id=1)).value.name == "new"
+
+
+def test_epoch_that_one_part_refuses_is_changed_in_the_others() -> None:
+    """invalidate() that raises, since one server is down, has dropped the class on the other, and locks nothing."""
+    chain, tier, source, _ = chain_of(Person(0, name="old"), tier=Parted(Clock()), unreachable="refuse")
+    assert names(chain, 0) == ["old"]
+    source.rows[Person, (0,)] = Person(0, name="new")
+    tier.down = {"odd"}
+    with pytest.raises(StoreUnavailable):
+        chain.invalidate(Person)
+    assert tier.holds(key(id=0)) is MISS
+    assert tier.stats.owed == 0
+    assert names(chain, 0) == ["new"]
+
+
+def test_clear_reaches_the_parts_that_are_up() -> None:
+    """clear() empties the servers that can be reached, and the other as soon as it can be."""
+    chain, tier, _, clock = chain_of(Person(0), Person(1), tier=Parted(Clock()))
+    chain.batch_get(Person, [{"id": 0}, {"id": 1}])
+    tier.down = {"odd"}
+    chain.clear()
+    assert tier.holds(key(id=0)) is MISS
+    tier.down = set()
+    clock.advance(1)
+    chain.get(Person, {"id": 1})
+    assert tier.stats.delivered == 1
 
 
 # upkeep
@@ -565,7 +594,7 @@ def test_store_of_verbs_is_owed_too() -> None:
     chain = ChainedStore([store, source])
     guards = chain.layers[0]._guards
     assert guards is not None
-    guards.whole._breaker._clock, guards.courier = clock, None
+    guards.parts[0]._breaker._clock, guards.courier = clock, None
     assert names(chain, 1) == ["old"]
     store.is_cut = True
     chain.put(Person(1, name="new"))
@@ -632,7 +661,7 @@ def test_many_readers_and_writers_while_a_tier_comes_and_goes() -> None:
     assert names(chain, 0, 1, 2, 3) == ["149"] * 4
     assert wrong == []
     assert tier.stats.owed > 0
-    assert not tier.guards.whole.owes
+    assert not tier.guards.parts[0].owes
 
 
 def test_no_lease_from_a_part_that_is_not_trusted() -> None:

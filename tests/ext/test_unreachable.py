@@ -77,7 +77,7 @@ def test_commit_goes_on_and_is_told_later(place: Place) -> None:
     """By default a session commits without the tier; the chain says what is committed, and the tier is told later."""
     with place.tier.off():
         place.rename("new")
-        assert place.tier.guards.whole.owes
+        assert place.tier.guards.parts[0].owes
     assert place.others_see() is not None
     assert place.name == "new"
     place.clock.advance(1)
@@ -150,7 +150,7 @@ def test_written_after_the_tiers_were_locked_is_owed(place: Place, mode: str) ->
     place.tier.cut = set()
     place.clock.advance(1)
     assert (place.name, place.name_of(2)) == ("new", "late")
-    assert place.tier.guards.whole.trusted
+    assert place.tier.guards.parts[0].trusted
 
 
 def test_extension_takes_its_stores_word(tmp_path: Path) -> None:
