@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from stockpyle.exceptions import StockpyleError, StoreTimeout, StoreUnavailable
@@ -62,16 +63,16 @@ class Server:
             # whatever it was, replies to what was sent may still come
             connection.close()
             raise
-        if len(self._idle) < self._pool_size:
-            self._idle.append(connection)
-        else:
-            connection.close()
+        self._idle.append(connection)
+        if len(self._idle) > self._pool_size:
+            with suppress(IndexError):
+                self._idle.popleft().close()
         return result
 
     def _connect(self, operation: str) -> Connection:
         client = self._new_client()
         try:
-            return Connection(client, self._run_key, client.timeout)
+            connection = Connection(client, self.name, self._run_key)
         except StockpyleError:
             client.close()
             raise
@@ -79,6 +80,11 @@ class Server:
             # pymemcache has errors of its own, and lets those of DNS, TLS and its parser through
             client.close()
             raise self._error(operation, error) from error
+        # if the run's name was evicted it has a new one, under which the tokens of the old one are no good: all
+        # connections should have the same
+        if any(idle.run != connection.run for idle in tuple(self._idle)):
+            self.close()
+        return connection
 
     def _error(self, operation: str, error: Exception) -> StoreUnavailable:
         if isinstance(error, TimeoutError):

@@ -26,6 +26,12 @@ CHUNK_BYTES = 32 * 1024
 
 LONGEST_LINE = 2048
 
+MOST_SETTINGS = 1000
+"""More lines than ``stats settings`` has."""
+
+SLOWEST = 2**20
+"""Bytes a second: an answer that comes no slower may take longer than the timeout."""
+
 
 class Garbage(ConnectionError):
     """What came is no answer of memcached's: the connection is of no use any more."""
@@ -68,18 +74,35 @@ class Connection:
     in the next. It is a random value under `run_key` that whoever comes first after the start leaves there.
     """
 
-    def __init__(self, client: Any, run_key: bytes, timeout: float | None) -> None:
+    def __init__(self, client: Any, name: str, run_key: bytes) -> None:
         self._client = client
-        self._timeout = timeout
+        self._timeout: float | None = client.timeout
         self._buffer = b""
         self._at = 0
         self._until = 0.0
-        _check_version(client.version())
-        self.largest = int(client.stats("settings")[b"item_size_max"])
+        # pymemcache's public ways to connect send a command and read its answer, for however long that goes on
+        client._connect()
         self._socket = client.sock
-        self.run = self._name_run(run_key)
+        self.largest = self._ask_settings(name)
+        self.run = self._name_run(name, run_key)
 
-    def _name_run(self, key: bytes) -> bytes:
+    def _ask_settings(self, name: str) -> int:
+        """Check the version; return the largest size of an item."""
+        self._send(b"version\r\nstats settings\r\n")
+        _check_version(name, self._line())
+        largest = None
+        for _ in range(MOST_SETTINGS):
+            line = self._line()
+            if line == b"END" and largest is not None:
+                return largest
+            parts = line.split(b" ")
+            if parts[0] != b"STAT":
+                raise Garbage(f"memcached answered {line[:80]!r} to stats settings")
+            if parts[1:2] == [b"item_size_max"]:
+                largest = _size(parts[2:])
+        raise Garbage("memcached answered too much to stats settings")
+
+    def _name_run(self, name: str, key: bytes) -> bytes:
         mine = secrets.token_hex(8).encode()
         _, held = self.meta([b"ms %b %d ME T0\r\n%b\r\n" % (key, len(mine), mine), b"mg %b v c\r\n" % key])
         if held.status != b"VA":
@@ -87,8 +110,8 @@ class Connection:
             return mine
         if held.number(b"c") == 0:
             raise ImproperlyConfigured(
-                "this memcached runs with CAS off (-C), without which nothing tells a reader's copy from a newer one: "
-                "start it without -C"
+                f"memcached at {name} runs with CAS off (-C), without which nothing tells a reader's copy from a newer "
+                "one: start it without -C"
             )
         return held.data
 
@@ -108,14 +131,14 @@ class Connection:
     def get(self, keys: Sequence[bytes]) -> dict[bytes, tuple[int, bytes]]:
         """Return client flags and value of each key that is there: cheaper than ``mg`` where most of them are."""
         found: dict[bytes, tuple[int, bytes]] = {}
-        under_way = False
+        under_way = 0
         for chunk in _chunks(keys):
             self._send(b"get " + b" ".join(chunk) + b"\r\n")
             if under_way:
-                self._values(found)
-            under_way = True
+                self._values(under_way, found)
+            under_way = len(chunk)
         if under_way:
-            self._values(found)
+            self._values(under_way, found)
         return found
 
     def close(self) -> None:
@@ -137,12 +160,16 @@ class Connection:
         if end != b"MN":
             raise Garbage(f"memcached answered {end[:80]!r} where the batch ends")
 
-    def _values(self, found: dict[bytes, tuple[int, bytes]]) -> None:
-        while (line := self._line()) != b"END":
+    def _values(self, count: int, found: dict[bytes, tuple[int, bytes]]) -> None:
+        for _ in range(count + 1):
+            line = self._line()
+            if line == b"END":
+                return
             parts = line.split(b" ")
             if len(parts) != 4 or parts[0] != b"VALUE":
                 raise Garbage(f"memcached answered {line[:80]!r} to get")
             found[parts[1]] = (_size(parts[2:3]), self._block(_size(parts[3:])))
+        raise Garbage("memcached answered more values than it was asked for")
 
     # the socket
 
@@ -165,10 +192,15 @@ class Connection:
     def _block(self, size: int) -> bytes:
         if size > self.largest:
             raise Garbage(f"memcached announced a value of {size} bytes, more than its largest")
+        missing = self._at + size + 2 - len(self._buffer)
+        if missing > 0:
+            parts = [self._buffer[self._at :]]
+            while missing > 0:
+                parts.append(self._receive())
+                missing -= len(parts[-1])
+            self._buffer = b"".join(parts)
+            self._at = 0
         end = self._at + size
-        while len(self._buffer) < end + 2:
-            end -= self._at
-            self._more()
         if self._buffer[end : end + 2] != b"\r\n":
             raise Garbage("memcached's value is longer than it said")
         data = self._buffer[self._at : end]
@@ -177,14 +209,18 @@ class Connection:
 
     def _more(self) -> None:
         """Receive more, and drop what was read from the buffer."""
-        # a server that sends a byte now and then must not hold us longer than one that sends none
+        self._buffer = self._buffer[self._at :] + self._receive()
+        self._at = 0
+
+    def _receive(self) -> bytes:
+        # a server that sends a byte now and then must not hold us much longer than one that sends none
         if self._timeout is not None and time.monotonic() > self._until:
             raise TimeoutError("memcached did not finish its answer in time")
-        received = self._socket.recv(65536)
+        received: bytes = self._socket.recv(65536)
         if not received:
             raise ConnectionError("memcached closed the connection")
-        self._buffer = self._buffer[self._at :] + received
-        self._at = 0
+        self._until += len(received) / SLOWEST
+        return received
 
 
 def _chunks(commands: Sequence[bytes]) -> Iterator[list[bytes]]:
@@ -209,13 +245,13 @@ def _size(parts: Sequence[bytes]) -> int:
     raise Garbage(f"memcached answered {parts!r} where a number belongs")
 
 
-def _check_version(version: Any) -> None:
-    text = version.decode("ascii", "replace") if isinstance(version, bytes) else str(version)
-    numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
-    if numbers is None:
-        raise Garbage(f"memcached says that it is version {text[:80]!r}")
-    if tuple(map(int, numbers.groups())) < OLDEST:
+def _check_version(name: str, line: bytes) -> None:
+    found = re.match(rb"VERSION ((\d{1,9})\.(\d{1,9})\.(\d{1,9})\S*)", line)
+    if found is None:
+        raise Garbage(f"memcached answered {line[:80]!r} to version")
+    if tuple(map(int, found.groups()[1:])) < OLDEST:
         needed = ".".join(map(str, OLDEST))
         raise ImproperlyConfigured(
-            f"this memcached is version {text}; {needed} or later is needed, for its meta commands"
+            f"memcached at {name} is version {found[1][:80].decode('ascii', 'replace')}; {needed} or later is needed, "
+            "for its meta commands"
         )

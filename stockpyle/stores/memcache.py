@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from hashlib import blake2b
+from threading import TIMEOUT_MAX
 from typing import Any
 
 from stockpyle.codecs import Codec, RecordCodec
@@ -151,7 +152,7 @@ class MemcacheStore(CacheStore):
 def _check_number(name: str, seconds: Any, *, none: bool = False) -> None:
     if none and seconds is None:
         return
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= TIMEOUT_MAX:
         raise ImproperlyConfigured(f"{name} is a number of seconds above 0, not {seconds!r}")
 
 
