@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -378,10 +379,15 @@ def test_lock_without_memory_raises_and_leaves_no_older_value(tight: Memcached) 
     fill(store, record(name="old" * 1000))
     with foreign(tight.address) as client:
         _exhaust(client, SMALL)
+        # asking for an epoch where there is no memory for one more removes it, which makes room for a lock
+        for i in range(2, 10):
+            with contextlib.suppress(StoreError):
+                store.lock([key(id=i)], 30)
         for loose in ([], [ONE]):
             with pytest.raises(StoreError, match="did not lock"):
                 store.lock([ONE], 30, without_row_lock=loose)
             assert holds(store) is MISS
+            assert client.get(text(store, ONE)) is None
 
 
 def test_lock_that_fails_for_one_key_leaves_no_lock_on_others(tight: Memcached) -> None:
