@@ -29,6 +29,7 @@ class Server:
         self._store = store
         self._idle: deque[Connection] = deque()
         self._pool_size = pool_size
+        self._newest_run = b""
         renew_after_fork(self)
         weakref.finalize(self, _close_all, self._idle).atexit = False
 
@@ -63,6 +64,9 @@ class Server:
             # whatever it was, replies to what was sent may still come
             connection.close()
             raise
+        if connection.run != self._newest_run:
+            connection.close()
+            return result
         self._idle.append(connection)
         if len(self._idle) > self._pool_size:
             with suppress(IndexError):
@@ -80,9 +84,10 @@ class Server:
             # pymemcache has errors of its own, and lets those of DNS, TLS and its parser through
             client.close()
             raise self._error(operation, error) from error
-        # if the run's name was evicted it has a new one, under which the tokens of the old one are no good: all
-        # connections should have the same
-        if any(idle.run != connection.run for idle in tuple(self._idle)):
+        if connection.run != self._newest_run:
+            # the server began anew, or has evicted the name of its run and got another: what is locked under one name
+            # cannot be published under the other
+            self._newest_run = connection.run
             self.close()
         return connection
 

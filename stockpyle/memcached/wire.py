@@ -12,7 +12,6 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from stockpyle.exceptions import ImproperlyConfigured
@@ -23,6 +22,9 @@ OLDEST = (1, 6, 13)
 CHUNK_COMMANDS = 250
 CHUNK_BYTES = 32 * 1024
 """Two chunks are under way at most: as much as the buffers of any system hold."""
+
+TLS_CHUNK_BYTES = 4 * 1024
+"""memcached does not see what is left of a TLS record when its own buffer (16 KiB) is full, until more arrives."""
 
 LONGEST_LINE = 2048
 
@@ -83,6 +85,7 @@ class Connection:
         # pymemcache's public ways to connect send a command and read its answer, for however long that goes on
         client._connect()
         self._socket = client.sock
+        self._chunk_bytes = TLS_CHUNK_BYTES if client.tls_context else CHUNK_BYTES
         self.largest = self._ask_settings(name)
         self.run = self._name_run(name, run_key)
 
@@ -119,8 +122,13 @@ class Connection:
         """Send meta commands (each with its line end and data block) and return their replies in order."""
         replies: list[Reply] = []
         under_way = 0
-        for chunk in _chunks(commands):
-            self._send(b"".join(chunk) + b"mn\r\n")
+        for chunk in _chunks(commands, self._chunk_bytes):
+            if len(chunk) > 1 or len(chunk[0]) <= self._chunk_bytes:
+                self._send(b"".join(chunk) + b"mn\r\n")
+            else:
+                # nor what follows a large value in the same record
+                self._send(chunk[0])
+                self._send(b"mn\r\n")
             if under_way:
                 self._meta_replies(under_way, replies)
             under_way = len(chunk)
@@ -132,7 +140,7 @@ class Connection:
         """Return client flags and value of each key that is there: cheaper than ``mg`` where most of them are."""
         found: dict[bytes, tuple[int, bytes]] = {}
         under_way = 0
-        for chunk in _chunks(keys):
+        for chunk in _chunks(keys, self._chunk_bytes):
             self._send(b"get " + b" ".join(chunk) + b"\r\n")
             if under_way:
                 self._values(under_way, found)
@@ -223,15 +231,15 @@ class Connection:
         return received
 
 
-def _chunks(commands: Sequence[bytes]) -> Iterator[list[bytes]]:
-    if len(commands) <= CHUNK_COMMANDS and sum(map(len, islice(commands, CHUNK_COMMANDS))) <= CHUNK_BYTES:
+def _chunks(commands: Sequence[bytes], most: int) -> Iterator[list[bytes]]:
+    if len(commands) <= CHUNK_COMMANDS and sum(map(len, commands)) <= most:
         if commands:
             yield list(commands)
         return
     chunk: list[bytes] = []
     size = 0
     for command in commands:
-        if chunk and (len(chunk) >= CHUNK_COMMANDS or size + len(command) > CHUNK_BYTES):
+        if chunk and (len(chunk) >= CHUNK_COMMANDS or size + len(command) > most):
             yield chunk
             chunk, size = [], 0
         chunk.append(command)

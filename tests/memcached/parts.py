@@ -98,7 +98,7 @@ class Foreign:
     def cas(self, name: str) -> int:
         """Return the CAS id of a key, 0 if it is not there."""
         answer = self.meta(f"mg {name} c")
-        return int(answer.split(b"c")[1]) if answer.startswith(b"HD") else 0
+        return int(answer.split(b" ")[1][1:]) if answer.startswith(b"HD") else 0
 
     def seconds_left(self, name: str) -> int:
         """Return how long a key still lives, -1 for without end."""

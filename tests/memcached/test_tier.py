@@ -367,6 +367,7 @@ def tight() -> Iterator[Memcached]:
     """A memcached with one megabyte that evicts nothing, and says that it is out of memory instead."""
     with Memcached("-m", "1", "-I", "512k", "-M") as server:
         yield server
+        server.stop("immediate")
 
 
 SMALL = (10, 30, 50, 70, 90, 110, 140)
