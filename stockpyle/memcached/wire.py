@@ -134,6 +134,7 @@ class Connection:
             under_way = len(chunk)
         if under_way:
             self._meta_replies(under_way, replies)
+        self._expect_no_more()
         return replies
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, tuple[int, bytes]]:
@@ -147,6 +148,7 @@ class Connection:
             under_way = len(chunk)
         if under_way:
             self._values(under_way, found)
+        self._expect_no_more()
         return found
 
     def close(self) -> None:
@@ -185,6 +187,11 @@ class Connection:
         if self._timeout is not None:
             self._until = time.monotonic() + self._timeout
         self._socket.sendall(data)
+
+    def _expect_no_more(self) -> None:
+        # it would be taken for the answer to the next question
+        if self._at < len(self._buffer):
+            raise Garbage(f"memcached answered {self._buffer[self._at :][:80]!r} when all was said")
 
     def _line(self) -> bytes:
         end = self._buffer.find(b"\r\n", self._at)

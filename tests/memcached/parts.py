@@ -168,7 +168,7 @@ class CountingSockets:
 class Meddler:
     """Stands between a store and a memcached. While `meddle` is set, it makes another answer of each answer.
 
-    What `meddle` yields is sent piece by piece; then the connection is closed.
+    What `meddle` yields is sent piece by piece; then the connection is closed. Else `forwarding` says in which pieces.
     """
 
     def __init__(self, address: tuple[str, int]) -> None:
@@ -176,6 +176,7 @@ class Meddler:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self.meddle: Callable[[bytes], Iterable[bytes]] | None = None
+        self.forwarding: Callable[[bytes], Iterable[bytes]] = lambda answer: [answer]
         self.connections = 0
         self.over = threading.Event()
         self._sockets: list[socket.socket] = []
@@ -214,7 +215,8 @@ class Meddler:
         with contextlib.suppress(OSError):
             while data := server.recv(65536):
                 if (meddle := self.meddle) is None:
-                    client.sendall(data)
+                    for piece in self.forwarding(data):
+                        client.sendall(piece)
                     continue
                 for piece in meddle(data):
                     client.sendall(piece)
