@@ -194,6 +194,7 @@ class MemcachedTier:
 
     def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
         """See Tier.lock."""
+        self._epochs([key for key in without_row_lock if key.is_epoch])
         loose = {self._text(key) for key in without_row_lock}
         texts = [self._text(key) for key in keys]
         lasts = whole_seconds(seconds)
@@ -217,7 +218,9 @@ class MemcachedTier:
         try:
             self._take_all(connection, epochs, firm, loose, lasts, held)
         except StoreError:
-            connection.meta([b"md %b C%d\r\n" % (text, cas) for text, (cas, contended) in held.items() if not contended])
+            connection.meta(
+                [b"md %b C%d\r\n" % (text, cas) for text, (cas, contended) in held.items() if not contended]
+            )
             raise
         return held
 

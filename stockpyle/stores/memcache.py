@@ -191,7 +191,7 @@ def _clients(client: Any, servers: Any, options: Mapping[str, Any]) -> dict[str,
     makers: dict[str, Callable[[], Any]] = {}
     for server in listed:
         try:
-            address = normalize_server_spec(tuple(server) if isinstance(server, list) else server)
+            address = _checked(normalize_server_spec(tuple(server) if isinstance(server, list) else server))
         except (ValueError, TypeError, AttributeError, MemcacheError) as error:
             raise ImproperlyConfigured(f'{server!r} is no memcached server, such as "host:11211": {error}') from error
         if _name(address) in makers:
@@ -202,6 +202,17 @@ def _clients(client: Any, servers: Any, options: Mapping[str, Any]) -> dict[str,
 
 def _is_pair(servers: Any) -> bool:
     return isinstance(servers, tuple) and len(servers) == 2 and isinstance(servers[1], int)
+
+
+def _checked(address: Any) -> Any:
+    if isinstance(address, str):
+        return address
+    host, port = address
+    if not isinstance(host, str) or not host:
+        raise ValueError("it names no host")
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
+        raise ValueError(f"{port!r} is no port")
+    return address
 
 
 def _name(address: Any) -> str:

@@ -24,7 +24,9 @@ class World:
     def __init__(self, memcached: tuple[str, int], engine: sa.Engine) -> None:
         self.sockets = CountingSockets()
         self.counted = self.sockets.counted
-        self.store = MemcacheStore(client=Client(memcached, timeout=10, socket_module=self.sockets), prefix=new_prefix())
+        self.store = MemcacheStore(
+            client=Client(memcached, timeout=10, socket_module=self.sockets), prefix=new_prefix()
+        )
         self.chain = ChainedStore([self.store, SqlAlchemyStore(engine=engine)])
         self.Session = sessionmaker(engine, extension=StockpyleSessionExtension(self.chain))
         self.engine = engine
@@ -228,7 +230,7 @@ def test_lost_compare(world: World, lost: int) -> None:
 
 @pytest.mark.parametrize(("held", "expected"), [(False, 2), (True, 3)])
 def test_commit_of_a_row_over_two_tables(world: World, held: bool, expected: int) -> None:
-    """A key without a row lock is added; if something is held it is looked at in the same trip and swapped in one more."""
+    """A key without a row lock is added; what is held is looked at in the same trip, and swapped in one more."""
     if not held:
         world.store.invalidate(Employee, {"id": 1})
     with world.Session() as session:

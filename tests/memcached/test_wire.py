@@ -255,7 +255,13 @@ def test_bytes_one_by_one_are_an_answer(between: Meddler) -> None:
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize(
     "flood",
-    [b"x" * 65536, b"STAT a 1\r\n" * 6000, b"VALUE k 1 1\r\nx\r\n" * 3000, b"HD c1\r\n" * 8000, b"VA 1 f1 c1\r\nx\r\n" * 4000],
+    [
+        b"x" * 65536,
+        b"STAT a 1\r\n" * 6000,
+        b"VALUE k 1 1\r\nx\r\n" * 3000,
+        b"HD c1\r\n" * 8000,
+        b"VA 1 f1 c1\r\nx\r\n" * 4000,
+    ],
     ids=["line", "stats", "values", "done", "data"],
 )
 def test_answer_that_never_ends(between: Meddler, call: str, fresh: bool, flood: bytes) -> None:
@@ -328,9 +334,16 @@ def test_garbage(between: Meddler, garbage: bytes, fresh: bool) -> None:
 
 
 PIECES = st.sampled_from(
-    [b"\r\n", b" ", b"END", b"MN", b"HD", b"EN", b"NF", b"NS", b"EX", b"VA ", b"VALUE ", b"STAT ", b"VERSION 1.6.18"]
-    + [b"W", b"Z", b"X", b" c5", b" f1", b" f2", b" f0", b" s0", b" t-1", b" 0", b" 1", b" 65536", b"4294967296"]
-    + [b"-1", b"SERVER_ERROR out of memory", b"ERROR", b"item_size_max", b"x", b"\0", b"\xff"]
+    b"END MN HD EN NF NS EX VA VALUE STAT VERSION W Z X c5 f1 f2 f0 s0 t-1 0 1 65536 4294967296 -1 ERROR x".split()
+    + [
+        b"\r\n",
+        b" ",
+        b"VERSION 1.6.18",
+        b"\0",
+        b"\xff",
+        b"SERVER_ERROR out of memory",
+        b"STAT item_size_max 1048576\r\n",
+    ]
 )
 
 

@@ -1,3 +1,5 @@
+"""MemcacheStore on one server and on three: the contracts, its options, and the classes it refuses."""
+
 from __future__ import annotations
 
 import re
@@ -117,6 +119,10 @@ def test_sockets_and_ipv6_are_named_as_pymemcache_does() -> None:
         ({"servers": [("127.0.0.1",)]}, "is no memcached server"),
         ({"servers": [("127.0.0.1", "port")]}, "is no memcached server"),
         ({"servers": [("127.0.0.1", 11211, 1)]}, "is no memcached server"),
+        ({"servers": [("127.0.0.1", 0)]}, "is no memcached server"),
+        ({"servers": [("127.0.0.1", 70000)]}, "is no memcached server"),
+        ({"servers": [("", 11211)]}, "is no memcached server"),
+        ({"servers": [(None, 11211)]}, "is no memcached server"),
         ({"servers": [ADDRESS, ("127.0.0.1", 11211)]}, "named twice"),
         ({"client": HashClient([ADDRESS])}, "HashClient moves the keys of a dead server"),
         ({"client": object()}, "client is a pymemcache Client"),
@@ -161,7 +167,7 @@ def test_python_memcached_is_no_client() -> None:
         def get(self, key: str) -> None:
             return None
 
-    with pytest.raises(ImproperlyConfigured, match="pymemcache Client or PooledClient, not .*PythonMemcached"):
+    with pytest.raises(ImproperlyConfigured, match=r"pymemcache Client or PooledClient, not .*PythonMemcached"):
         make(client=PythonMemcached())
 
 
