@@ -333,18 +333,9 @@ def test_garbage(between: Meddler, garbage: bytes, fresh: bool) -> None:
         assert not store.parts[0].server._idle
 
 
-PIECES = st.sampled_from(
-    b"END MN HD EN NF NS EX VA VALUE STAT VERSION W Z X c5 f1 f2 f0 s0 t-1 0 1 65536 4294967296 -1 ERROR x".split()
-    + [
-        b"\r\n",
-        b" ",
-        b"VERSION 1.6.18",
-        b"\0",
-        b"\xff",
-        b"SERVER_ERROR out of memory",
-        b"STAT item_size_max 1048576\r\n",
-    ]
-)
+WORDS = b"END MN HD EN NF NS EX VA VALUE STAT VERSION W Z X c5 f1 f2 f0 s0 t-1 0 1 65536 4294967296 -1 ERROR x".split()
+PHRASES = [b"VERSION 1.6.18", b"SERVER_ERROR out of memory", b"STAT item_size_max 1048576\r\n", b"\0", b"\xff"]
+PIECES = st.sampled_from([*WORDS, *PHRASES, b"\r\n", b" "])
 
 
 @settings(max_examples=300, deadline=None)
