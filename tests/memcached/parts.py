@@ -130,17 +130,22 @@ def foreign(address: tuple[str, int] | str) -> Iterator[Foreign]:
 
 
 class CountingSockets:
-    """A socket module that counts round trips: how often something is waited for after something was sent."""
+    """A socket module that counts round trips: how often something is waited for after something was sent.
+
+    `before` is called with what is about to be sent.
+    """
 
     def __init__(self) -> None:
         self.trips = 0
         self.sent: list[bytes] = []
+        self.before: Callable[[bytes], None] = lambda data: None
         owner = self
 
         class Counting(socket.socket):
             waiting = False
 
             def sendall(self, data: Any, *flags: int) -> None:
+                owner.before(bytes(data))
                 self.waiting = True
                 owner.sent.append(bytes(data))
                 super().sendall(data, *flags)

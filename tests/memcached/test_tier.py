@@ -8,13 +8,29 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheServerError
 
 from stockpyle.exceptions import EncodeError, StoreError
 from stockpyle.memcached.items import LAST_DATE, MONTH, OVERHEAD
 from stockpyle.records import ABSENT, LOCKED, MISS, Alias, Busy, Lease, Record
+from stockpyle.stores import MemcacheStore
 from stockpyle.testing.samples import Person
-from tests.memcached.parts import ONE, PERSON, TWO, Foreign, fill, foreign, holds, key, record, store_on, text
+from tests.memcached.parts import (
+    ONE,
+    PERSON,
+    TWO,
+    CountingSockets,
+    Foreign,
+    fill,
+    foreign,
+    holds,
+    key,
+    new_prefix,
+    record,
+    store_on,
+    text,
+)
 from tests.servers import Memcached
 
 MAIL = key(email="ann@x")
@@ -142,6 +158,59 @@ def test_unlock_leaves_what_is_not_ones_own(store: Any, other: Foreign) -> None:
     fill(store, record(name="read since"))
     store.unlock([lock])
     assert holds(store) == "read since"
+
+
+# what comes between a look and what follows it
+
+
+@pytest.fixture
+def raced(memcached: tuple[str, int]) -> Any:
+    """A store, and what tells it to be overtaken: another writer's lock on ONE comes right before a command is sent."""
+    sockets = CountingSockets()
+    client = Client(memcached, timeout=10, socket_module=sockets)
+    store = MemcacheStore(client=client, prefix=new_prefix())
+    others = store_on(memcached, prefix=store.prefix)
+
+    def overtake(command: bytes) -> None:
+        def lock(data: bytes) -> None:
+            if data.startswith(command):
+                sockets.before = lambda data: None
+                others.lock([ONE], 30)
+
+        sockets.before = lock
+
+    return store, others, overtake
+
+
+def test_lock_that_comes_before_a_removal_stays(raced: Any) -> None:
+    """Publish removes what it has seen, and nothing that came since."""
+    store, others, overtake = raced
+    (lock,) = store.lock([ONE], 30)
+    store.unlock([lock])
+    fill(others, record(name="perhaps old"))
+    overtake(b"md ")
+    store.publish([(lock, record(name="new"))])
+    assert holds(store) is LOCKED
+
+
+def test_lock_that_comes_before_a_loose_one_is_contention(raced: Any) -> None:
+    """A lock without a row lock that is overtaken between its look and its swap looks again."""
+    store, others, overtake = raced
+    fill(others, record(name="old"))
+    holds(store)
+    overtake(b"ms %b 0 F2 T31 c C" % text(store, ONE).encode())
+    (lock,) = store.lock([ONE], 30, without_row_lock=[ONE])
+    assert lock.contended
+
+
+def test_lock_that_comes_before_a_lease_stays(raced: Any) -> None:
+    """A reader that wants to swap a useless value for a lease gets none if a lock has come since."""
+    store, others, overtake = raced
+    fill(others, record(name="old"))
+    others.invalidate(Person)
+    overtake(b"ms %b 0 C" % text(store, ONE).encode())
+    assert store.read([ONE]) == [MISS]
+    assert holds(store) is LOCKED
 
 
 # a key that is useless, foreign or corrupt
