@@ -240,7 +240,12 @@ def _cut(*sockets: socket.socket) -> None:
 def meddler(address: tuple[str, int]) -> Iterator[Meddler]:
     """Somebody in front of the server."""
     between = Meddler(address)
+    # so that a test of something that would never end fails
+    watch = threading.Timer(30, between.close)
+    watch.daemon = True
+    watch.start()
     try:
         yield between
     finally:
+        watch.cancel()
         between.close()
