@@ -432,6 +432,8 @@ def test_tls(tls: MemcachedWithTls) -> None:
     ):
         store.put(Person(1, name="x" * 500_000))
         assert store.get(Person, {"id": 1}).name == "x" * 500_000
+        for size in (4000, 12_000, 16_000, 20_000, 30_000, 40_000):
+            fill(store, *[record(size + i, name="x" * size) for i in range(3)])
         assert len(store.read([key(id=i) for i in range(5000)])) == 5000
         tls.stop("immediate")
         tls.start()

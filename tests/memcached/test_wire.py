@@ -69,6 +69,14 @@ def test_fifty_thousand_keys(roomy: Memcached) -> None:
     assert store.read(keys, lease=False) == [MISS] * 50_000
 
 
+def test_two_hundred_thousand_commands(roomy: Memcached) -> None:
+    """So many commands, sent whole, would fill the buffers of both sides and stop them."""
+    server = store_on(roomy.address, timeout=3).parts[0].server
+    commands = [b"mg elsewhere.%d v f c N30\r\n" % i for i in range(200_000)]
+    replies = server.call("read", lambda connection: connection.meta(commands))
+    assert all(reply.has(b"W") for reply in replies)
+
+
 def test_two_hundred_values_of_half_a_megabyte(roomy: Memcached) -> None:
     """100 MB are filled, read, published and put in one call each."""
     store = store_on(roomy.address, timeout=30)
