@@ -108,6 +108,9 @@ class ChainedStore(SessionStore):
         for depth in reversed(range(len(self.stores))):
             source = self._sources[depth]
             if source.accepts(klass):
+                for store in self.stores[: depth + 1]:
+                    if getattr(store, "shared", False):
+                        spec_of(klass).check_portable(type(store).__name__)
                 above = zip(self.stores[:depth], self._above[:depth], strict=True)
                 return Route(source, tuple(layer for store, layer in above if layer and _takes(store, klass)))
         stores = ", ".join(type(store).__name__ for store in self.stores)
