@@ -198,7 +198,7 @@ class MemcachedTier:
     def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
         """See Tier.lock."""
         self._epochs([key for key in without_row_lock if key.is_epoch])
-        loose = {self._text(key) for key in without_row_lock}
+        loose = dict.fromkeys(self._text(key) for key in without_row_lock)
         texts = [self._text(key) for key in keys]
         lasts = whole_seconds(seconds)
 
