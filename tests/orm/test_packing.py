@@ -353,7 +353,7 @@ def test_hostile_rows_are_rows_of_the_key_or_decode_errors(data: st.DataObject) 
         return
     assert len(found) == len(spec.attributes)
     assert spec.value_in(found, "id") == 1
-    spec.materialise(found)
+    spec.revive(found)
 
 
 def _flipped(payload: bytes, bit: int) -> bytes:
