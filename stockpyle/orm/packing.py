@@ -289,7 +289,8 @@ _TRAITS = ("length", "precision", "scale", "asdecimal", "timezone", "as_uuid")
 
 def _token(column_type: Any) -> str:
     """The text of a column's type: the same in every process, and another where its values may be others."""
-    parts = [type(column_type).__name__]
+    # SQLAlchemy 2.1 makes a Double of what is a Float in 2.0; the values are the same
+    parts = ["Float" if isinstance(column_type, sa.Float) else type(column_type).__name__]
     if isinstance(column_type, TypeDecorator) and not isinstance(column_type, sa.Interval):
         parts.append(_token(column_type.impl_instance))
     elif isinstance(column_type, sa.Enum):
