@@ -53,7 +53,8 @@ def show(stack: Stack, other: Other | None, memcache: str) -> None:
     report.note(f"* at most {reading.SAMPLE} rows a line, drawn at random.   gain: bare / again.")
     report.note("A first read by an alternate key costs two SELECTs: the row is read again under its own lease.")
     if other is not None:
-        report.note("other: a first read in the second process, whose memory has nothing and whose memcached is warm.")
+        report.note("other: a first read in the second process, whose memory has nothing and whose memcached is warm;")
+        report.note("       bare reads a local file within its own process, memcached is a server.")
 
     report.heading(f"In batches of {reading.BATCH}: every row by every key, beside a bare Session's IN (...)")
     report.table(reading.titles(stack, other), [line.cells() for line in reading.in_batches(stack, other)])
@@ -110,10 +111,9 @@ def main() -> int:
             print(report.paint(f"\nWRONG  {error}", "red"), file=sys.stderr)
             return 1
     print()
-    gone = "the database file is gone again"
     if memcache:
-        gone += f"; what it left in memcached expires within {LIFETIME // 60} minutes"
-    report.note(f"{perf_counter() - start:.1f} s; {gone}")
+        report.note(f"the objects that this left in memcached expire within {LIFETIME // 60} minutes")
+    report.note(f"{perf_counter() - start:.1f} s; the database file is gone again")
     return 0
 
 
