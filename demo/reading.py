@@ -56,7 +56,7 @@ def titles(stack: Stack, other: Other | None) -> list[str]:
     layers = [f"by {name}" for name in stack.layers]
     if other is None:
         return ["what", "by its", "reads", *layers, "by db", "SELECTs", "1st µs", "again µs", "bare µs", "gain"]
-    narrow = ["by db", "SELECTs", "1st µs", "other µs", "again µs", "bare µs"]
+    narrow = ["by db", "SQL", "1st µs", "other µs", "again µs", "bare µs"]
     return ["what", "by its", *(title.replace(" ", "\n") for title in [*layers, *narrow]), "gain"]
 
 

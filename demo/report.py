@@ -61,7 +61,7 @@ def count(number: int) -> str:
 def micros(seconds: float) -> str:
     """Return a time in microseconds, with as many digits as it is worth."""
     value = seconds * 1e6
-    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def times(ratio: float) -> str:

@@ -99,10 +99,13 @@ def test_demo_fails_loudly_when_another_process_is_handed_something_old() -> Non
     with Memcached() as server:
         done = run(
             "-c",
-            "import sys, reading, run\n"
-            "from stockpyle.memcached.tier import MemcachedTier\n"
+            "import sys, reading, run, writing\n"
+            "from stockpyle.memcached.tier import MemcachedTier, Token\n"
+            "from stockpyle.records import Lock\n"
             "reading.one_by_one = reading.in_batches = lambda *_: []\n"
-            "MemcachedTier.lock = lambda self, keys, seconds, **options: []\n"
+            "writing.all_writes = lambda stack: None\n"
+            "MemcachedTier.lock = lambda self, keys, seconds, **options: [Lock(key, Token(b'', 0)) for key in keys]\n"
+            "MemcachedTier.publish = lambda self, locked: None\n"
             "sys.exit(run.main())",
             memcache=f"{server.host}:{server.port}",
         )
