@@ -45,7 +45,7 @@ def show(stack: Stack, other: Other | None, memcache: str) -> None:
     if other is None:
         report.note("With MEMCACHE=localhost:11211 make demo, a memcached is the layer between the two.")
     else:
-        report.note(f"memcached: {memcache}; shared with a second process that has a chain of its own")
+        report.note(f"memcached: {memcache}; a second process with a chain of its own shares it")
 
     times = "twice" if other is None else "three times"
     report.heading(f"One by one: every row* by every key, read {times}, beside a bare Session each time")
