@@ -193,7 +193,7 @@ class Layer:
                 self.stats.errors += 1
                 logger.exception("%s keeps nothing of this commit", self.name)
         guard.owe([Debt(lock.key, lock.contended, seconds) for lock, _ in locked])
-        guard.settle()
+        guard.settle_now()
 
     def owe(self, locks: Sequence[Lock], seconds: float) -> None:
         """Have the tier told of these keys later. Raises nothing."""
