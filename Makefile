@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # Given to pytest as they are: make test PYTEST_ARGS="-x -k memcache"
 PYTEST_ARGS ?=
+# The memcached of make demo; none, if it is empty: make demo MEMCACHE=localhost:11211
+MEMCACHE ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -12,8 +14,8 @@ PY := $(VENV)/bin/python
 help: ## Print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/installed-demo ## Run the demonstration
-	@$(PY) demo/run.py
+demo: $(VENV)/installed-demo ## Run the demonstration; with MEMCACHE=localhost:11211, on memcached too
+	@MEMCACHE="$(MEMCACHE)" $(PY) demo/run.py
 
 test: lint servers ## Check the code and run all the tests, against real servers
 	STOCKPYLE_REQUIRE_SERVERS=1 $(PY) -m pytest $(PYTEST_ARGS)

@@ -19,12 +19,15 @@ def blocks(page: Path) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_python_in_the_documents_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every Python block of a document runs as it stands, after those above it."""
+def test_python_in_the_documents_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memcached: tuple[str, int]
+) -> None:
+    """Every Python block of a document runs as it stands, after those above it; its memcached is that of the tests."""
     monkeypatch.chdir(tmp_path)
     module = ModuleType(f"document_{page.stem.replace('.', '_').replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for line, code in blocks(page):
+        code = code.replace("localhost:11211", f"localhost:{memcached[1]}")
         exec(compile("\n" * (line - 1) + code, str(page), "exec"), vars(module))
 
 
