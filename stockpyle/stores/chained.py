@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,8 +21,6 @@ from stockpyle.stores.base import SessionStore, listed
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
-
-logger = logging.getLogger("stockpyle")
 
 Deadlines = Mapping[int, Mapping[Layer, float | None]]
 """When each object of a put, by its id(), expires in each layer."""
