@@ -63,7 +63,7 @@ class Guard:
     def name(self) -> str:
         """What logs call this part."""
         own = self._guards.name
-        return own if len(self._guards.parts) == 1 else f"{own} ({self.tier.name})"
+        return own if self.tier is self._guards.tier else f"{own} ({self.tier.name})"
 
     @property
     def is_open(self) -> bool:
