@@ -8,7 +8,6 @@ lifetimes.
 from __future__ import annotations
 
 import inspect
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,14 +15,13 @@ from typing import Any
 
 from stockpyle.classes import spec_of
 from stockpyle.coherence.layers import DEFAULT_BOUND
+from stockpyle.coherence.logs import logger
 from stockpyle.exceptions import StoreError, UnsupportedOperation
 from stockpyle.keys import Key, KeySpec
 from stockpyle.lifetimes import LifetimePolicy, earlier
 from stockpyle.protocols import Change, Outcome, Pending, Store
 from stockpyle.records import ABSENT, MISS, Alias, Found, Lease, Lock, Record
 from stockpyle.stats import Stats
-
-logger = logging.getLogger("stockpyle")
 
 
 def batch_get(store: Store, keys: Sequence[Key]) -> list[Record | None]:

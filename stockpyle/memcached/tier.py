@@ -15,13 +15,13 @@ taken. An epoch is a random value under a key of its own; a record of another ep
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stockpyle.codecs import Kind, RecordCodec
+from stockpyle.coherence.logs import logger
 from stockpyle.exceptions import DecodeError, EncodeError, StoreError
 from stockpyle.keys import Key, KeySpec
 from stockpyle.memcached.epochs import CLOSED, EPOCH_BYTES, Epoch, Epochs
@@ -30,8 +30,6 @@ from stockpyle.memcached.server import Server
 from stockpyle.memcached.wire import Connection, Reply
 from stockpyle.records import LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
 from stockpyle.stats import Stats
-
-logger = logging.getLogger("stockpyle")
 
 ATTEMPTS = 100
 """How often others may come between a look and a swap before the operation is given up."""
@@ -120,11 +118,13 @@ class MemcachedTier:
             else:
                 found[text] = MISS
         if left:
-            found.update(self._lease(connection, left, epochs, busy))
+            found.update(self._lease(connection, left, held, epochs, busy))
         return found
 
-    def _judge(self, key: Key, flags: int, data: bytes, epoch: Epoch, busy: Busy) -> Found | None:
-        """What is there, as a reader takes it; None if it is of no use."""
+    def _judge(
+        self, key: Key, flags: int, data: bytes, epoch: Epoch, busy: Busy, *, again: bool = False
+    ) -> Found | None:
+        """What is there, as a reader takes it; None if it is of no use. again: this reader has been told before."""
         if epoch is CLOSED or (flags == Kind.LOCK and not data):
             return LOCKED
         if flags == Kind.LEASE and not data:
@@ -134,15 +134,21 @@ class MemcachedTier:
         try:
             value = self._codec.decode(key, data, epoch)
         except DecodeError as error:
-            self._stats.corrupt += 1
-            logger.warning("memcached at %s holds no record under %r: %s", self.name, key, error)
+            if not again:
+                self._stats.corrupt += 1
+                logger.warning("memcached at %s holds no record under %r: %s", self.name, key, error)
             return None
         if value is None or (value.deadline is not None and value.deadline <= self._clock()):
             return None
         return value
 
     def _lease(
-        self, connection: Connection, left: Mapping[bytes, Key], epochs: Epochs, busy: Busy
+        self,
+        connection: Connection,
+        left: Mapping[bytes, Key],
+        held: Mapping[bytes, tuple[int, bytes]],
+        epochs: Epochs,
+        busy: Busy,
     ) -> dict[bytes, Found]:
         """Take the leases of what is missing, or in place of what is there and of no use."""
         preamble = epochs.commands()
@@ -162,7 +168,8 @@ class MemcachedTier:
                 if not isinstance(epoch, bytes):
                     unwanted.append(b"md %b C%d\r\n" % (text, reply.number(b"c")))
             else:
-                answer = self._judge(key, reply.number(b"f"), reply.data, epoch, busy)
+                item = reply.number(b"f"), reply.data
+                answer = self._judge(key, *item, epoch, busy, again=item == held.get(text))
                 found[text] = MISS if answer is None else answer
                 if answer is None and isinstance(epoch, bytes):
                     useless[text] = b"ms %b 0 C%d F%d T%d c\r\n\r\n" % (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -229,9 +230,35 @@ def test_foreign_value_is_a_counted_miss_that_is_replaced(store: Any, other: For
     assert isinstance(store.read([wanted])[0], Busy)
     value: Any = record(name="ours") if wanted is ONE else Alias(ONE)
     assert store.fill([(lease, value)]) == 1
-    assert store.stats.corrupt >= 2
     found = store.read([wanted])[0]
     assert found.value.name == "ours" if wanted is ONE else found.identity == ONE
+
+
+def test_foreign_value_is_counted_and_logged_once_a_read(
+    store: Any, other: Foreign, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reader that takes the lease in its place has looked at it twice; that is one corrupt value, and one line."""
+    fill(store, record(2))
+    other.set(text(store, ONE), b"not ours")
+    assert isinstance(store.read([ONE])[0], Lease)
+    assert store.stats.corrupt == 1
+    assert [line.getMessage().count("holds no record under") for line in caplog.records] == [1]
+
+
+def test_failing_log_filter_is_no_failing_memcached(store: Any, other: Foreign) -> None:
+    """An application's own filter that raises does not come out of a read that finds a foreign value."""
+
+    def refuse(line: logging.LogRecord) -> bool:
+        raise ValueError("no logs today")
+
+    fill(store, record(2))
+    other.set(text(store, ONE), b"not ours")
+    logger = logging.getLogger("stockpyle")
+    logger.addFilter(refuse)
+    try:
+        assert isinstance(store.read([ONE])[0], Lease)
+    finally:
+        logger.removeFilter(refuse)
 
 
 def test_foreign_value_is_never_removed_blindly(store: Any, other: Foreign) -> None:
