@@ -24,7 +24,7 @@ from zlib import crc32
 
 from stockpyle.classes import spec_of
 from stockpyle.exceptions import DecodeError, EncodeError, ImproperlyConfigured
-from stockpyle.keys import Key, KeySpec
+from stockpyle.keys import Key, KeySpec, checked_prefix
 from stockpyle.packing import Packer, Unpackable, fingerprint_of
 from stockpyle.records import ABSENT, Alias, Record
 from stockpyle.signing import SIGNATURE_SIZE, Signer
@@ -136,11 +136,14 @@ class RecordCodec:
     """
 
     def __init__(self, codec: Codec | None = None, *, allow_pickle: bool = False, prefix: str = "stockpyle") -> None:
+        if not isinstance(allow_pickle, bool):
+            # a setting that was read as text would allow what it forbids
+            raise ImproperlyConfigured(f"allow_pickle is True or False, not {allow_pickle!r}")
         codec = checked_codec(codec)
         self._signer = codec if isinstance(codec, SignedCodec) else None
         self._codec = codec.codec if isinstance(codec, SignedCodec) else codec
-        self._allow_pickle = bool(allow_pickle)
-        self._prefix = prefix
+        self._allow_pickle = allow_pickle
+        self._prefix = checked_prefix(prefix)
         self._settings = f"{_FORMAT} {codec.name!r} {'pickles' if allow_pickle else 'safe'}"
         self._rooms: dict[KeySpec, Any] = {}
         # what is missing is said at once, not with the first record

@@ -155,6 +155,13 @@ def test_what_is_no_codec_is_refused(codec: Any) -> None:
         RecordCodec(codec)
 
 
+@pytest.mark.parametrize("options", [{"allow_pickle": "no"}, {"allow_pickle": 1}, {"prefix": 5}, {"prefix": "a b"}])
+def test_options_that_make_no_sense(options: Any) -> None:
+    """Text that is meant to forbid pickles does not allow them: what is not True or False is refused, and no prefix."""
+    with pytest.raises(ImproperlyConfigured, match=next(iter(options))):
+        RecordCodec(**options)
+
+
 def test_what_cannot_be_pickled_is_named() -> None:
     """An object with a lambda in it is an EncodeError that names its class and what to do."""
     with pytest.raises(EncodeError, match=r"Person.*__getstate__"):

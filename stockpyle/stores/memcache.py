@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from hashlib import blake2b
+from ipaddress import ip_address
 from threading import TIMEOUT_MAX
 from typing import Any
 
@@ -26,6 +29,9 @@ from stockpyle.stores.cache import CacheStore
 DAY = 86400.0
 TIMEOUT = 1.0
 """Seconds to wait for a connection or an answer."""
+
+Address = str | tuple[str, int]
+"""Where a server is: "host:port", ("host", port) or "/path/to/socket"."""
 
 
 class MemcacheStore(CacheStore):
@@ -48,7 +54,7 @@ class MemcacheStore(CacheStore):
     def __init__(
         self,
         client: Any = None,
-        servers: Any = None,
+        servers: Address | Sequence[Address] | None = None,
         polymorphic: bool = False,
         lifetime_cb: LifetimeCallback | None = None,
         prefix: str | None = None,
@@ -59,7 +65,7 @@ class MemcacheStore(CacheStore):
         allow_pickle: bool = False,
         timeout: float | None = TIMEOUT,
         connect_timeout: float | None = TIMEOUT,
-        tls_context: Any = None,
+        tls_context: ssl.SSLContext | None = None,
         pool_size: int = 16,
         lease_seconds: float = 10.0,
         unreachable: str = "proceed",
@@ -71,6 +77,8 @@ class MemcacheStore(CacheStore):
         _check_number("lease_seconds", lease_seconds)
         _check_number("timeout", timeout, none=True)
         _check_number("connect_timeout", connect_timeout, none=True)
+        if tls_context is not None and not isinstance(tls_context, ssl.SSLContext):
+            raise ImproperlyConfigured(f"tls_context is an ssl.SSLContext, not {tls_context!r}")
         if isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size < 1:
             raise ImproperlyConfigured(f"pool_size is a number of connections, 1 or more, not {pool_size!r}")
         own = namespace if prefix is None else prefix
@@ -149,7 +157,7 @@ class MemcacheStore(CacheStore):
             part.server.close()
 
     def __repr__(self) -> str:
-        return f"MemcacheStore(servers={[part.name for part in self.parts]!r})"
+        return f"MemcacheStore(servers={[part.name for part in self.parts]!r}, prefix={self.prefix!r})"
 
 
 def _check_number(name: str, seconds: Any, *, none: bool = False) -> None:
@@ -179,6 +187,12 @@ def _clients(client: Any, servers: Any, options: Mapping[str, Any]) -> dict[str,
             raise ImproperlyConfigured(f"client is a pymemcache Client or PooledClient, not {client!r}")
         if client.key_prefix:
             raise ImproperlyConfigured(f"the client's key_prefix {client.key_prefix!r} is not used: give prefix=")
+        try:
+            address = _checked(client.server)
+        except ValueError as error:
+            raise ImproperlyConfigured(
+                f"the client's server {client.server!r} is no memcached server: {error}"
+            ) from None
         own = {
             "timeout": client.timeout or options["timeout"],
             "connect_timeout": client.connect_timeout or options["connect_timeout"],
@@ -187,9 +201,9 @@ def _clients(client: Any, servers: Any, options: Mapping[str, Any]) -> dict[str,
             "socket_keepalive": client.socket_keepalive,
             "no_delay": True,
         }
-        return {_name(client.server): partial(Client, client.server, **own)}
+        return {_name(address): partial(Client, address, **own)}
     listed = [servers] if isinstance(servers, str) or _is_pair(servers) else servers
-    if not isinstance(listed, Sequence) or not listed:
+    if not isinstance(listed, Sequence) or isinstance(listed, bytes) or not listed:
         raise ImproperlyConfigured(f'servers is a list such as ["host:11211"], not {servers!r}')
     makers: dict[str, Callable[[], Any]] = {}
     for server in listed:
@@ -209,13 +223,26 @@ def _is_pair(servers: Any) -> bool:
 
 def _checked(address: Any) -> Any:
     if isinstance(address, str):
+        if not address.startswith("/"):
+            raise ValueError("the path of a socket begins with /")
         return address
     host, port = address
     if not isinstance(host, str) or not host:
         raise ValueError("it names no host")
+    if ":" in host and not _is_ipv6(host):
+        raise ValueError("it is one host and one port, an IPv6 address in brackets: [::1]:11211")
+    if not re.fullmatch(r"[^\s,/]+", host):
+        raise ValueError(f"{host!r} is no host")
     if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
         raise ValueError(f"{port!r} is no port")
     return address
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ip_address(host).version == 6
+    except ValueError:
+        return False
 
 
 def _name(address: Any) -> str:

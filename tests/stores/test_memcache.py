@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator
+from ssl import SSLContext
 from typing import Any
 
 import pytest
@@ -101,7 +102,7 @@ def test_sockets_and_ipv6_are_named_as_pymemcache_does() -> None:
     store = make(servers=["/run/memcached.sock", "unix:/run/other.sock", "[::1]:11212", ("::1", 11213)])
     names = ["/run/memcached.sock", "/run/other.sock", "::1:11212", "::1:11213"]
     assert [part.name for part in store.parts] == names
-    assert "::1:11212" in repr(store)
+    assert repr(make(servers=ADDRESS, prefix="app")) == f"MemcacheStore(servers=['{ADDRESS}'], prefix='app')"
 
 
 @pytest.mark.parametrize(
@@ -123,9 +124,17 @@ def test_sockets_and_ipv6_are_named_as_pymemcache_does() -> None:
         ({"servers": [("127.0.0.1", 70000)]}, "is no memcached server"),
         ({"servers": [("", 11211)]}, "is no memcached server"),
         ({"servers": [(None, 11211)]}, "is no memcached server"),
+        ({"servers": "h1:11211,h2:11211"}, "'h1:11211,h2:11211' is no memcached server"),
+        ({"servers": ["memcache://localhost:11211"]}, "'memcache://localhost:11211' is no memcached server"),
+        ({"servers": [" localhost:11211"]}, "' localhost:11211' is no memcached server"),
+        ({"servers": ["./memcached.sock"]}, "'./memcached.sock' is no memcached server"),
+        ({"servers": ["unix:memcached.sock"]}, "'unix:memcached.sock' is no memcached server"),
+        ({"servers": ["::1"]}, "'::1' is no memcached server"),
+        ({"servers": b"localhost:11211"}, "servers is a list"),
         ({"servers": [ADDRESS, ("127.0.0.1", 11211)]}, "named twice"),
         ({"client": HashClient([ADDRESS])}, "HashClient moves the keys of a dead server"),
         ({"client": object()}, "client is a pymemcache Client"),
+        ({"client": Client("h1:11211,h2:11211")}, "client's server ('h1:11211,h2', 11211)"),
         ({"client": Client}, "client is a pymemcache Client"),
         ({"client": ADDRESS}, "client is a pymemcache Client"),
         ({"client": Client(ADDRESS, key_prefix=b"app:")}, "key_prefix b'app:' is not used: give prefix="),
@@ -135,6 +144,10 @@ def test_sockets_and_ipv6_are_named_as_pymemcache_does() -> None:
         ({"servers": [ADDRESS], "prefix": "a b"}, "prefix is 1 to 100"),
         ({"servers": [ADDRESS], "namespace": "x" * 101}, "prefix is 1 to 100"),
         ({"servers": [ADDRESS], "lifetime": 5, "lifetime_cb": lambda obj: 5}, "lifetime_cb or lifetime"),
+        ({"servers": [ADDRESS], "tls_context": True}, "tls_context is an ssl.SSLContext, not True"),
+        ({"servers": [ADDRESS], "tls_context": SSLContext}, "tls_context is an ssl.SSLContext, not <class"),
+        ({"servers": [ADDRESS], "allow_pickle": "no"}, "allow_pickle is True or False, not 'no'"),
+        ({"servers": [ADDRESS], "allow_pickle": 1}, "allow_pickle is True or False, not 1"),
         ({"servers": [ADDRESS], "pool_size": 0}, "pool_size is"),
         ({"servers": [ADDRESS], "pool_size": True}, "pool_size is"),
         ({"servers": [ADDRESS], "pool_size": 2.5}, "pool_size is"),
