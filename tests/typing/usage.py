@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ssl import SSLContext
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,9 +10,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.orm import sessionmaker as plain_sessionmaker
 from typing_extensions import assert_type
 
+from stockpyle.codecs import Codec, PickleCodec, SignedCodec
 from stockpyle.ext.sqlalchemy import StockpyleSessionExtension, sessionmaker
 from stockpyle.protocols import Source, Store, Tier
-from stockpyle.stores import BaseStore, ChainedStore, ProcessMemoryStore, SqlAlchemyStore
+from stockpyle.stores import BaseStore, ChainedStore, MemcacheStore, ProcessMemoryStore, SqlAlchemyStore
 
 
 class Base(DeclarativeBase):
@@ -25,6 +27,26 @@ class User(Base):
 
 class MySession(Session):
     pass
+
+
+class Json:
+    name = "json"
+
+    def encode(self, obj: Any) -> bytes:
+        return b""
+
+    def decode(self, klass: type, data: bytes) -> Any:
+        return klass()
+
+
+class Text:
+    name = "text"
+
+    def encode(self, obj: Any) -> str:
+        return ""
+
+    def decode(self, klass: type, data: str) -> Any:
+        return klass()
 
 
 class Mine(BaseStore):
@@ -43,6 +65,26 @@ def stores(engine: sa.Engine, session: Session, memory: ProcessMemoryStore, base
     assert_type(chain.get(User, {"id": 5}, session=session), User | None)
     assert_type(base.get(User, {"id": 5}), User | None)
     base.get({"id": 5})  # type: ignore[call-arg, arg-type]
+
+
+def memcached(context: SSLContext, names: list[str], pairs: list[tuple[str, int]]) -> None:
+    with MemcacheStore(servers=["h:11211", ("h", 11212), "/run/m.sock"], tls_context=context, codec=Json()) as store:
+        assert_type(store, MemcacheStore)
+        assert_type(store.get(User, {"id": 5}), User | None)
+        assert_type(store.batch_get(User, [{"id": 5}]), list[User | None])
+        assert_type(store.stats.corrupt, int)
+        store.get({"id": 5})
+    for servers in ("h:11211", ("h", 11211), names, pairs):
+        MemcacheStore(servers=servers)
+    codecs: list[Codec] = [PickleCodec(), SignedCodec(b"key", codec=Json()), Json()]
+    MemcacheStore(servers=names, codec=codecs[0])
+    MemcacheStore(servers=names, codec=Text())  # type: ignore[arg-type]
+    MemcacheStore(servers=11211)  # type: ignore[arg-type]
+    MemcacheStore(servers=names, tls_context=True)  # type: ignore[arg-type]
+    tier: Tier = store
+    source: Source = store
+    assert tier
+    assert source
 
 
 def sessions(engine: sa.Engine, chain: ChainedStore) -> None:
