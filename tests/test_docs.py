@@ -31,6 +31,13 @@ def test_python_in_the_documents_runs(
         exec(compile("\n" * (line - 1) + code, str(page), "exec"), vars(module))
 
 
+def test_documents_can_be_tried_again_in_the_same_folder() -> None:
+    """No page leaves a database behind, which the next try, or another page, would find full."""
+    for page in PAGES:
+        for line, code in blocks(page):
+            assert "sqlite:///" not in code, f"{page.name}:{line}"
+
+
 def test_documents_link_to_files_that_exist() -> None:
     """Every relative link of a document leads to a file of the repository."""
     for page in [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]:
