@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 class Stats:
     """Plain integers, counted in objects; under many threads an increment may be lost, never invented.
 
-    hits and misses are about what callers asked for; fills are records copied in after a miss; refused
-    are fills that came too late, because the key was written or locked meanwhile; locked are reads that
-    had to bypass the store for a commit in progress; errors are failures that were survived; owed are keys that
-    were changed while the store could not be told, and delivered those of which it was told later; oversize are
-    values that a server would not take for their size; corrupt are bytes that were no record.
+    hits and misses are about what callers asked for; fills are records copied in after a miss; refused are fills
+    of which nothing was kept, because the key was written or locked meanwhile, or because the value cannot be kept;
+    locked are reads that had to bypass the store for a commit in progress; errors are failures that were survived;
+    owed are keys that were changed while the store could not be told, and delivered those of which it was told later;
+    oversize are values that a server would not take for their size; corrupt are bytes that were no record.
     """
 
     hits: int = 0

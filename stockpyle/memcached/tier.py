@@ -389,11 +389,11 @@ class MemcachedTier:
             return None
         try:
             return self._strict_item(key, value, epoch)
-        except EncodeError:
+        except EncodeError as error:
             self._stats.errors += 1
             if key.spec not in self._told:
                 self._told.add(key.spec)
-                logger.exception("memcached at %s keeps no %s", self.name, key.spec.klass.__qualname__)
+                logger.error("memcached at %s keeps no %s: %s", self.name, key.spec.klass.__qualname__, error)
             return None
 
     def _strict_item(self, key: Key, value: Record | Alias, epoch: bytes) -> Item | None:

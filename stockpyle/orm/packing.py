@@ -212,8 +212,8 @@ class _Plan:
 
 
 def _cannot(what: str, error: Unpackable, allow_pickle: bool) -> EncodeError:
-    cure = "" if allow_pickle else "; with allow_pickle=True, the store pickles such values (read SECURITY.md first)"
-    return EncodeError(f"{what} cannot be turned into bytes: {error}{cure}")
+    cure = "; with allow_pickle=True the store pickles such values, and whoever can write to it can then run code"
+    return EncodeError(f"{what} cannot be turned into bytes: {error}{'' if allow_pickle else cure}")
 
 
 def _no_extension(tag: int, data: memoryview) -> Any:

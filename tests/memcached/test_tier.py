@@ -425,6 +425,22 @@ def test_value_that_is_too_large_leaves_nothing_older(store: Any, other: Foreign
     assert isinstance(store.read([ONE])[0], Lease)
 
 
+def test_value_that_cannot_be_encoded_leaves_nothing_older(
+    store: Any, other: Foreign, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is counted each time, takes its own lease or lock away, and one line a class says what is wrong with it."""
+    odd = record(name=lambda: None)
+    fill(store, record(name="old"))
+    store.publish([(store.lock([ONE], 30)[0], odd)])
+    assert other.get(text(store, ONE)) is None
+    assert store.fill([(store.read([ONE])[0], odd)]) == 0
+    assert other.get(text(store, ONE)) is None
+    assert store.stats.errors == 2
+    (line,) = caplog.records
+    assert "keeps no Person: the codec 'pickle' cannot encode this Person" in line.getMessage()
+    assert line.exc_info is None
+
+
 def test_value_that_is_too_large_does_not_touch_anothers_lock(store: Any) -> None:
     """A fill that comes too late with a value over the item size removes nothing."""
     (lease,) = store.read([ONE])
