@@ -1,0 +1,100 @@
+"""stockpyle: a chain of a shared cache and the database, and the database alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, sessionmaker
+
+from stockpyle.coherence.writer import Writer
+from stockpyle.exceptions import StockpyleError
+from stockpyle.ext.sqlalchemy import StockpyleSessionExtension
+from stockpyle.ext.sqlalchemy import sessionmaker as stockpyle_sessionmaker
+from stockpyle.stores import ChainedStore, SqlAlchemyStore
+from tests.coherence.systems import Settings
+
+
+def shared(settings: Settings) -> Chain:
+    """A memcached in front of the database. Process memory is left out: other processes' commits do not reach it."""
+    from stockpyle.stores import MemcacheStore
+
+    assert settings.cache is not None
+    tier = MemcacheStore(
+        servers=["{}:{}".format(*settings.cache)],
+        timeout=settings.timeout,
+        connect_timeout=settings.timeout,
+        lease_seconds=settings.lock_seconds,
+        lifetime=settings.lifetime,
+        unreachable=settings.unreachable,
+    )
+    return Chain(settings, [tier])
+
+
+def source_only(settings: Settings) -> Chain:
+    """No cache at all: what the checker finds here is its own mistake."""
+    return Chain(settings, [])
+
+
+class Chain:
+    """A ChainedStore and its session extension."""
+
+    errors: tuple[type[Exception], ...] = (StockpyleError,)
+
+    def __init__(self, settings: Settings, tiers: Sequence[Any]) -> None:
+        self.tiers = tiers
+        self.chain = ChainedStore(
+            [*tiers, SqlAlchemyStore(engine=settings.engine)], lock_seconds=settings.lock_seconds
+        )
+        self.extension = StockpyleSessionExtension(self.chain)
+        self.lacks = frozenset() if tiers else frozenset({"cache", "refused", "locked"})
+        self.get = self.chain.get
+        self.batch_get = self.chain.batch_get
+        self.put = self.chain.put
+
+    points: Mapping[str, Callable[[Callable[[], None]], None]] = {
+        "after-lock": lambda reached: _call_after(Writer, "lock", reached),
+        "between-tiers": lambda reached: _call_before(Writer, "publish", reached),
+    }
+
+    def get_into(self, session: Session, klass: type, key: dict[str, Any]) -> Any:
+        """See SystemUnderTest."""
+        return self.chain.get(klass, key, session=session)
+
+    def sessionmaker(self, engine: sa.Engine) -> sessionmaker[Session]:
+        """See SystemUnderTest."""
+        return stockpyle_sessionmaker(engine, extension=self.extension)
+
+    def counters(self) -> dict[str, int]:
+        """See SystemUnderTest."""
+        total = {"hits": 0, "refused": 0, "locked": 0, "fills": 0, "errors": 0}
+        for tier in self.tiers:
+            for name in total:
+                total[name] += getattr(tier.stats, name)
+        return total
+
+    def owed(self) -> frozenset[Any]:
+        """See SystemUnderTest."""
+        return frozenset()
+
+
+def _call_after(owner: Any, name: str, reached: Callable[[], None]) -> None:
+    method = getattr(owner, name)
+
+    def called(*args: Any, **kw: Any) -> Any:
+        result = method(*args, **kw)
+        reached()
+        return result
+
+    setattr(owner, name, called)
+
+
+def _call_before(owner: Any, name: str, reached: Callable[[], None]) -> None:
+    method = getattr(owner, name)
+
+    def called(*args: Any, **kw: Any) -> Any:
+        reached()
+        return method(*args, **kw)
+
+    setattr(owner, name, called)
