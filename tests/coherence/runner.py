@@ -121,6 +121,7 @@ class _Run:
         self.url = self._database()
         self.engine = sa.create_engine(self.url)
         stack.callback(self.engine.dispose)
+        self.transactions = Transactions(self.engine)
         self.history = history.HistoryWriter(folder / "runner.history")
         self.stopping = self.context.RawValue("i", 0)
         self.proxies_stopping = self.context.RawValue("i", 0)
@@ -187,9 +188,8 @@ class _Run:
         return (time.monotonic_ns() - self.start) / 1e9
 
     def _furnish(self) -> None:
-        transactions = Transactions(self.engine)
         wids = iter(range(SETUP * WRITES_EACH, (SETUP + 1) * WRITES_EACH))
-        transactions.number = SETUP
+        self.transactions.number = SETUP
         self.history.add_now(history.INTENT, SETUP)
         with Session(self.engine.execution_options(**{WRITES: True})) as session:
             session.add_all(initial(lambda: next(wids)))

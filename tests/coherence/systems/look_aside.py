@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from pymemcache.client.base import PooledClient
 from pymemcache.exceptions import MemcacheError
 from sqlalchemy import event
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session, sessionmaker, with_polymorphic
 
 from tests.coherence.models import CLASSES, KEYS, KEYS_OF, Account, Person
 from tests.coherence.systems import Settings
@@ -53,8 +53,10 @@ class LookAside:
         missing = [(name, key) for name, key in zip(names, keys, strict=True) if name not in held]
         if missing:
             with Session(self._engine, expire_on_commit=False) as session:
+                entity: Any = klass if klass is Account else with_polymorphic(klass, "*")
                 for name, key in missing:
-                    found[name] = session.scalars(sa.select(klass).filter_by(**key)).one_or_none()
+                    wanted = [getattr(entity, attribute) == value for attribute, value in key.items()]
+                    found[name] = session.scalars(sa.select(entity).where(*wanted)).one_or_none()
                 session.expunge_all()
             fresh = {name: pickle.dumps(found[name]) for name, _ in missing}
             with contextlib.suppress(MemcacheError, OSError):
@@ -77,17 +79,20 @@ class LookAside:
         if made is None:
             made = self._makers[id(engine)] = sessionmaker(engine)
             event.listen(made, "before_flush", self._collect)
-            event.listen(made, "after_flush", self._collect)
             event.listen(made, "after_commit", self._delete)
         return made
 
     def _collect(self, session: Session, *_: Any) -> None:
+        """Note under which keys each object that is written was and will be kept."""
         touched = session.info.setdefault("touched", set())
-        for obj in (*session.new, *session.dirty, *session.deleted):
-            values = dict(obj.__dict__)
-            for attribute in sa.inspect(obj).attrs:
-                for value in (values.get(attribute.key), *(attribute.history.deleted or ())):
-                    touched.update(_names(obj, {**values, attribute.key: value}))
+        with session.no_autoflush:
+            for obj in (*session.new, *session.dirty, *session.deleted):
+                now = {attribute.key: getattr(obj, attribute.key) for attribute in sa.inspect(obj).attrs}
+                before = dict(now)
+                for attribute in sa.inspect(obj).attrs:
+                    if attribute.history.deleted:
+                        before[attribute.key] = attribute.history.deleted[0]
+                touched.update(_names(obj, now), _names(obj, before))
 
     def _delete(self, session: Session) -> None:
         if session.in_nested_transaction():
