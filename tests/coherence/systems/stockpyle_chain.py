@@ -44,9 +44,7 @@ class Chain:
 
     def __init__(self, settings: Settings, tiers: Sequence[Any]) -> None:
         self.tiers = tiers
-        self.chain = ChainedStore(
-            [*tiers, SqlAlchemyStore(engine=settings.engine)], lock_seconds=settings.lock_seconds
-        )
+        self.chain = ChainedStore([*tiers, SqlAlchemyStore(engine=settings.engine)], lock_seconds=settings.lock_seconds)
         self.extension = StockpyleSessionExtension(self.chain)
         self.lacks = frozenset() if tiers else frozenset({"cache", "refused", "locked"})
         self.get = self.chain.get
