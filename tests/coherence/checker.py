@@ -106,7 +106,7 @@ class _Wrong(Exception):
 class Checker:
     """Judges reads one by one, each in constant time, whatever their order."""
 
-    def __init__(self, timelines: Timelines, conditions: Conditions = Conditions()) -> None:  # noqa: B008
+    def __init__(self, timelines: Timelines, conditions: Conditions = Conditions()) -> None:
         self._timelines = timelines
         self._states = timelines.states
         self._conditions = conditions
@@ -216,11 +216,9 @@ class Checker:
         excuses = [self._excuse(each, begin) for each in newer]
         if None in excuses:
             guilty = [each for each, excuse in zip(newer, excuses, strict=True) if excuse is None]
-            why = "transaction {} had returned {:.3f} ms before the read began".format(
-                guilty[0].number, (begin - guilty[0].known) / 1e6
-            )
-            if guilty[0].returned == NEVER:
-                why = why.replace("returned", "not returned, but been seen")
+            what = "been seen" if guilty[0].returned == NEVER else "returned"
+            before = (begin - guilty[0].known) / 1e6
+            why = f"transaction {guilty[0].number} had {what} {before:.3f} ms before the read began"
             raise _Wrong(kind, why, guilty)
         self.verdict.excused.update({str(excuse) for excuse in excuses})
 
@@ -251,9 +249,8 @@ class Checker:
 
     def _overlap(self, timeline: Timeline, i: int, begin: int, end: int) -> None:
         author = timeline.transactions[i]
-        if author is not None and author.returned != NEVER and author.returned >= begin:
-            self.verdict.overlaps += 1
-        elif i + 1 < len(timeline.begins) and timeline.begins[i + 1] <= end:
+        own = author is not None and begin <= author.returned != NEVER
+        if own or (i + 1 < len(timeline.begins) and timeline.begins[i + 1] <= end):
             self.verdict.overlaps += 1
 
 
@@ -275,7 +272,7 @@ def _floor(one: Timeline, other: Timeline) -> list[int]:
 def judge(
     timelines: Timelines,
     reads: Iterable[tuple[int, Sequence[Any]]],
-    conditions: Conditions = Conditions(),  # noqa: B008
+    conditions: Conditions = Conditions(),
     progress: Callable[[int], None] = lambda count: None,
 ) -> Verdict:
     """Judge the READ frames of all workers, given with the worker's number."""

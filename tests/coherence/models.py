@@ -164,11 +164,7 @@ def seen(obj: Any) -> Seen | None:
     if obj is None:
         return None
     if isinstance(obj, Account):
-        own = obj.__dict__
-        return (
-            (ACCOUNT, own["wid"], own["id"], own["email"], own["org"], own["login"], own["nick"])
-            + (own["a1"], own["a2"], own["b1"], own["b2"])
-        )  # fmt: skip
+        return (ACCOUNT, *map(obj.__dict__.__getitem__, TABLES[ACCOUNTS].columns))
     own = obj.__dict__
     base = (own["wid"], own["id"], own["email"], own["kind"], own["p1"], own["p2"])
     if isinstance(obj, Member):

@@ -8,8 +8,18 @@ import pytest
 
 from tests.coherence.audit import Entry
 from tests.coherence.checker import Checker, Conditions, judge
-from tests.coherence.models import ACCOUNT, ACCOUNTS, MEMBER, MEMBERS, MEMBERS_BADGE, PEOPLE, PEOPLE_EMAIL, PEOPLE_ID
-from tests.coherence.models import PERSON, State
+from tests.coherence.models import (
+    ACCOUNT,
+    ACCOUNTS,
+    MEMBER,
+    MEMBERS,
+    MEMBERS_BADGE,
+    PEOPLE,
+    PEOPLE_EMAIL,
+    PEOPLE_ID,
+    PERSON,
+    State,
+)
 from tests.coherence.timelines import NEVER, BrokenHistory, Timelines, Transaction, build
 
 ID, EMAIL, LOGIN, NICK = range(4)
@@ -95,7 +105,7 @@ def updated() -> Story:
 def test_a_version_may_be_read_until_the_next_has_returned(
     updated: Story, begin: int, end: int, wrong: str | None
 ) -> None:
-    """A version is right from when its commit was sent until the next one's has returned; before it is dirty, later stale."""
+    """A version is right from when its commit was sent until the next one's has returned."""
     assert updated.judge(begin, end, ID, 5, account(1)) == wrong
     assert updated.judge(begin, end, EMAIL, "e", account(1)) == wrong
     assert updated.judge(begin, end, LOGIN, ("org", "e"), account(1)) == wrong
@@ -203,7 +213,7 @@ def swapped() -> Story:
 
 
 def test_a_key_that_moves_leads_to_one_of_its_holders(swapped: Story) -> None:
-    """An alternate key leads to who had it before until the commit returns, to who has it after from when it is sent."""
+    """A key leads to who had it before until the commit returns, and and to who has it after from when it is sent."""
     assert swapped.judge(16, 19, EMAIL, "e", account(1, 5, "e")) is None
     assert swapped.judge(22, 23, EMAIL, "e", account(1, 5, "e")) is None
     assert swapped.judge(22, 23, EMAIL, "e", account(5, 6, "e")) is None

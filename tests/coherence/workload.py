@@ -391,7 +391,7 @@ _STEPS: dict[str, Callable[[Steps, Step], None]] = {name: getattr(Steps, name) f
 def initial(wid: Callable[[], int]) -> Sequence[Any]:
     """Return the objects that are there when a run begins."""
     found: list[Any] = []
-    for i in range(0, ACCOUNTS_POOL, 1):
+    for i in range(ACCOUNTS_POOL):
         if i % 5 == 4:
             continue
         org, login = _login(i)
@@ -399,7 +399,7 @@ def initial(wid: Callable[[], int]) -> Sequence[Any]:
         found.append(
             Account(id=i, email=_email(i), org=org, login=login, nick=_nick(i), wid=own, a1=own, a2=own, b1=own, b2=own)
         )
-    for i in range(0, PEOPLE_POOL):
+    for i in range(PEOPLE_POOL):
         if i % 5 == 3:
             continue
         own = wid()
