@@ -2,12 +2,21 @@
 PYTHON ?= python3
 # Given to pytest as they are: make test PYTEST_ARGS="-x -k memcache"
 PYTEST_ARGS ?=
+# What `make coherence` does: for how long, with how many processes, from which seed (by default another one each
+# time), on postgresql or sqlite, with which faults (all, none, or a list), and which cache.
+SECONDS ?= 600
+WORKERS ?= 8
+SEED ?= $(shell date +%s)
+DATABASE ?= postgresql
+FAULTS ?= all
+SYSTEM ?= stockpyle
+COHERENCE_ARGS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean servers
+.PHONY: help demo test coherence lint clean servers
 
 help: ## Print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST))
@@ -17,6 +26,10 @@ demo: $(VENV)/installed-demo ## Run the demonstration
 
 test: lint servers ## Check the code and run all the tests, against real servers
 	STOCKPYLE_REQUIRE_SERVERS=1 $(PY) -m pytest $(PYTEST_ARGS)
+
+coherence: $(VENV)/installed-test servers ## Let many processes read and write at once, and check what each has seen
+	STOCKPYLE_REQUIRE_SERVERS=1 $(PY) -m tests.coherence --seconds $(SECONDS) --workers $(WORKERS) --seed $(SEED) \
+	  --database $(DATABASE) --faults "$(FAULTS)" --system $(SYSTEM) $(COHERENCE_ARGS)
 
 lint: $(VENV)/installed-test ## Check the style, the formatting and the types
 	$(PY) -m ruff check

@@ -40,6 +40,8 @@ BROKEN = 10
 """time, traceback: the process cannot go on."""
 START = 11
 """time, slot: a worker begins."""
+READ_FAILED = 12
+"""time, error."""
 
 Frame = list[Any]
 

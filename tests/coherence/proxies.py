@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import selectors
 import signal
 import socket
@@ -17,6 +18,9 @@ from tests.coherence.faults import CUT_CACHE, CUT_COMMIT
 PASS, BEFORE, DURING, AFTER, LATE, OFF = range(6)
 """What a proxy does. Of the next COMMIT: keeps it from the server; cuts as soon as it is sent; waits for the answer and
 withholds it; cuts first and sends it a moment later. OFF: nobody gets through at all."""
+
+_COMMIT = re.compile(rb"COMMIT(?!TED)")
+"""The statement, and not the isolation level."""
 
 COMMITS = {BEFORE: "before", DURING: "during", AFTER: "after", LATE: "late"}
 
@@ -100,7 +104,7 @@ class _Proxy:
             data = one.recv(262_144)
             if not data:
                 self._cut(way, one, other)
-            elif from_client and self.modes[number] in COMMITS and b"COMMIT" in data:
+            elif from_client and self.modes[number] in COMMITS and _COMMIT.search(data):
                 self._cut_commit(number, way, one, other, data)
             else:
                 other.sendall(data)

@@ -58,7 +58,7 @@ def make_engine(url: str) -> sa.Engine:
     """Return an engine that gives up soon on a lock that another transaction holds."""
     if sa.make_url(url).get_backend_name() == "sqlite":
         return sa.create_engine(url, connect_args={"timeout": 2.0})
-    options = "-c lock_timeout=700 -c deadlock_timeout=60 -c jit=off"
+    options = "-c lock_timeout=200 -c deadlock_timeout=60 -c jit=off"
     return sa.create_engine(url, connect_args={"options": options, "connect_timeout": 5})
 
 
@@ -116,7 +116,7 @@ class Worker:
             if quiet is not self.quiet or now > self.count_at:
                 self._count(now)
                 self.quiet, self.count_at = quiet, now + COUNT_EVERY
-            if draw() < (0.02 if quiet else 0.32):
+            if draw() < (0.02 if quiet else 0.5):
                 self._write()
             elif draw() < 0.4:
                 self._read_one()
@@ -157,6 +157,7 @@ class Worker:
 
     def _read_failed(self, error: Exception) -> None:
         self.counts[f"read failed: {type(error).__name__}"] += 1
+        self.history.add(history.READ_FAILED, time.monotonic_ns(), f"{type(error).__name__}: {error}"[:300])
 
     def _read_again(self, touched: list[Ask]) -> None:
         by_class: dict[int, list[tuple[int, Any]]] = {}
@@ -169,9 +170,7 @@ class Worker:
 
     def _write(self) -> None:
         order = self.job.orders[self.job.slot]
-        if order:
-            self.job.orders[self.job.slot] = 0
-            self.order = AT_POINTS[order - 1]
+        self.order = AT_POINTS[order - 1] if order else ""
         self.next_number += 1
         self.number = self.next_number
         self.wids = self.number * WRITES_EACH
@@ -277,7 +276,6 @@ class Worker:
             self.counts["commits"] += 1
         finally:
             self.sending = 0
-            self.order = ""
 
     # faults at points of the write path
 
@@ -304,6 +302,7 @@ class Worker:
         if where != point:
             return
         order, self.order = self.order, ""
+        self.job.orders[self.job.slot] = 0
         begin = time.monotonic_ns()
         if action == "kill":
             self.history.add(history.FAULT, begin, begin, order, self.sending)

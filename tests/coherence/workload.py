@@ -34,8 +34,8 @@ ORGS = 4
 HOT = 8
 """So many of each pool are asked for more often than the others."""
 
-BUSY_SECONDS = 4.0
-QUIET_SECONDS = 3.0
+BUSY_SECONDS = 5.0
+QUIET_SECONDS = 2.0
 LEVELS = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 
 
@@ -60,6 +60,11 @@ def _email(i: int) -> str:
 
 def _login(i: int) -> tuple[str, str]:
     return f"o{i % ORGS}", f"l{i}"
+
+
+def _has_login(i: int) -> sa.ColumnElement[bool]:
+    org, login = _login(i)
+    return sa.and_(Account.org == org, Account.login == login)
 
 
 def _nick(i: int) -> str:
@@ -210,8 +215,15 @@ class Steps:
         i = step.account
         if self.session.get(Account, i) is not None:
             return
-        org, login = _login(i)
-        account = Account(id=i, email=_email(i), org=org, login=login, nick=_nick(i))
+        wanted = {"email": _email(i), "login": _login(i), "nick": _nick(i)}
+        keys = (Account.email == wanted["email"], Account.nick == wanted["nick"], _has_login(i))
+        for other in self.session.scalars(sa.select(Account).where(sa.or_(*keys))):
+            # what another account has, this one goes without
+            wanted["email"] = wanted["email"] if other.email != wanted["email"] else f"x{i}"
+            wanted["nick"] = wanted["nick"] if other.nick.lower() != wanted["nick"] else f"x{i}"
+            wanted["login"] = wanted["login"] if (other.org, other.login) != wanted["login"] else ("x", f"x{i}")
+        org, login = wanted["login"]
+        account = Account(id=i, email=wanted["email"], org=org, login=login, nick=wanted["nick"])
         self._touch(ACCOUNT, 0, i)
         wid = self._written(account)
         account.a1 = account.a2 = account.b1 = account.b2 = wid
@@ -265,16 +277,19 @@ class Steps:
     def move_login(self, step: Step) -> None:
         """Give an account another organisation and login, if they are free."""
         account = self._account(step.account)
-        if account is None:
+        if account is None or self._is_taken(_has_login(step.other)):
             return
         self._touch(ACCOUNT, 2, (account.org, account.login))
         account.org, account.login = _login(step.other)
         self._written(account)
 
+    def _is_taken(self, key: sa.ColumnElement[bool]) -> bool:
+        return bool(self.session.scalar(sa.select(sa.exists().where(key))))
+
     def change_id(self, step: Step) -> None:
         """Give an account another primary key, if it is free."""
         account = self._account(step.account)
-        if account is None:
+        if account is None or self._is_taken(Account.id == step.other):
             return
         account.id = step.other
         self._touch(ACCOUNT, 0, step.other)
@@ -325,16 +340,18 @@ class Steps:
         i = step.person
         if self.session.get(Person, i) is not None:
             return
+        email = f"x{i}" if self._is_taken(Person.email == _email(i)) else _email(i)
+        badge = f"x{i}" if self._is_taken(Member.badge == _badge(i)) else _badge(i)
         wid = self.wid()
-        values = {"id": i, "email": _email(i), "wid": wid, "p1": wid, "p2": wid}
+        values = {"id": i, "email": email, "wid": wid, "p1": wid, "p2": wid}
         if step.other % 4:
             sub = self.wid()
-            person: Person = Member(**values, badge=_badge(i), mwid=sub, m1=sub, m2=sub)
-            self._touch(MEMBER, MEMBERS_BADGE, _badge(i))
+            person: Person = Member(**values, badge=badge, mwid=sub, m1=sub, m2=sub)
+            self._touch(MEMBER, MEMBERS_BADGE, badge)
         else:
             person = Person(**values)
         self._touch(PERSON, PEOPLE_ID, i)
-        self._touch(PERSON, PEOPLE_EMAIL, _email(i))
+        self._touch(PERSON, PEOPLE_EMAIL, email)
         self.session.add(person)
 
     def delete_person(self, step: Step) -> None:
@@ -361,7 +378,7 @@ class Steps:
     def move_badge(self, step: Step) -> None:
         """Give a member another badge, in the second table, if it is free."""
         member = self._person(step.person)
-        if isinstance(member, Member):
+        if isinstance(member, Member) and not self._is_taken(Member.badge == _badge(step.other_person)):
             self._touch(MEMBER, MEMBERS_BADGE, member.badge)
             member.badge = _badge(step.other_person)
             self._sub_written(member)
