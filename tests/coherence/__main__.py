@@ -11,6 +11,7 @@ import sys
 from tests.coherence.faults import FAULTS
 from tests.coherence.runner import Options, main
 from tests.coherence.systems import SYSTEMS
+from tests.coherence.workload import STEPS
 
 
 def _options(arguments: list[str]) -> Options:
@@ -22,6 +23,10 @@ def _options(arguments: list[str]) -> Options:
     parser.add_argument("--database", choices=["postgresql", "sqlite"], default=default.database)
     names = ", ".join(name.replace(",", "").replace(" ", "-") for name in FAULTS)
     parser.add_argument("--faults", default=default.faults, help=f"all, none, or some of: {names}")
+    parser.add_argument("--rate", type=float, default=default.rate, help="how many times as many faults")
+    parser.add_argument("--steps", default=default.steps, help=f"all, or some of: {', '.join(STEPS)}")
+    parser.add_argument("--rows", type=int, default=default.rows, help="how many accounts there are to meet at")
+    parser.add_argument("--hesitate", type=float, default=default.hesitate, help="how often a worker does, at a point")
     parser.add_argument("--system", choices=sorted(SYSTEMS), default=default.system)
     parser.add_argument("--mutant", default=None, help="a wrong system that the checker has to find")
     parser.add_argument("--unreachable", choices=["mixed", "refuse", "proceed"], default=default.unreachable)

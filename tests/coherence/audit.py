@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from tests.coherence.models import TABLES, Base, State, TableLayout
+from tests.coherence.models import TABLES, WRITES_EACH, Base, State, TableLayout
 
 _LOG = sa.Table(
     "write_log",
@@ -66,6 +66,7 @@ class Transactions:
         # SQLAlchemy's own recipe for transactions that begin with BEGIN, and so for savepoints
         dbapi_connection.isolation_level = None
         dbapi_connection.execute("PRAGMA synchronous = OFF")
+        dbapi_connection.execute("PRAGMA foreign_keys = ON")
         dbapi_connection.create_function("checker_tx", 0, lambda: self._logged)
 
     _logged = 0
@@ -100,6 +101,7 @@ def create(engine: sa.Engine) -> None:
             Base.metadata.create_all(connection)
             _LOG.create(connection)
             statements = [each for number, table in enumerate(TABLES) for each in _for_postgresql(number, table)]
+            statements += _FINISH
         for statement in statements:
             connection.exec_driver_sql(statement)
 
@@ -131,6 +133,16 @@ def _for_postgresql(number: int, table: TableLayout) -> Iterator[str]:
         f"CREATE TRIGGER log_{table.name} AFTER INSERT OR UPDATE OR DELETE ON {table.name} "
         f"FOR EACH ROW EXECUTE FUNCTION log_{table.name}()"
     )
+
+
+_FINISH = [
+    "CREATE FUNCTION finish_account() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+    f"UPDATE accounts SET wid = wid + {WRITES_EACH // 2}, a1 = wid + {WRITES_EACH // 2}, a2 = wid + {WRITES_EACH // 2} "
+    "WHERE id = NEW.id AND a1 <> a2; RETURN NULL; END $$",
+    "CREATE CONSTRAINT TRIGGER finish_account AFTER INSERT OR UPDATE ON accounts DEFERRABLE INITIALLY DEFERRED "
+    "FOR EACH ROW WHEN (NEW.a1 <> NEW.a2) EXECUTE FUNCTION finish_account()",
+]
+"""What a transaction leaves half done, PostgreSQL itself finishes when it commits: nothing read before tells how."""
 
 
 def read_log(connection: sa.Connection) -> list[Entry]:

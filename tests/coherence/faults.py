@@ -60,10 +60,10 @@ def _slug(name: str) -> str:
     return name.replace(",", "").replace(" ", "-")
 
 
-def plan(names: Iterable[str], seconds: float, seed: int) -> list[Planned]:
-    """Spread each fault over the run, half as often again as is needed."""
+def plan(names: Iterable[str], seconds: float, seed: int, rate: float = 1.0) -> list[Planned]:
+    """Spread each fault over the run, half as often again as is needed; `rate` times as often as that."""
     dice = random.Random(f"faults {seed}")
-    times = math.ceil(1.5 * needed(seconds)) + 1
+    times = math.ceil(rate * 1.5 * needed(seconds)) + 1
     first, last = min(1.5, seconds / 10), seconds - min(6.0, seconds / 4)
     planned = []
     for name in names:

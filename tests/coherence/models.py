@@ -74,6 +74,15 @@ class Member(Person):
     __mapper_args__ = {"polymorphic_identity": "member"}
 
 
+VOWS = sa.Table(
+    "vows",
+    Base.metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("kept_by", sa.ForeignKey("vows.id", deferrable=True, initially="DEFERRED"), nullable=False),
+)
+"""A row here that refers to none is allowed until the transaction commits: then the database refuses the commit."""
+
+
 CLASSES: list[type[Any]] = [Account, Person, Member]
 """The classes by the number that stands for them in a history."""
 

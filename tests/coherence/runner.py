@@ -26,7 +26,7 @@ from tests.coherence.report import describe
 from tests.coherence.results import SETUP, Results, collect, conditions, reads, why_void
 from tests.coherence.systems import Settings, find
 from tests.coherence.timelines import BrokenHistory, Timelines, build
-from tests.coherence.workload import initial
+from tests.coherence.workload import ACCOUNTS_POOL, initial
 from tests.servers import Memcached, Postgres
 
 FINE, VIOLATIONS, VOID, BROKEN = range(4)
@@ -42,6 +42,10 @@ class Options:
     seed: int = 1
     database: str = "postgresql"
     faults: str = "all"
+    rate: float = 1.0
+    steps: str = "all"
+    rows: int = ACCOUNTS_POOL
+    hesitate: float = 0.02
     system: str = "stockpyle"
     mutant: str | None = None
     unreachable: str = "mixed"
@@ -163,7 +167,7 @@ class _Run:
         self.stack.callback(self._kill_all)
         for slot in range(self.options.workers):
             self._start_worker(slot)
-        planned = faults.plan(self.faults, self.options.seconds, self.options.seed)
+        planned = faults.plan(self.faults, self.options.seconds, self.options.seed, self.options.rate)
         witness = Witness(self.engine)
         look_at = 0.0
         while (now := self._now()) < self.options.seconds:
@@ -245,6 +249,9 @@ class _Run:
             self.options.system,
             unreachable,
             self.options.mutant,
+            self.options.steps,
+            self.options.rows,
+            self.options.hesitate,
             self.options.lock_seconds,
             self.options.lifetime,
             self.orders,

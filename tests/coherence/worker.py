@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import signal
 import time
 import traceback
@@ -21,11 +22,15 @@ from sqlalchemy.orm import Session
 from tests.coherence import history, mutants
 from tests.coherence.audit import WRITES, Transactions
 from tests.coherence.faults import AT_POINTS
-from tests.coherence.models import CLASSES, WRITES_EACH, Account, Member, Person, seen
+from tests.coherence.models import CLASSES, VOWS, WRITES_EACH, Account, Member, Person, seen
 from tests.coherence.systems import Settings, SystemUnderTest, find
 from tests.coherence.workload import LEVELS, Ask, Plan, Steps, Workload, is_quiet, key_dict
 
 BATCH = 24
+HESITATION = 0.02
+"""Seconds that a worker hesitates at most, at a point of its path."""
+SELDOM = {"before-read": 0.1}
+"""Points that are passed so often that it hesitates at fewer of them."""
 COUNT_EVERY = 500_000_000
 
 
@@ -43,6 +48,9 @@ class Job:
     system: str
     unreachable: str
     mutant: str | None
+    steps: str
+    rows: int
+    hesitate: float
     lock_seconds: float
     lifetime: float
     orders: Any
@@ -84,7 +92,8 @@ class Worker:
     def __init__(self, job: Job, writer: history.HistoryWriter) -> None:
         self.job = job
         self.history = writer
-        self.workload = Workload(f"{job.seed}-{job.slot}-{job.incarnation}")
+        self.workload = Workload(f"{job.seed}-{job.slot}-{job.incarnation}", job.steps, job.rows)
+        self.dice = random.Random(f"hesitate {job.seed}-{job.slot}-{job.incarnation}")
         self.random = self.workload.random
         self.engine = make_engine(job.url)
         self.transactions = Transactions(self.engine)
@@ -195,6 +204,7 @@ class Worker:
             try:
                 for step in plan.steps:
                     steps.do(step)
+                    self._hesitate("after-step")
                 if plan.savepoint is not None:
                     self._in_savepoint(session, steps, plan)
                 if plan.rolls_back:
@@ -206,6 +216,8 @@ class Worker:
                     session.flush()
                     if "into session" not in self.system.lacks and self.random.random() < 0.1:
                         self._read_own(session, plan)
+                if plan.is_refused:
+                    session.execute(VOWS.insert().values(id=self.number, kept_by=0))
             except self.errors as error:
                 session.rollback()
                 self.counts[f"gave up: {type(error).__name__}"] += 1
@@ -295,10 +307,18 @@ class Worker:
         for name, watch in self.system.points.items():
             watch(lambda name=name: self._reached(name))
 
+    def _hesitate(self, point: str) -> None:
+        if self.dice.random() < self.job.hesitate * SELDOM.get(point, 1.0):
+            time.sleep(self.dice.uniform(0.0, HESITATION))
+
     def _reached(self, point: str) -> None:
+        self._hesitate(point)
         if not self.order or not self.sending:
             return
         action, _, where = self.order.partition(" ")
+        if where == "after-commit" and point == "after-lock":
+            # others have time to meet with the lock of a writer that is about to die
+            time.sleep(self.dice.uniform(0.0, self.job.lock_seconds / 8))
         if where != point:
             return
         order, self.order = self.order, ""

@@ -78,21 +78,30 @@ def _badge(i: int) -> str:
 class Workload:
     """One worker's choices."""
 
-    def __init__(self, seed: str) -> None:
+    def __init__(self, seed: str, steps: str = "all", rows: int = ACCOUNTS_POOL) -> None:
         self.random = random.Random(seed)
+        wanted = STEPS if steps == "all" else [name.strip() for name in steps.split(",")]
+        unknown = [name for name in wanted if name not in STEPS]
+        if unknown:
+            raise SystemExit(f"no step {unknown[0]!r}: there are {', '.join(STEPS)}")
+        self.steps = [name for name in STEPS if name in wanted]
+        of_people = [STEPS.index(name) >= STEPS.index("update_base") for name in self.steps]
+        self.classes = (0 if all(of_people) else 60, 15 if any(of_people) else 0, 25 if any(of_people) else 0)
+        self.accounts = rows
+        self.people = max(2, rows * PEOPLE_POOL // ACCOUNTS_POOL)
 
     # reads
 
     def asks(self, count: int) -> tuple[int, list[tuple[int, Any]]]:
         """Choose a class, and keys of it: their numbers and values."""
-        klass = self.random.choices((ACCOUNT, PERSON, MEMBER), (60, 15, 25))[0]
+        klass = self.random.choices((ACCOUNT, PERSON, MEMBER), self.classes)[0]
         numbers = KEYS_OF[klass]
         return klass, [self.value(self.random.choice(numbers)) for _ in range(count)]
 
     def value(self, number: int) -> tuple[int, Any]:
         """Choose a value of a key."""
-        pool = ACCOUNTS_POOL if number < PEOPLE_ID else PEOPLE_POOL
-        i = self.random.randrange(HOT if self.random.random() < 0.35 else pool)
+        pool = self.accounts if number < PEOPLE_ID else self.people
+        i = self.random.randrange(min(HOT, pool) if self.random.random() < 0.35 else pool)
         if number in (0, PEOPLE_ID):
             return number, i
         if number in (1, PEOPLE_EMAIL):
@@ -114,6 +123,7 @@ class Workload:
             level=self.random.choices(LEVELS, (70, 15, 15))[0],
             steps=[self._step() for _ in range(steps)],
             rolls_back=draw() < 0.06,
+            is_refused=draw() < 0.03,
             flushes=draw() < 0.5,
             into_session=draw() < 0.15,
         )
@@ -123,17 +133,16 @@ class Workload:
         return plan
 
     def _step(self) -> Step:
-        names, weights = zip(*_WEIGHTS.items(), strict=True)
         return Step(
-            self.random.choices(names, weights)[0],
-            self._some(ACCOUNTS_POOL),
-            self._some(ACCOUNTS_POOL),
-            self._some(PEOPLE_POOL),
-            self._some(PEOPLE_POOL),
+            self.random.choices(self.steps, [_WEIGHTS[name] for name in self.steps])[0],
+            self._some(self.accounts),
+            self._some(self.accounts),
+            self._some(self.people),
+            self._some(self.people),
         )
 
     def _some(self, pool: int) -> int:
-        return self.random.randrange(HOT if self.random.random() < 0.3 else pool)
+        return self.random.randrange(min(HOT, pool) if self.random.random() < 0.3 else pool)
 
 
 @dataclass
@@ -154,6 +163,8 @@ class Plan:
     level: str
     steps: list[Step]
     rolls_back: bool
+    is_refused: bool
+    """The database refuses to commit it."""
     flushes: bool
     into_session: bool
     savepoint: Step | None = None
@@ -208,6 +219,14 @@ class Steps:
         if account is None:
             return self.insert(step)
         account.b1 = account.b2 = self._written(account)
+        return None
+
+    def half(self, step: Step) -> None:
+        """Write half of a group, which PostgreSQL completes when the transaction commits."""
+        account = self._account(step.account)
+        if account is None or self.session.get_bind().dialect.name != "postgresql":
+            return self.update_a(step)
+        account.a1 = self._written(account)
         return None
 
     def insert(self, step: Step) -> None:
@@ -387,6 +406,7 @@ class Steps:
 _WEIGHTS = {
     "update_a": 26,
     "update_b": 20,
+    "half": 6,
     "insert": 8,
     "delete": 5,
     "delete_and_insert": 3,
@@ -402,6 +422,9 @@ _WEIGHTS = {
     "move_person_email": 4,
     "move_badge": 4,
 }
+STEPS = list(_WEIGHTS)
+"""All that a transaction may do, first with accounts and then with people."""
+
 _STEPS: dict[str, Callable[[Steps, Step], None]] = {name: getattr(Steps, name) for name in _WEIGHTS}
 
 

@@ -40,7 +40,7 @@ class SystemUnderTest(Protocol):
     """Of "cache" (a tier that processes share), "put", "into session", "refused", "locked": what it cannot do, or
     cannot count."""
     points: Mapping[str, Callable[[Callable[[], None]], None]]
-    """Named points of its write path: each takes a function to be called there."""
+    """Named points of its paths, of reading and of writing: each takes a function to be called there."""
     errors: tuple[type[Exception], ...]
     """What it may raise if the database or the cache fails, besides SQLAlchemy's own errors."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
+from stockpyle.coherence.layers import Layer
 from stockpyle.coherence.writer import Writer
 from stockpyle.exceptions import StockpyleError
 from stockpyle.ext.sqlalchemy import StockpyleSessionExtension
@@ -54,6 +55,10 @@ class Chain:
     points: Mapping[str, Callable[[Callable[[], None]], None]] = {
         "after-lock": lambda reached: _call_after(Writer, "lock", reached),
         "between-tiers": lambda reached: _call_before(Writer, "publish", reached),
+        "before-unlock": lambda reached: _call_before(Writer, "unlock", reached),
+        "before-read": lambda reached: _call_before(Layer, "read", reached),
+        "after-load": lambda reached: _call_after(SqlAlchemyStore, "load", reached),
+        "before-fill": lambda reached: _call_before(Layer, "fill", reached),
     }
 
     def get_into(self, session: Session, klass: type, key: dict[str, Any]) -> Any:
