@@ -11,8 +11,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
-import sqlalchemy as sa
-
 from stockpyle.coherence import reader
 from stockpyle.coherence.writer import Writer
 from stockpyle.ext.sqlalchemy import StockpyleSessionExtension
@@ -20,6 +18,7 @@ from stockpyle.keys import Key
 from stockpyle.memcached.tier import MemcachedTier
 from stockpyle.orm.collations import Collations
 from stockpyle.orm.commits import FollowedConnection, Work
+from stockpyle.orm.mapping import spec_of_mapped
 from stockpyle.orm.transactions import WrittenObjects
 from stockpyle.protocols import Outcome
 from stockpyle.records import ABSENT, Lease, Lock, Record
@@ -158,15 +157,19 @@ def publish_what_the_transaction_read(real: Real, followed: Any, **kw: Any) -> l
     return works
 
 
-@_instead_of(StockpyleSessionExtension, "_after_commit")
-def publish_the_sessions_state(real: Real, extension: Any, session: Any) -> None:
+@_instead_of(FollowedConnection, "end_flush")
+def publish_the_sessions_state(real: Real, followed: Any, dirty: Iterable[Any] = ()) -> None:
     """What the session holds in memory is published: it never is, its other columns may be older than the row."""
-    real(extension, session)
-    specs = {obj: extension._chain.spec(type(obj)) for obj in session}
-    whole = [obj for obj, spec in specs.items() if not sa.inspect(obj).unloaded.intersection(spec.attributes)]
-    for followed in extension._followed.get(session, ()):
-        for work in followed._works:
-            work.source = _Loaded(Record(specs[obj], specs[obj].dehydrate(obj)) for obj in whole)  # type: ignore[assignment]
+    objs = [target for kind, target in followed.written._flushed if kind != "delete"]
+    real(followed, dirty)
+    specs = [(spec_of_mapped(type(obj)), obj) for obj in objs]
+    followed.states = [*getattr(followed, "states", ()), *[Record(spec, spec.dehydrate(obj)) for spec, obj in specs]]
+
+    def take_works(**kw: Any) -> list[Work]:
+        works = FollowedConnection._take_works(followed, **kw)
+        return [replace(work, source=_Loaded(followed.states)) for work in works]
+
+    followed._take_works = take_works
 
 
 @_instead_of(StockpyleSessionExtension, "_after_commit")

@@ -46,6 +46,7 @@ class Options:
     steps: str = "all"
     rows: int = ACCOUNTS_POOL
     hesitate: float = 0.02
+    at: str = "all"
     system: str = "stockpyle"
     mutant: str | None = None
     unreachable: str = "mixed"
@@ -252,6 +253,7 @@ class _Run:
             self.options.steps,
             self.options.rows,
             self.options.hesitate,
+            self.options.at,
             self.options.lock_seconds,
             self.options.lifetime,
             self.orders,

@@ -22,12 +22,12 @@ from sqlalchemy.orm import Session
 from tests.coherence import history, mutants
 from tests.coherence.audit import WRITES, Transactions
 from tests.coherence.faults import AT_POINTS
-from tests.coherence.models import CLASSES, VOWS, WRITES_EACH, Account, Member, Person, seen
+from tests.coherence.models import CLASSES, WRITES_EACH, Account, Member, Person, seen
 from tests.coherence.systems import Settings, SystemUnderTest, find
 from tests.coherence.workload import LEVELS, Ask, Plan, Steps, Workload, is_quiet, key_dict
 
 BATCH = 24
-HESITATION = 0.02
+HESITATION = 0.05
 """Seconds that a worker hesitates at most, at a point of its path."""
 SELDOM = {"before-read": 0.1}
 """Points that are passed so often that it hesitates at fewer of them."""
@@ -51,6 +51,7 @@ class Job:
     steps: str
     rows: int
     hesitate: float
+    at: str
     lock_seconds: float
     lifetime: float
     orders: Any
@@ -94,6 +95,8 @@ class Worker:
         self.history = writer
         self.workload = Workload(f"{job.seed}-{job.slot}-{job.incarnation}", job.steps, job.rows)
         self.dice = random.Random(f"hesitate {job.seed}-{job.slot}-{job.incarnation}")
+        groups = job.at.split("/")
+        self.habits = groups[job.slot % len(groups)].split(",")
         self.random = self.workload.random
         self.engine = make_engine(job.url)
         self.transactions = Transactions(self.engine)
@@ -127,6 +130,8 @@ class Worker:
                 self.quiet, self.count_at = quiet, now + COUNT_EVERY
             if draw() < (0.02 if quiet else 0.5):
                 self._write()
+            elif draw() < 0.05:
+                self._browse()
             elif draw() < 0.4:
                 self._read_one()
             else:
@@ -163,6 +168,22 @@ class Worker:
         end = time.monotonic_ns()
         self.history.add(history.READ, begin, end, klass, number, value, seen(obj))
         self.counts["reads"] += 1
+
+    def _browse(self) -> None:
+        """Read through the cache into a session that began a while ago, and so may see less than the cache has."""
+        if "into session" in self.system.lacks:
+            return
+        klass, keys = self.workload.asks(4)
+        level = LEVELS[0] if self.sqlite else self.random.choice(LEVELS)
+        with self.makers[level]() as session:
+            try:
+                session.execute(sa.select(sa.func.count()).select_from(Account))
+                for number, value in keys:
+                    self._hesitate("in-session")
+                    self.system.get_into(session, CLASSES[klass], key_dict(number, value))
+            except self.errors as error:
+                self._read_failed(error)
+        self.counts["reads"] += len(keys)
 
     def _read_failed(self, error: Exception) -> None:
         self.counts[f"read failed: {type(error).__name__}"] += 1
@@ -216,8 +237,6 @@ class Worker:
                     session.flush()
                     if "into session" not in self.system.lacks and self.random.random() < 0.1:
                         self._read_own(session, plan)
-                if plan.is_refused:
-                    session.execute(VOWS.insert().values(id=self.number, kept_by=0))
             except self.errors as error:
                 session.rollback()
                 self.counts[f"gave up: {type(error).__name__}"] += 1
@@ -308,7 +327,8 @@ class Worker:
             watch(lambda name=name: self._reached(name))
 
     def _hesitate(self, point: str) -> None:
-        if self.dice.random() < self.job.hesitate * SELDOM.get(point, 1.0):
+        here = self.habits == ["all"] or point in self.habits
+        if here and self.dice.random() < self.job.hesitate * SELDOM.get(point, 1.0):
             time.sleep(self.dice.uniform(0.0, HESITATION))
 
     def _reached(self, point: str) -> None:

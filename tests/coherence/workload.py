@@ -23,6 +23,7 @@ from tests.coherence.models import (
     PEOPLE_EMAIL,
     PEOPLE_ID,
     PERSON,
+    VOWS,
     Account,
     Member,
     Person,
@@ -80,12 +81,11 @@ class Workload:
 
     def __init__(self, seed: str, steps: str = "all", rows: int = ACCOUNTS_POOL) -> None:
         self.random = random.Random(seed)
-        wanted = STEPS if steps == "all" else [name.strip() for name in steps.split(",")]
-        unknown = [name for name in wanted if name not in STEPS]
+        self.weights = dict(_WEIGHTS) if steps == "all" else {name.strip(): 1 for name in steps.split(",")}
+        unknown = [name for name in self.weights if name not in STEPS]
         if unknown:
             raise SystemExit(f"no step {unknown[0]!r}: there are {', '.join(STEPS)}")
-        self.steps = [name for name in STEPS if name in wanted]
-        of_people = [STEPS.index(name) >= STEPS.index("update_base") for name in self.steps]
+        of_people = [STEPS.index(name) >= STEPS.index("update_base") for name in self.weights]
         self.classes = (0 if all(of_people) else 60, 15 if any(of_people) else 0, 25 if any(of_people) else 0)
         self.accounts = rows
         self.people = max(2, rows * PEOPLE_POOL // ACCOUNTS_POOL)
@@ -123,7 +123,6 @@ class Workload:
             level=self.random.choices(LEVELS, (70, 15, 15))[0],
             steps=[self._step() for _ in range(steps)],
             rolls_back=draw() < 0.06,
-            is_refused=draw() < 0.03,
             flushes=draw() < 0.5,
             into_session=draw() < 0.15,
         )
@@ -134,7 +133,7 @@ class Workload:
 
     def _step(self) -> Step:
         return Step(
-            self.random.choices(self.steps, [_WEIGHTS[name] for name in self.steps])[0],
+            self.random.choices(list(self.weights), list(self.weights.values()))[0],
             self._some(self.accounts),
             self._some(self.accounts),
             self._some(self.people),
@@ -163,8 +162,6 @@ class Plan:
     level: str
     steps: list[Step]
     rolls_back: bool
-    is_refused: bool
-    """The database refuses to commit it."""
     flushes: bool
     into_session: bool
     savepoint: Step | None = None
@@ -228,6 +225,13 @@ class Steps:
             return self.update_a(step)
         account.a1 = self._written(account)
         return None
+
+    def undone(self, step: Step) -> None:
+        """Write in a savepoint, and roll it back."""
+        with self.session.begin_nested() as nested:
+            self.update_a(step)
+            self.session.flush()
+            nested.rollback()
 
     def insert(self, step: Step) -> None:
         """Insert an account where there is none, with the key values that go with its id."""
@@ -402,11 +406,17 @@ class Steps:
             member.badge = _badge(step.other_person)
             self._sub_written(member)
 
+    def refused(self, step: Step) -> None:
+        """Update something in a transaction that the database then refuses to commit."""
+        (self.update_a, self.update_base, self.update_sub)[step.other % 3](step)
+        self.session.execute(VOWS.insert().values(id=self.wid(), kept_by=0))
+
 
 _WEIGHTS = {
     "update_a": 26,
     "update_b": 20,
     "half": 6,
+    "undone": 4,
     "insert": 8,
     "delete": 5,
     "delete_and_insert": 3,
@@ -421,6 +431,7 @@ _WEIGHTS = {
     "delete_person": 3,
     "move_person_email": 4,
     "move_badge": 4,
+    "refused": 5,
 }
 STEPS = list(_WEIGHTS)
 """All that a transaction may do, first with accounts and then with people."""
