@@ -14,8 +14,8 @@ A transaction that never returned, because its worker was killed or its answer w
 which somebody has seen what it wrote.
 
 Two excuses are known, and reported apart. *gap*: the transaction that the read is too old for never returned, and
-its lock was lost before it was committed. *owed*: it returned, but the cache could not be reached, and was told only
-after the read had begun.
+its lock was lost before it was committed. *owed*: it could not lock this key, because it could not reach the cache,
+which was told of it only after the read had begun, in another process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tests.coherence.models import (
     Seen,
     key_value,
 )
-from tests.coherence.timelines import ABSENT, NEVER, Timeline, Timelines, Transaction
+from tests.coherence.timelines import ABSENT, NEVER, KeyName, Timeline, Timelines, Transaction
 
 SECOND = 1_000_000_000
 
@@ -111,6 +111,7 @@ class Checker:
         self._states = timelines.states
         self._conditions = conditions
         self._floors: dict[int, tuple[list[int], list[int]]] = {}
+        self._reader = 0
         self.verdict = Verdict()
 
     def read(self, worker: int, begin: int, end: int, klass: int, number: int, value: Any, seen: Any) -> None:
@@ -120,6 +121,7 @@ class Checker:
         verdict = self.verdict
         verdict.reads += 1
         try:
+            self._reader = worker
             if seen is None:
                 self._absent(begin, end, klass, number, key_value(number, value))
             elif klass == ACCOUNT:
@@ -213,7 +215,7 @@ class Checker:
     def _late(self, timeline: Timeline, i: int, begin: int, kind: str) -> None:
         """A state was over when the read began: raise _Wrong, unless for each newer transaction there is an excuse."""
         newer = [each for each in timeline.transactions[i + 1 :] if each is not None and each.known < begin]
-        excuses = [self._excuse(each, begin) for each in newer]
+        excuses = [self._excuse(each, timeline.name, begin) for each in newer]
         if None in excuses:
             guilty = [each for each, excuse in zip(newer, excuses, strict=True) if excuse is None]
             what = "been seen" if guilty[0].returned == NEVER else "returned"
@@ -222,11 +224,13 @@ class Checker:
             raise _Wrong(kind, why, guilty)
         self.verdict.excused.update({str(excuse) for excuse in excuses})
 
-    def _excuse(self, transaction: Transaction, begin: int) -> str | None:
-        """Return what excuses a reader who did not see this transaction, or None."""
-        if transaction.owed is not None and begin < min(
-            transaction.owed, transaction.known + self._conditions.debt_life
-        ):
+    def _excuse(self, transaction: Transaction, key: KeyName, begin: int) -> str | None:
+        """Return what excuses a reader who asked for this key and did not see this transaction, or None."""
+        number, value = key
+        until = transaction.owed.get((PEOPLE_ID, value) if number == MEMBERS_ID else key)
+        # who owes it believes nothing that the cache says
+        others = until is not None and transaction.worker != self._reader
+        if others and begin < min(until or 0, transaction.known + self._conditions.debt_life):
             return "owed"
         if transaction.returned != NEVER:
             return None

@@ -95,8 +95,8 @@ def _transaction(transaction: Transaction | None, start: int) -> str:
         text += f"returned {_at(transaction.returned, start)}"
     else:
         text += f"never returned ({transaction.failed or 'killed'}), seen {_at(transaction.witnessed, start)}"
-    if transaction.owed is not None:
-        text += f", owed until {_at(transaction.owed, start)}"
+    for key, until in transaction.owed.items():
+        text += f", owed {name_of(key)} until {_at(until, start)}"
     return text
 
 

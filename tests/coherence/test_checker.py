@@ -383,14 +383,27 @@ def test_the_gap_excuses_a_false_absence(deleted: Story) -> None:
 
 def test_a_debt_excuses_until_it_is_delivered(updated: Story) -> None:
     """What the cache could not be told of is excused until it was told, and no longer than records live."""
-    updated.transactions[3].owed = 80
+    updated.transactions[3].owed = {(ID, 5): 80}
     old = account(2, a=2, b=1)
     assert updated.judge(79, 99, ID, 5, old) == "(owed)"
     assert updated.judge(80, 99, ID, 5, old) == "stale"
     assert updated.judge(79, 99, ID, 5, old, debt_life=40) == "stale"
-    updated.transactions[3].owed = NEVER
+    updated.transactions[3].owed = {(ID, 5): NEVER}
     assert updated.judge(90, 99, ID, 5, old, debt_life=56) == "(owed)"
     assert updated.judge(91, 99, ID, 5, old, debt_life=56) == "stale"
+
+
+def test_a_debt_excuses_only_the_keys_that_are_owed(updated: Story) -> None:
+    """That one key could not be locked says nothing of the others."""
+    updated.transactions[3].owed = {(ID, 5): 80}
+    assert updated.judge(70, 71, EMAIL, "e", account(2, a=2, b=1)) == "stale"
+
+
+def test_who_owes_has_no_excuse(updated: Story) -> None:
+    """A process believes nothing of a cache that it owes something: the excuse is the others'."""
+    updated.transactions[3].owed = {(ID, 5): 80}
+    updated.transactions[3].worker = 1
+    assert updated.judge(70, 71, ID, 5, account(2, a=2, b=1)) == "stale"
 
 
 # what cannot be judged, and what is counted

@@ -23,7 +23,7 @@ from tests.coherence import history, mutants
 from tests.coherence.audit import WRITES, Transactions
 from tests.coherence.faults import AT_POINTS
 from tests.coherence.models import CLASSES, WRITES_EACH, Account, Member, Person, seen
-from tests.coherence.systems import Settings, SystemUnderTest, find
+from tests.coherence.systems import Keys, Settings, SystemUnderTest, find
 from tests.coherence.workload import LEVELS, Ask, Plan, Steps, Workload, is_quiet, key_dict
 
 BATCH = 24
@@ -118,6 +118,7 @@ class Worker:
         self.sending = 0
         self.order = ""
         self._watch_points()
+        self.system.watch_debts(self._owed, self._delivered)
 
     def work(self) -> None:
         """Work until told to stop."""
@@ -307,6 +308,12 @@ class Worker:
             self.counts["commits"] += 1
         finally:
             self.sending = 0
+
+    def _owed(self, keys: Keys, unlocked: bool) -> None:
+        self.history.add_now(history.OWED, self.number, unlocked, keys)
+
+    def _delivered(self, keys: Keys) -> None:
+        self.history.add_now(history.DELIVERED, keys)
 
     # faults at points of the write path
 
