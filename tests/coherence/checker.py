@@ -14,8 +14,8 @@ A transaction that never returned, because its worker was killed or its answer w
 which somebody has seen what it wrote.
 
 Two excuses are known, and reported apart. *gap*: the transaction that the read is too old for never returned, and
-its lock was lost before it was committed. *owed*: it could not lock this key, because it could not reach the cache,
-which was told of it only after the read had begun, in another process.
+its lock was lost before it was committed. *owed*: it could not lock this key, or that of the object, because it could
+not reach the cache, which was told of it only after the read had begun, in another process.
 """
 
 from __future__ import annotations
@@ -112,6 +112,7 @@ class Checker:
         self._conditions = conditions
         self._floors: dict[int, tuple[list[int], list[int]]] = {}
         self._reader = 0
+        self._given: KeyName | None = None
         self.verdict = Verdict()
 
     def read(self, worker: int, begin: int, end: int, klass: int, number: int, value: Any, seen: Any) -> None:
@@ -122,6 +123,7 @@ class Checker:
         verdict.reads += 1
         try:
             self._reader = worker
+            self._given = None if seen is None else (0 if klass == ACCOUNT else PEOPLE_ID, seen[2])
             if seen is None:
                 self._absent(begin, end, klass, number, key_value(number, value))
             elif klass == ACCOUNT:
@@ -227,10 +229,12 @@ class Checker:
     def _excuse(self, transaction: Transaction, key: KeyName, begin: int) -> str | None:
         """Return what excuses a reader who asked for this key and did not see this transaction, or None."""
         number, value = key
-        until = transaction.owed.get((PEOPLE_ID, value) if number == MEMBERS_ID else key)
+        # an alternate key that its writer did not know of has led to the identity, under which the cache holds the row
+        keys = ((PEOPLE_ID, value) if number == MEMBERS_ID else key, self._given)
+        until = max((transaction.owed[each] for each in keys if each in transaction.owed), default=0)
         # who owes it believes nothing that the cache says
-        others = until is not None and transaction.worker != self._reader
-        if others and begin < min(until or 0, transaction.known + self._conditions.debt_life):
+        others = transaction.worker != self._reader
+        if others and begin < min(until, transaction.known + self._conditions.debt_life):
             return "owed"
         if transaction.returned != NEVER:
             return None

@@ -394,9 +394,13 @@ def test_a_debt_excuses_until_it_is_delivered(updated: Story) -> None:
 
 
 def test_a_debt_excuses_only_the_keys_that_are_owed(updated: Story) -> None:
-    """That one key could not be locked says nothing of the others."""
+    """They are the one that was asked for, and the identity of what it has led to."""
+    updated.transactions[3].owed = {(EMAIL, "e"): 80}
+    old = account(2, a=2, b=1)
+    assert updated.judge(70, 71, EMAIL, "e", old) == "(owed)"
+    assert updated.judge(70, 71, NICK, "n", old) == updated.judge(70, 71, ID, 5, old) == "stale"
     updated.transactions[3].owed = {(ID, 5): 80}
-    assert updated.judge(70, 71, EMAIL, "e", account(2, a=2, b=1)) == "stale"
+    assert updated.judge(70, 71, EMAIL, "e", old) == updated.judge(70, 71, ID, 5, old) == "(owed)"
 
 
 def test_who_owes_has_no_excuse(updated: Story) -> None:
