@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.coherence.models import (
@@ -112,6 +112,7 @@ class Checker:
         self._conditions = conditions
         self._floors: dict[int, tuple[list[int], list[int]]] = {}
         self._reader = 0
+        self._asked: Any = None
         self._given: KeyName | None = None
         self.verdict = Verdict()
 
@@ -123,6 +124,7 @@ class Checker:
         verdict.reads += 1
         try:
             self._reader = worker
+            self._asked = value
             self._given = None if seen is None else (0 if klass == ACCOUNT else PEOPLE_ID, seen[2])
             if seen is None:
                 self._absent(begin, end, klass, number, key_value(number, value))
@@ -216,8 +218,13 @@ class Checker:
 
     def _late(self, timeline: Timeline, i: int, begin: int, kind: str) -> None:
         """A state was over when the read began: raise _Wrong, unless for each newer transaction there is an excuse."""
-        newer = [each for each in timeline.transactions[i + 1 :] if each is not None and each.known < begin]
-        excuses = [self._excuse(each, timeline.name, begin) for each in newer]
+        places = [
+            place
+            for place, each in enumerate(timeline.transactions[i + 1 :], i + 1)
+            if each is not None and each.known < begin
+        ]
+        newer = [each for place in places for each in _only(timeline.transactions[place])]
+        excuses = [self._excuse_at(timeline, i, place, begin) for place in places]
         if None in excuses:
             guilty = [each for each, excuse in zip(newer, excuses, strict=True) if excuse is None]
             what = "been seen" if guilty[0].returned == NEVER else "returned"
@@ -225,6 +232,28 @@ class Checker:
             why = f"transaction {guilty[0].number} had {what} {before:.3f} ms before the read began"
             raise _Wrong(kind, why, guilty)
         self.verdict.excused.update({str(excuse) for excuse in excuses})
+
+    def _excuse_at(self, timeline: Timeline, i: int, place: int, begin: int) -> str | None:
+        """Return what excuses having seen the state i of a timeline, and not this later one."""
+        transaction = timeline.transactions[place]
+        assert transaction is not None
+        excuse = self._excuse(transaction, timeline.name, begin)
+        if excuse is not None or self._given is None or self._is_spelt_so(timeline, place):
+            return excuse
+        # the cache holds what was asked for under a spelling of its own, which this transaction had no part in: whoever
+        # has taken the key from what was seen has left it there
+        holder = {each.number for each in self._timelines.of(*self._given).transactions if each is not None}
+        for other in reversed(timeline.transactions[i + 1 : place]):
+            if other is not None and other.number in holder:
+                known = replace(other, witnessed=min(other.witnessed, transaction.known))
+                return None if transaction.number in holder else self._excuse(known, timeline.name, begin)
+        return None
+
+    def _is_spelt_so(self, timeline: Timeline, place: int) -> bool:
+        """True if the key, before or after this place, is spelt as it was asked for."""
+        layout = KEYS[timeline.name[0]]
+        near = [self._states[wid] for wid in timeline.wids[place - 1 : place + 1] if wid]
+        return not layout.caseless or any(state[layout.places[0]] == self._asked for state in near)
 
     def _excuse(self, transaction: Transaction, key: KeyName, begin: int) -> str | None:
         """Return what excuses a reader who asked for this key and did not see this transaction, or None."""
