@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.exc import StaleDataError
 
 from tests.coherence.models import (
     ACCOUNT,
@@ -74,6 +75,14 @@ def _nick(i: int) -> str:
 
 def _badge(i: int) -> str:
     return f"b{i}"
+
+
+def _badge_of(member: Member) -> str:
+    try:
+        return member.badge
+    except KeyError as error:
+        # SQLAlchemy's way to say that another transaction has put a mere person in the member's place
+        raise StaleDataError("the member is gone") from error
 
 
 class Workload:
@@ -332,7 +341,7 @@ class Steps:
 
     def _sub_written(self, member: Any) -> int:
         # the second table's columns may be loaded only now, which flushes
-        self._touch(MEMBER, MEMBERS_BADGE, member.badge)
+        self._touch(MEMBER, MEMBERS_BADGE, _badge_of(member))
         member.mwid = wid = self.wid()
         return wid
 
@@ -402,7 +411,7 @@ class Steps:
         """Give a member another badge, in the second table, if it is free."""
         member = self._person(step.person)
         if isinstance(member, Member) and not self._is_taken(Member.badge == _badge(step.other_person)):
-            self._touch(MEMBER, MEMBERS_BADGE, member.badge)
+            self._touch(MEMBER, MEMBERS_BADGE, _badge_of(member))
             member.badge = _badge(step.other_person)
             self._sub_written(member)
 
