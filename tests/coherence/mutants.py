@@ -28,6 +28,42 @@ Real = Callable[..., Any]
 MUTANTS: dict[str, Callable[[], None]] = {}
 """What --mutant takes: a function that, called in each worker before it makes its system, spoils it."""
 
+_JOINED = "--steps update_base,update_sub"
+_DYING = f"--faults kill-after-commit --rate 3 --rows 12 --lock-seconds 6 {_JOINED}"
+
+RECORDED: dict[str, str] = {
+    "fill-without-a-lease": f"--seconds 5 --rows 8 --hesitate 0.2 {_JOINED}",
+    "publish-without-comparing": "--seconds 4 --rows 4 --hesitate 0.2 --steps update_a,update_b",
+    "put-after-commit": "--seconds 4 --rows 4 --hesitate 0.2 --steps update_a,update_b",
+    "unlock-without-comparing": f"--seconds 8 {_DYING},refused",
+    "remove-a-contended-lock": f"--seconds 7 {_DYING}",
+    "unlock-on-an-unknown-outcome": "--seconds 6 --rows 8 --hesitate 0.2 --faults cut-commit --rate 8",
+    "publish-rows-of-two-tables": (
+        f"--seconds 6 --rows 6 --hesitate 0.8 --at after-lock/between-tiers {_JOINED}"
+    ),
+    "load-before-the-lock": "--seconds 3",
+    "publish-what-the-transaction-read": "--seconds 4 --steps half,update_a",
+    "publish-the-sessions-state": "--seconds 4 --rows 8 --steps half,update_a,update_b",
+    "publish-on-savepoint-release": "--seconds 4",
+    "keep-pending-work-over-a-rollback": (
+        "--seconds 6 --rows 4 --hesitate 0.8 --at after-lock/after-step,between-tiers --steps update_a,undone"
+    ),
+    "fill-the-first-load": (
+        "--seconds 7 --workers 6 --rows 48 --hesitate 0.7 --pause 0.2 --at none/after-load --steps update_base"
+    ),
+    "fill-from-the-users-connection": (
+        "--seconds 6 --database sqlite --rows 8 --hesitate 0.5 --at in-session --steps insert,delete"
+    ),
+    "believe-an-alias": "--seconds 5 --rows 8 --hesitate 0.2 --steps move_email,move_login",
+    "keep-absent-on-any-column": "--seconds 4 --database sqlite --steps insert,delete,move_nick",
+}
+"""Of each mutant, with which arguments a run of a few seconds finds it, besides --seed, and --workers 4 --faults none."""
+
+
+def command(name: str) -> list[str]:
+    """Return the recorded arguments, of which the later ones count."""
+    return ["--workers", "4", "--faults", "none", *RECORDED[name].split()]
+
 
 def apply(name: str) -> None:
     """Spoil this process."""
@@ -220,4 +256,4 @@ def keep_absent_on_any_column(real: Real, collations: Any, connection: Any, spec
     return True
 
 
-__all__ = ["MUTANTS", "apply"]
+__all__ = ["MUTANTS", "RECORDED", "apply", "command"]

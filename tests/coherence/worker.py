@@ -27,8 +27,6 @@ from tests.coherence.systems import Settings, SystemUnderTest, find
 from tests.coherence.workload import LEVELS, Ask, Plan, Steps, Workload, is_quiet, key_dict
 
 BATCH = 24
-HESITATION = 0.05
-"""Seconds that a worker hesitates at most, at a point of its path."""
 SELDOM = {"before-read": 0.1}
 """Points that are passed so often that it hesitates at fewer of them."""
 COUNT_EVERY = 500_000_000
@@ -51,6 +49,7 @@ class Job:
     steps: str
     rows: int
     hesitate: float
+    pause: float
     at: str
     lock_seconds: float
     lifetime: float
@@ -329,7 +328,7 @@ class Worker:
     def _hesitate(self, point: str) -> None:
         here = self.habits == ["all"] or point in self.habits
         if here and self.dice.random() < self.job.hesitate * SELDOM.get(point, 1.0):
-            time.sleep(self.dice.uniform(0.0, HESITATION))
+            time.sleep(self.dice.uniform(0.0, self.job.pause))
 
     def _reached(self, point: str) -> None:
         self._hesitate(point)
