@@ -28,33 +28,34 @@ Real = Callable[..., Any]
 MUTANTS: dict[str, Callable[[], None]] = {}
 """What --mutant takes: a function that, called in each worker before it makes its system, spoils it."""
 
-_JOINED = "--steps update_base,update_sub"
-_DYING = f"--faults kill-after-commit --rate 3 --rows 12 --lock-seconds 6 {_JOINED}"
+_DYING = "--workers 5 --rows 12 --lock-seconds 6 --faults kill-after-commit --rate 4 --steps update_base,update_sub"
 
 RECORDED: dict[str, str] = {
-    "fill-without-a-lease": f"--seconds 5 --rows 8 --hesitate 0.2 {_JOINED}",
-    "publish-without-comparing": "--seconds 4 --rows 4 --hesitate 0.2 --steps update_a,update_b",
-    "put-after-commit": "--seconds 4 --rows 4 --hesitate 0.2 --steps update_a,update_b",
+    "fill-without-a-lease": "--seconds 4 --rows 16 --hesitate 0.7 --pause 0.1 --at none/before-fill --steps update_base",
+    "publish-without-comparing": "--seconds 4 --rows 4 --hesitate 0.7 --at none/between-tiers --steps update_a,update_b",
     "unlock-without-comparing": f"--seconds 8 {_DYING},refused",
     "remove-a-contended-lock": f"--seconds 7 {_DYING}",
-    "unlock-on-an-unknown-outcome": "--seconds 6 --rows 8 --hesitate 0.2 --faults cut-commit --rate 8",
+    "put-after-commit": "--seconds 4 --rows 4 --hesitate 0.7 --at none/between-tiers --steps update_a,update_b",
+    "unlock-on-an-unknown-outcome": (
+        "--seconds 6 --rows 24 --hesitate 0 --faults cut-commit --rate 14 --steps update_a,update_b"
+    ),
     "publish-rows-of-two-tables": (
-        f"--seconds 6 --rows 6 --hesitate 0.8 --at after-lock/between-tiers {_JOINED}"
+        "--seconds 6 --rows 6 --hesitate 0.8 --at after-lock/between-tiers --steps update_base,update_sub"
     ),
     "load-before-the-lock": "--seconds 3",
-    "publish-what-the-transaction-read": "--seconds 4 --steps half,update_a",
-    "publish-the-sessions-state": "--seconds 4 --rows 8 --steps half,update_a,update_b",
+    "publish-what-the-transaction-read": "--seconds 3 --steps half,update_a",
+    "publish-the-sessions-state": "--seconds 3 --rows 8 --steps half,update_a,update_b",
     "publish-on-savepoint-release": "--seconds 4",
     "keep-pending-work-over-a-rollback": (
-        "--seconds 6 --rows 4 --hesitate 0.8 --at after-lock/after-step,between-tiers --steps update_a,undone"
+        "--seconds 7 --rows 4 --hesitate 0.8 --at after-lock/after-step,between-tiers --steps update_a,undone"
     ),
     "fill-the-first-load": (
         "--seconds 7 --workers 6 --rows 48 --hesitate 0.7 --pause 0.2 --at none/after-load --steps update_base"
     ),
     "fill-from-the-users-connection": (
-        "--seconds 6 --database sqlite --rows 8 --hesitate 0.5 --at in-session --steps insert,delete"
+        "--seconds 5 --database sqlite --rows 8 --hesitate 0.5 --at in-session --steps insert,delete"
     ),
-    "believe-an-alias": "--seconds 5 --rows 8 --hesitate 0.2 --steps move_email,move_login",
+    "believe-an-alias": "--seconds 5 --rows 6 --hesitate 0.5 --at none/before-read --steps move_email,move_login",
     "keep-absent-on-any-column": "--seconds 4 --database sqlite --steps insert,delete,move_nick",
 }
 """Of each mutant, with which arguments a run of a few seconds finds it, besides --seed, and --workers 4 --faults none."""

@@ -326,8 +326,8 @@ class Worker:
             watch(lambda name=name: self._reached(name))
 
     def _hesitate(self, point: str) -> None:
-        here = self.habits == ["all"] or point in self.habits
-        if here and self.dice.random() < self.job.hesitate * SELDOM.get(point, 1.0):
+        share = 1.0 if point in self.habits else SELDOM.get(point, 1.0) if self.habits == ["all"] else 0.0
+        if self.dice.random() < self.job.hesitate * share:
             time.sleep(self.dice.uniform(0.0, self.job.pause))
 
     def _reached(self, point: str) -> None:
@@ -345,6 +345,9 @@ class Worker:
         begin = time.monotonic_ns()
         if action == "kill":
             self.history.add(history.FAULT, begin, begin, order, self.sending)
+            if point != "after-lock":
+                # who dies here has seen that the database has committed
+                self.history.add_now(history.WITNESSED, [self.sending])
             self.history.flush()
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.job.lock_seconds + 1.3)
