@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install those of the servers the tests start which are missing.
+# Install those of the servers the tests start which are missing, and openssl, which makes a certificate for one.
 set -eu
 
 has() {
@@ -15,6 +15,7 @@ has_postgresql() {
 }
 
 set --
+has openssl || set -- "$@" openssl
 has memcached || set -- "$@" memcached
 has redis-server || set -- "$@" redis-server
 has_postgresql || set -- "$@" postgresql

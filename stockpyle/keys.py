@@ -160,6 +160,14 @@ class KeySpec:
         """The key that stands for all objects of the class."""
         return Key(self, self._epoch, ())
 
+    def check_portable(self, store: str) -> None:
+        """Raise InvalidKeysDeclaration if `store`, which other processes share, cannot tell this class by its name."""
+        if not self.portable:
+            raise InvalidKeysDeclaration(
+                f"{self.klass.__qualname__} is defined inside a function, so its name does not tell another process, "
+                f"nor {store}, which class it is: define it at the top of a module, or give it a __stockpyle_name__"
+            )
+
     def subclasses(self) -> list[KeySpec]:
         """Return the specs of all subclasses there are now, which a polymorphic tier keeps as this class, too."""
         below: list[type] = list(self.klass.__subclasses__())

@@ -55,7 +55,13 @@ class Store(Protocol):
 
 @runtime_checkable
 class Tier(Protocol):
-    """A caching level that keeps the protocol of leases and locks. Every method is safe in any thread."""
+    """A caching level that keeps the protocol of leases and locks. Every method is safe in any thread.
+
+    In a chain a tier may raise whatever it likes where it fails: see stockpyle.coherence.guards. One that keeps its
+    keys in several places, which fail one by one, has ``part_of(key)``, which returns what stands for that place, or
+    None for a key that concerns all of them; then no call has keys of two places. ``unreachable`` is "proceed" or
+    "refuse": what a chain does at a commit if the tier cannot be reached, if the chain does not say.
+    """
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """Answer each key: what is held, or LOCKED, or with `lease` a Lease (Busy if another has it), or MISS."""

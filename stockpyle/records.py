@@ -77,12 +77,14 @@ class Lock:
     """A writer's mark on a key, set before its commit.
 
     contended: the lock was taken without the row's lock in the database and replaced another writer's live
-    one; so it is never removed, but left to run out.
+    one; so it is never removed, but left to run out. owed: the tier could not be reached; if the commit happens it
+    must be told of the key later.
     """
 
     key: Key
     token: Any = None
     contended: bool = False
+    owed: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -11,8 +11,9 @@ class Stats:
 
     hits and misses are about what callers asked for; fills are records copied in after a miss; refused
     are fills that came too late, because the key was written or locked meanwhile; locked are reads that
-    had to bypass the store for a commit in progress; errors are failures that were logged and survived;
-    oversize are values that a server would not take for their size; corrupt are bytes that were no record.
+    had to bypass the store for a commit in progress; errors are failures that were survived; owed are keys that
+    were changed while the store could not be told, and delivered those of which it was told later; oversize are
+    values that a server would not take for their size; corrupt are bytes that were no record.
     """
 
     hits: int = 0
@@ -21,6 +22,8 @@ class Stats:
     refused: int = 0
     locked: int = 0
     errors: int = 0
+    owed: int = 0
+    delivered: int = 0
     oversize: int = 0
     corrupt: int = 0
 

@@ -12,6 +12,7 @@ import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -173,10 +174,15 @@ class Server:
 
 
 class Memcached(Server):
-    """A memcached."""
+    """A memcached, started with these options besides its own."""
 
     program = "memcached"
     package = "memcached"
+
+    def __init__(self, *options: str, host: str = HOST) -> None:
+        super().__init__()
+        self.host = host
+        self._options_given = options
 
     @property
     def address(self) -> tuple[str, int]:
@@ -184,10 +190,67 @@ class Memcached(Server):
         return self.host, self.port
 
     def _arguments(self) -> list[str]:
-        return ["-l", self.host, "-p", str(self.port), "-U", "0"]
+        return ["-l", self.host, "-p", str(self.port), "-U", "0", *self._options_given]
 
     def _answers(self) -> bool:
         return self._ask(b"version").startswith(b"VERSION")
+
+
+class MemcachedOnSocket(Memcached):
+    """A memcached that listens on a UNIX socket only."""
+
+    @property
+    def path(self) -> str:
+        """The socket's path."""
+        return str(self.folder / "socket")
+
+    def _arguments(self) -> list[str]:
+        return ["-s", self.path, "-a", "0777", *self._options_given]
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(self.path)
+            except OSError:
+                return False
+            return True
+
+
+class MemcachedWithTls(Memcached):
+    """A memcached that speaks TLS only, with a certificate of its own for the loopback address."""
+
+    @property
+    def certificate(self) -> str:
+        """The path of the certificate."""
+        return str(self.folder / "certificate.pem")
+
+    def start(self) -> None:
+        """Start the server, unless it runs, and wait until it answers."""
+        key = self.folder / "key.pem"
+        if not key.exists():
+            command = [find_program("openssl", "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt"]
+            command += ["ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+            command += ["-addext", f"subjectAltName=IP:{self.host},DNS:localhost"]
+            command += ["-keyout", str(key), "-out", self.certificate]
+            with self._log.open("ab") as log:
+                subprocess.run(command, check=True, **self._options(log))
+        super().start()
+
+    def _arguments(self) -> list[str]:
+        paths = f"ssl_chain_cert={self.certificate},ssl_key={self.folder / 'key.pem'}"
+        return [*super()._arguments(), "-Z", "-o", paths]
+
+    def _ask(self, question: bytes) -> bytes:
+        context = ssl.create_default_context(cafile=self.certificate)
+        try:
+            with (
+                socket.create_connection((self.host, self.port), timeout=5) as plain,
+                context.wrap_socket(plain, server_hostname=self.host) as connection,
+            ):
+                connection.sendall(question + b"\r\n")
+                return connection.recv(1024)
+        except OSError:
+            return b""
 
 
 class Redis(Server):

@@ -2,39 +2,68 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
-from stockpyle.exceptions import InvalidLifetime
-from stockpyle.keys import Key
+from stockpyle.coherence.debts import Debt
+from stockpyle.coherence.guards import Bypassed, Guard, Guards, guards_of
+from stockpyle.coherence.logs import logger
+from stockpyle.coherence.parts import Places
+from stockpyle.exceptions import ImproperlyConfigured, InvalidLifetime, StoreUnavailable, UnsupportedOperation
+from stockpyle.keys import Ident, Key
 from stockpyle.lifetimes import LifetimePolicy, earlier
 from stockpyle.protocols import Change, Tier
 from stockpyle.records import MISS, Alias, Found, Lease, Lock, Record
 from stockpyle.stats import Stats
 
-logger = logging.getLogger("stockpyle")
+T = TypeVar("T")
 
 DEFAULT_BOUND = 60.0
 """Seconds that a tier which does not say keeps a record in a chain."""
 
+RETRACT_SECONDS = 30.0
+"""How long the lock lives by which a reader cleans up. It may replace a writer's, and must then last as long."""
+
+
+def checked_unreachable(value: str | None) -> str | None:
+    """Return what is done when a tier cannot be locked before a commit; ImproperlyConfigured if it is nonsense."""
+    if value not in (None, "proceed", "refuse"):
+        raise ImproperlyConfigured(f'unreachable is "proceed" or "refuse", not {value!r}')
+    return value
+
+
+def _itself(key: Any) -> Key:
+    own: Key = key
+    return own
+
+
+def _of_lease(leased: tuple[Lease, Any]) -> Key:
+    return leased[0].key
+
 
 class Layer:
-    """A tier, with what a chain adds to it: bounded lifetimes, counting, and which objects it may keep.
+    """A tier, with what a chain adds to it: bounded lifetimes, counting, guards, and which objects it may keep.
 
+    Nothing is read from a tier that fails, nor from one that is owed something, see Guard; the other layers answer.
     counted=False is for a tier used alone: it counts hits and misses itself, and its failures are the caller's.
     A tier that cannot lock brings `forget` instead, which is called before and after a commit.
     """
 
     def __init__(self, tier: Any, *, counted: bool = True) -> None:
         self.tier: Tier = tier
-        self._alone = not counted
-        self.stats: Stats = Stats() if self._alone else Stats.of(tier)
+        self._guards: Guards | None = guards_of(tier) if counted else None
+        parts = self._guards.parts if self._guards else ()
+        self._only: Guard | None = parts[0] if len(parts) == 1 else None
+        self._places = Places(len(parts), getattr(tier, "place", None))
+        own = getattr(tier, "stats", None)
+        self.stats: Stats = Stats() if self._guards is None else own if isinstance(own, Stats) else self._guards.stats
         self.polymorphic: bool = getattr(tier, "polymorphic", False)
         self.keeps_absent: bool = getattr(tier, "keeps_absent", True)
-        self.forget: Callable[[Sequence[Change], Iterable[Key]], None] | None = getattr(tier, "forget", None)
+        self.forgets: bool = getattr(tier, "forget", None) is not None
+        self._unreachable = checked_unreachable(getattr(tier, "unreachable", None)) if counted else None
         self._lifetimes = LifetimePolicy.of(tier)
         self._clock = getattr(tier, "clock", None) or time.time
         self._bound: float = getattr(tier, "chain_lifetime", DEFAULT_BOUND)
@@ -44,41 +73,241 @@ class Layer:
         """What logs call this layer."""
         return str(getattr(self.tier, "name", type(self.tier).__name__))
 
+    # reading and filling
+
     def read(self, keys: Sequence[Key], *, lease: bool) -> list[Found]:
-        """See Tier.read. A cache that fails has nothing."""
-        try:
+        """See Tier.read. A part that fails, or is owed something, has nothing."""
+        only = self._only
+        if only is not None and only.trusted:
+            try:
+                return self.tier.read(keys, lease=lease)
+            except Exception as error:  # noqa: BLE001 - the guard raises what is not the tier's fault
+                only.judge("read", error)
+                return [MISS] * len(keys)
+        if self._guards is None:
             return self.tier.read(keys, lease=lease)
-        except Exception:
-            if self._alone:
-                raise
-            self.stats.errors += 1
-            logger.exception("%s could not be read", self.name)
-            return [MISS] * len(keys)
+        found: dict[Ident, Found] = {}
+        for guard, own in self._by_part(keys):
+            try:
+                answers = guard.use("read", partial(guard.tier.read, own, lease=lease))
+            except Bypassed:
+                continue
+            found.update(zip([key.ident for key in own], answers, strict=True))
+        return [found.get(key.ident, MISS) for key in keys]
+
+    def look(self, key: Key) -> Found:
+        """Read one key without a lease; raises Bypassed if what is held there cannot be told."""
+        if self._guards is None:
+            return self.tier.read([key], lease=False)[0]
+        ((guard, own),) = self._by_part([key])
+        answers: list[Found] = guard.use("read", partial(guard.tier.read, own, lease=False))
+        return answers[0]
 
     def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> None:
-        """Fill, and count what came too late. A cache that fails is not filled."""
-        wanted = sum(isinstance(value, Record) for _, value in leased)
-        aliases = sum(isinstance(value, Alias) for _, value in leased)
+        """Fill, and count what came too late. A part that fails, or is owed something, is not filled."""
+        for guard, own in self._by_part(leased, _of_lease):
+            wanted = sum(isinstance(value, Record) for _, value in own)
+            aliases = sum(isinstance(value, Alias) for _, value in own)
+            filled = 0
+            try:
+                filled = guard.use("filled", partial(guard.tier.fill, own))
+            except Bypassed:
+                pass
+            except Exception:  # what was loaded is the caller's, whether or not it can be kept
+                self.stats.errors += 1
+                logger.exception("%s could not be filled", self.name)
+                continue
+            self.stats.fills += min(filled, wanted)
+            self.stats.refused += wanted + aliases - filled
+
+    # locking and what follows
+
+    def lock(
+        self,
+        keys: Sequence[Key],
+        seconds: float,
+        *,
+        without_row_lock: Sequence[Key] = (),
+        unreachable: str | None = None,
+    ) -> list[Lock]:
+        """See Tier.lock. Keys in a part that cannot be reached get owed locks; or, if refused, StoreUnavailable.
+
+        unreachable is "proceed" or "refuse"; None means what the tier says.
+        """
+        if self._guards is None:
+            return self.tier.lock(keys, seconds, without_row_lock=without_row_lock)
+        loose = {key.ident for key in without_row_lock}
+        taken: dict[int, list[Lock]] = {}
         try:
-            filled = self.tier.fill(leased)
-        except Exception:
-            self.stats.errors += 1
-            logger.exception("%s could not be filled", self.name)
+            for part, own in self._places.split(keys, _itself).items():
+                guard = self._guards.parts[part]
+                own_loose = [key for key in own if key.ident in loose]
+                try:
+                    taken[part] = guard.use(
+                        "locked", partial(guard.tier.lock, own, seconds, without_row_lock=own_loose)
+                    )
+                except Bypassed as bypassed:
+                    self.may_proceed(unreachable, "lock", bypassed.__cause__)
+                    taken[part] = [Lock(key, owed=True) for key in own]
+        except BaseException:
+            for part, locks in taken.items():
+                self._unlock(self._guards.parts[part], locks)
+            raise
+        return self._places.join(keys, taken)
+
+    @property
+    def error(self) -> Exception | None:
+        """What a part of the tier failed with, if one is bypassed now."""
+        guards = self._guards.parts if self._guards else ()
+        return next((guard.error for guard in guards if guard.error is not None), None)
+
+    def may_proceed(self, unreachable: str | None, operation: str, cause: BaseException | None) -> None:
+        """Raise StoreUnavailable if a part that cannot be reached, for this cause, is a reason to stop."""
+        if (unreachable or self._unreachable) == "refuse":
+            why = "another thread is just trying it" if cause is None else repr(cause)
+            raise StoreUnavailable(
+                f'it cannot be reached, and unreachable="refuse" was asked for: {why}', self.name, operation
+            ) from cause
+
+    def publish(
+        self, locked: Sequence[tuple[Lock, Record | Alias | None]], seconds: float, *, owing: bool = True
+    ) -> None:
+        """See Tier.publish. What cannot be published is owed; nothing is raised, unless the tier is used alone.
+
+        seconds: how long the locks live with which a debt is delivered. owing=False: what could not be locked is not
+        owed either.
+        """
+        if self._guards is None:
+            self.tier.publish(locked)
             return
-        self.stats.fills += min(filled, wanted)
-        self.stats.refused += wanted + aliases - filled
+        for part, own in self._places.shares(locked).items():
+            share = own if owing else [each for each in own if not each[0].owed]
+            if share:
+                self._publish(self._guards.parts[part], share, seconds)
 
-    def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
-        """See Tier.lock."""
-        return self.tier.lock(keys, seconds, without_row_lock=without_row_lock)
+    def _publish(self, guard: Guard, locked: Sequence[tuple[Lock, Record | Alias | None]], seconds: float) -> None:
+        if not any(lock.owed for lock, _ in locked):
+            try:
+                guard.use("told of a commit", partial(guard.tier.publish, locked))
+                return
+            except Bypassed:
+                pass
+            except Exception:  # a value that cannot be kept, say; the commit is durable
+                self.stats.errors += 1
+                logger.exception("%s keeps nothing of this commit", self.name)
+        guard.owe([Debt(lock.key, lock.contended, seconds) for lock, _ in locked])
+        guard.settle_now()
 
-    def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
-        """See Tier.publish."""
-        self.tier.publish(locked)
+    def owe(self, locks: Sequence[Lock], seconds: float) -> None:
+        """Have the tier told of these keys later. Raises nothing."""
+        if self._guards is None:
+            return
+        for part, own in self._places.shares((lock, None) for lock in locks).items():
+            self._guards.parts[part].owe([Debt(lock.key, lock.contended, seconds) for lock, _ in own])
 
     def unlock(self, locks: Sequence[Lock]) -> None:
-        """See Tier.unlock."""
-        self.tier.unlock(locks)
+        """See Tier.unlock. In a part that cannot be reached the locks run out by themselves."""
+        if self._guards is None:
+            self.tier.unlock(locks)
+            return
+        for part, own in self._places.shares((lock, None) for lock in locks).items():
+            self._unlock(self._guards.parts[part], [lock for lock, _ in own])
+
+    def _unlock(self, guard: Guard, locks: Sequence[Lock]) -> None:
+        own = [lock for lock in locks if not lock.owed]
+        if guard.is_open or not own:
+            return
+        try:
+            guard.run("unlocked", partial(guard.tier.unlock, own))
+        except Bypassed:
+            pass
+        except Exception:  # the caller has an error of its own by now, or has rolled back by choice
+            self.stats.errors += 1
+            logger.exception("%s was not told of a rollback; its locks are left to run out", self.name)
+
+    def retract(self, keys: Sequence[Key]) -> None:
+        """Remove what has misled a reader under these keys, if the tier can be reached."""
+        locks = self.lock(keys, RETRACT_SECONDS, without_row_lock=keys, unreachable="proceed")
+        self.publish([(lock, None) for lock in locks], RETRACT_SECONDS, owing=False)
+
+    # tiers that cannot lock
+
+    def forget(
+        self, changes: Sequence[Change], epochs: Iterable[Key], keys: Sequence[Key], unreachable: str | None = None
+    ) -> None:
+        """Before a commit: have a tier that cannot lock drop what the commit will change."""
+        for guard, _ in self._by_part(keys):
+            try:
+                guard.use("told to forget", partial(self._forget, changes, epochs))
+            except Bypassed as bypassed:
+                self.may_proceed(unreachable, "forget", bypassed.__cause__)
+
+    def forget_again(
+        self, changes: Sequence[Change], epochs: Iterable[Key], keys: Sequence[Key], seconds: float
+    ) -> None:
+        """After a commit: have such a tier drop what was filled in between. Raises nothing."""
+        for guard, own in self._by_part(keys):
+            done = False
+            try:
+                guard.use("told to forget", partial(self._forget, changes, epochs))
+                done = True
+            except Bypassed:
+                pass
+            except Exception:  # the commit is durable
+                self.stats.errors += 1
+                logger.exception("%s did not forget what a commit has changed", self.name)
+            finally:
+                if not done:
+                    guard.owe([Debt(key, False, seconds) for key in own])
+
+    def _forget(self, changes: Sequence[Change], epochs: Iterable[Key]) -> None:
+        forget: Callable[[Sequence[Change], Iterable[Key]], None] = self.tier.forget  # type: ignore[attr-defined]
+        forget(changes, epochs)
+
+    # upkeep
+
+    def drop(self, keys: Sequence[Key], seconds: float, unreachable: str | None = None) -> None:
+        """Have a tier that cannot lock drop what it holds under these keys."""
+        for guard, own in self._by_part(keys):
+            try:
+                guard.use("told to forget", partial(self.tier.drop, own))  # type: ignore[attr-defined]
+            except Bypassed as bypassed:
+                self.may_proceed(unreachable, "invalidate", bypassed.__cause__)
+                guard.owe([Debt(key, False, seconds) for key in own])
+
+    def clear(self, unreachable: str | None = None) -> None:
+        """Have the tier forget everything."""
+        clear = getattr(self.tier, "clear", None)
+        if clear is None:
+            raise UnsupportedOperation(f"{self.name} cannot be cleared")
+        if self._guards is None:
+            clear()
+            return
+        refused: StoreUnavailable | None = None
+        for guard in self._guards.parts:
+            try:
+                guard.use("cleared", guard.tier.clear)
+            except Bypassed as bypassed:
+                try:
+                    self.may_proceed(unreachable, "clear", bypassed.__cause__)
+                except StoreUnavailable as error:
+                    refused = error
+                else:
+                    guard.owe([Debt(None, False, 0.0)])
+        if refused is not None:
+            raise refused
+
+    def _by_part(
+        self, things: Sequence[T], key_of: Callable[[T], Key] = _itself
+    ) -> Sequence[tuple[Guard, Sequence[T]]]:
+        """Split a batch by the parts of the tier that keep its keys."""
+        if self._only is not None:
+            return ((self._only, things),) if things else ()
+        if self._guards is None:
+            return ()
+        return [(self._guards.parts[part], own) for part, own in self._places.split(things, key_of).items()]
+
+    # what may be kept
 
     def keeps(self, key: Key, record: Record) -> bool:
         """True if this layer may keep `record` under `key`: unless polymorphic, no Car as an Automobile."""

@@ -1,104 +1,132 @@
-"""A tier that is made of several, such as the servers of one cache."""
+"""Tiers that are made of several, such as the servers of one cache.
+
+Such a tier has `parts`, which are Tiers themselves, and `place(key)`, the number of the part that keeps a key. The
+epoch of a class is kept by all parts, each for its own records; its lock holds those of the parts, by their numbers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from stockpyle.keys import Key
+from stockpyle.keys import Ident, Key
 from stockpyle.protocols import Tier
 from stockpyle.records import Alias, Found, Lease, Lock, Record
 
 T = TypeVar("T")
+Value = Record | Alias | None
+
+
+class Places:
+    """Which part keeps what."""
+
+    def __init__(self, number: int, place: Callable[[Key], int] | None = None) -> None:
+        self._all = range(number)
+        self._place = place
+
+    def of(self, key: Key) -> Sequence[int]:
+        """Return the numbers of the parts that keep this key."""
+        if self._place is None or len(self._all) == 1:
+            return self._all
+        return self._all if key.is_epoch else (self._place(key),)
+
+    def split(self, things: Iterable[T], key_of: Callable[[T], Key]) -> dict[int, list[T]]:
+        """Return each part's share of a batch."""
+        shares: dict[int, list[T]] = {}
+        for thing in things:
+            for part in self.of(key_of(thing)):
+                shares.setdefault(part, []).append(thing)
+        return shares
+
+    def join(self, keys: Sequence[Key], taken: Mapping[int, Sequence[Lock]]) -> list[Lock]:
+        """Return the locks of these keys, made of those that the parts have taken."""
+        held: dict[Ident, dict[int, Lock]] = {}
+        for part, locks in taken.items():
+            for lock in locks:
+                held.setdefault(lock.key.ident, {})[part] = lock
+        return [self._joined(key, held[key.ident]) for key in keys]
+
+    def _joined(self, key: Key, held: dict[int, Lock]) -> Lock:
+        if not self._is_joint(key):
+            return next(iter(held.values()))
+        locks = held.values()
+        return Lock(key, held, any(lock.contended for lock in locks), any(lock.owed for lock in locks))
+
+    def _is_joint(self, key: Key) -> bool:
+        return key.is_epoch and len(self._all) > 1
+
+    def shares(self, locked: Iterable[tuple[Lock, Value]]) -> dict[int, list[tuple[Lock, Value]]]:
+        """Return each part's share of what is to be published or removed."""
+        shares: dict[int, list[tuple[Lock, Value]]] = {}
+        for lock, value in locked:
+            if not self._is_joint(lock.key):
+                shares.setdefault(self.of(lock.key)[0], []).append((lock, value))
+                continue
+            for part in self._all:
+                # a key that was never locked here is still to be removed
+                own: Any = (lock.token or {}).get(part) or Lock(lock.key)
+                shares.setdefault(part, []).append((replace(own, contended=lock.contended or own.contended), value))
+        return shares
 
 
 class Parts:
-    """Each key is kept by one of the parts, which `place` names by its number; a class's epoch is kept by all.
+    """Several tiers as one.
 
-    One part's failure keeps no other from doing its share, except that a lock is taken everywhere or nowhere.
+    One part's failure keeps no other from doing its share, except that locks are taken in all parts or in none.
     """
 
     def __init__(self, parts: Sequence[Tier], place: Callable[[Key], int]) -> None:
         self.parts = tuple(parts)
-        self._place = place
+        self._places = Places(len(self.parts), place)
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Tier.read."""
-        found: dict[int, Found] = {}
-        for part, own in self._split(enumerate(keys), lambda each: each[1]).items():
-            answers = self.parts[part].read([key for _, key in own], lease=lease)
-            found.update(zip([i for i, _ in own], answers, strict=True))
-        return [found[i] for i in range(len(keys))]
+        found: dict[Ident, Found] = {}
+        for part, own in self._places.split(keys, _itself).items():
+            found.update(zip([key.ident for key in own], self.parts[part].read(own, lease=lease), strict=True))
+        return [found[key.ident] for key in keys]
 
-    def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> int:
+    def fill(self, leased: Sequence[tuple[Lease, Value]]) -> int:
         """See Tier.fill."""
         filled: list[int] = []
 
-        def fill(part: int, own: Sequence[tuple[Lease, Record | Alias | None]]) -> None:
+        def fill(part: int, own: Sequence[tuple[Lease, Value]]) -> None:
             filled.append(self.parts[part].fill(own))
 
         with ExitStack() as stack:
-            for part, own in self._split(leased, lambda each: each[0].key).items():
+            for part, own in self._places.split(leased, lambda each: each[0].key).items():
                 stack.callback(fill, part, own)
         return sum(filled)
 
     def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
-        """See Tier.lock. The lock of an epoch holds those of all the parts; it is contended if one of them is."""
+        """See Tier.lock."""
         loose = {key.ident for key in without_row_lock}
         taken: dict[int, list[Lock]] = {}
-        shares: dict[int, list[int]] = {}
-        for i, key in enumerate(keys):
-            for part in range(len(self.parts)) if key.is_epoch else [self._place(key)]:
-                shares.setdefault(part, []).append(i)
         try:
-            for part, share in shares.items():
-                own = [keys[i] for i in share]
-                taken[part] = self.parts[part].lock(
-                    own, seconds, without_row_lock=[key for key in own if key.ident in loose]
-                )
+            for part, own in self._places.split(keys, _itself).items():
+                own_loose = [key for key in own if key.ident in loose]
+                taken[part] = self.parts[part].lock(own, seconds, without_row_lock=own_loose)
         except BaseException:
             with ExitStack() as stack:
                 for part, locks in taken.items():
                     stack.callback(self.parts[part].unlock, locks)
             raise
-        held: dict[int, dict[int, Lock]] = {i: {} for i in range(len(keys))}
-        for part, share in shares.items():
-            for i, lock in zip(share, taken[part], strict=True):
-                held[i][part] = lock
-        return [
-            Lock(key, held[i], any(lock.contended for lock in held[i].values()))
-            if key.is_epoch
-            else next(iter(held[i].values()))
-            for i, key in enumerate(keys)
-        ]
+        return self._places.join(keys, taken)
 
-    def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
+    def publish(self, locked: Sequence[tuple[Lock, Value]]) -> None:
         """See Tier.publish."""
         with ExitStack() as stack:
-            for part, own in self._shares(locked).items():
+            for part, own in self._places.shares(locked).items():
                 stack.callback(self.parts[part].publish, own)
 
     def unlock(self, locks: Sequence[Lock]) -> None:
         """See Tier.unlock."""
         with ExitStack() as stack:
-            for part, own in self._shares((lock, None) for lock in locks).items():
+            for part, own in self._places.shares((lock, None) for lock in locks).items():
                 stack.callback(self.parts[part].unlock, [lock for lock, _ in own])
 
-    def _shares(
-        self, locked: Iterable[tuple[Lock, Record | Alias | None]]
-    ) -> dict[int, list[tuple[Lock, Record | Alias | None]]]:
-        shares: dict[int, list[tuple[Lock, Record | Alias | None]]] = {}
-        for lock, value in locked:
-            own = lock.token if lock.key.is_epoch else {self._place(lock.key): lock}
-            for part, each in own.items():
-                contended = lock.contended or each.contended
-                shares.setdefault(part, []).append((replace(each, contended=contended), value))
-        return shares
 
-    def _split(self, things: Iterable[T], key_of: Callable[[T], Key]) -> dict[int, list[T]]:
-        shares: dict[int, list[T]] = {}
-        for thing in things:
-            shares.setdefault(self._place(key_of(thing)), []).append(thing)
-        return shares
+def _itself(key: Key) -> Key:
+    return key

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 from stockpyle.coherence.layers import Layer
+from stockpyle.coherence.logs import logger
 from stockpyle.coherence.reader import fetch
 from stockpyle.coherence.writer import Writer
 from stockpyle.keys import Ident, Key
 from stockpyle.protocols import Source
 from stockpyle.records import Record
-
-logger = logging.getLogger("stockpyle")
 
 Chosen = Mapping[Ident, Mapping[Layer, float | None]]
 
@@ -28,6 +26,9 @@ def publish_committed(writer: Writer, source: Source | None, on_write: str, chos
             records = _load(writer.publishable, source)
         except Exception:  # whatever the source's driver raises, the locks must go and the caller go on
             logger.exception("what was committed could not be loaded again; it is invalidated instead")
+        except BaseException:
+            writer.publish()
+            raise
 
     def bounded(layer: Layer, record: Record) -> Record | None:
         identity = None if record.is_absent else record.key(record.spec.identity)

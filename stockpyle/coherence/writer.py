@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
+from stockpyle.coherence.guards import Bypassed
 from stockpyle.coherence.layers import Layer
+from stockpyle.coherence.logs import logger
+from stockpyle.exceptions import StoreUnavailable
 from stockpyle.keys import Ident, Key
 from stockpyle.protocols import Change
 from stockpyle.records import Alias, Lock, Record
-
-logger = logging.getLogger("stockpyle")
 
 LOCK_SECONDS = 30.0
 """How long a lock lives whose writer never comes back."""
@@ -22,7 +21,8 @@ class Writer:
     """One commit, as the tiers see it: lock(), then exactly one of publish(), unlock() and leave().
 
     changes are the objects that the commit writes; epochs are whole classes that it may have changed, which is
-    all that is known of them.
+    all that is known of them. unreachable: see Layer.lock; what a tier could not be told of before the commit is owed
+    to it as soon as the commit has happened.
     """
 
     def __init__(
@@ -31,7 +31,9 @@ class Writer:
         changes: Sequence[Change],
         epochs: Iterable[Key] = (),
         lock_seconds: float = LOCK_SECONDS,
+        unreachable: str | None = None,
     ) -> None:
+        self._unreachable = unreachable
         self._layers = layers
         self._changes = changes
         self._epochs = {key.ident: key for key in epochs}
@@ -48,7 +50,7 @@ class Writer:
     def publishable(self) -> list[Key]:
         """The identities whose committed records may be published: those that a row's lock protected."""
         found: dict[Ident, Key] = {}
-        if not any(locks for _, locks in self._locks):
+        if all(lock.owed for _, locks in self._locks for lock in locks):
             return []
         for change in self._changes:
             for key in (*change.before[:1], *change.after[:1]):
@@ -56,19 +58,25 @@ class Writer:
                     found[key.ident] = key
         return list(found.values())
 
-    def lock(self) -> None:
-        """Lock all keys, one call a tier. If a tier fails, the others are unlocked and its error raised."""
+    def lock(self, *, late: bool = False) -> None:
+        """Lock all keys, one call a tier. If a tier refuses, the others are unlocked and its error raised.
+
+        late: the commit has already happened, so that there is nothing left to refuse.
+        """
+        unreachable = "proceed" if late else self._unreachable
         for layer in self._layers:
             keys = self._keys_for(layer)
             if not keys:
                 continue
             loose = [key for ident, key in keys.items() if ident in self._unprotected or key.is_epoch]
+            wanted = list(keys.values())
             try:
-                if layer.forget is not None:
-                    layer.forget(self._changes, self._epochs.values())
+                if layer.forgets:
+                    layer.forget(self._changes, self._epochs.values(), wanted, unreachable)
                     self._locks.append((layer, []))
                 else:
-                    self._locks.append((layer, layer.lock(list(keys.values()), self._seconds, without_row_lock=loose)))
+                    locks = layer.lock(wanted, self._seconds, without_row_lock=loose, unreachable=unreachable)
+                    self._locks.append((layer, locks))
             except BaseException:
                 self.unlock()
                 raise
@@ -80,14 +88,9 @@ class Writer:
     ) -> None:
         """After the commit: replace our locks by `records` (by identity) and the aliases to them, remove the others.
 
-        Goes on if a tier fails: the commit is durable, and the tier's locks keep readers off until they run out.
+        Goes on if a tier fails: the commit is durable, and the tier is told of it later.
         """
-        for layer, locks in reversed(self._locks):
-            if layer.forget is not None:
-                self._try(layer, partial(layer.forget, self._changes, self._epochs.values()))
-            else:
-                self._try(layer, partial(self._publish, layer, locks, records, bounded))
-        self._locks = []
+        self._each(lambda layer, locks: self._publish(layer, locks, records, bounded))
 
     def _publish(
         self,
@@ -104,11 +107,11 @@ class Writer:
             values = {}
         strays = self._strays(locks, records)
         if strays:
-            locks = [*locks, *layer.lock(strays, self._seconds, without_row_lock=strays)]
+            locks = [*locks, *layer.lock(strays, self._seconds, without_row_lock=strays, unreachable="proceed")]
         first = [(lock, values[lock.key.ident]) for lock in locks if isinstance(values.get(lock.key.ident), Record)]
         rest = [(lock, values.get(lock.key.ident)) for lock in locks]
         rest = [(lock, value) for lock, value in rest if not isinstance(value, Record)]
-        layer.publish([*first, *rest])
+        layer.publish([*first, *rest], self._seconds)
 
     @staticmethod
     def _strays(locks: Iterable[Lock], records: Mapping[Ident, Record]) -> list[Key]:
@@ -118,28 +121,41 @@ class Writer:
         return [key for ident, key in found.items() if ident not in locked]
 
     def unlock(self) -> None:
-        """After a definite rollback: remove our locks."""
+        """After a definite rollback: remove our locks. Nothing is owed."""
         for layer, locks in reversed(self._locks):
             if locks:
-                self._try(layer, partial(layer.unlock, locks))
+                layer.unlock(locks)
         self._locks = []
 
     def leave(self) -> None:
         """After a commit whose outcome is unknown: our locks stay until they run out, anything else is removed."""
-        for layer, locks in reversed(self._locks):
-            if layer.forget is not None:
-                self._try(layer, partial(layer.forget, self._changes, self._epochs.values()))
-                continue
-            left = [(replace(lock, contended=True), None) for lock in locks]
-            self._try(layer, partial(layer.publish, left))
-        self._locks = []
+        self._each(
+            lambda layer, locks: layer.publish([(replace(lock, contended=True), None) for lock in locks], self._seconds)
+        )
 
-    def _try(self, layer: Layer, work: Callable[[], None]) -> None:
+    def _each(self, end: Callable[[Layer, list[Lock]], None]) -> None:
+        """End the commit in every tier, the slowest first; whatever happens, each is told of it now or owed it."""
         try:
-            work()
-        except Exception:  # a durable commit must not look like a failed one, whatever a tier does
+            while self._locks:
+                layer, locks = self._locks[-1]
+                if layer.forgets:
+                    keys = list(self._keys_for(layer).values())
+                    layer.forget_again(self._changes, self._epochs.values(), keys, self._seconds)
+                else:
+                    self._try(layer, locks, end)
+                self._locks.pop()
+        finally:
+            for layer, locks in self._locks:
+                layer.owe(locks or [Lock(key) for key in self._keys_for(layer).values()], self._seconds)
+            self._locks = []
+
+    def _try(self, layer: Layer, locks: list[Lock], end: Callable[[Layer, list[Lock]], None]) -> None:
+        try:
+            end(layer, locks)
+        except Exception:  # a durable commit must not look like a failed one, whatever is in it
             layer.stats.errors += 1
-            logger.exception("%s failed after a commit; its locks are left to run out", layer.name)
+            logger.exception("%s was not told of a commit, but will be", layer.name)
+            layer.owe(locks, self._seconds)
 
     def _keys_for(self, layer: Layer) -> dict[Ident, Key]:
         keys = dict(self._epochs)
@@ -177,8 +193,14 @@ class Writer:
         return values
 
 
-def drop(layer: Layer, keys: Iterable[Key], seconds: float = LOCK_SECONDS) -> None:
-    """Remove what a tier holds under these keys, and the object that an alternate one leads to."""
+def drop(layer: Layer, keys: Iterable[Key], seconds: float = LOCK_SECONDS, unreachable: str | None = None) -> None:
+    """Remove what a tier holds under these keys, and the object that an alternate one leads to.
+
+    A tier that cannot be reached is owed it, or raises StoreUnavailable when all that can be is removed.
+    """
+    if layer.forgets:
+        layer.drop(list(keys), seconds, unreachable)
+        return
     dropped: dict[Ident, Key] = {}
     left = [each for key in keys for each in (_related_epochs(key) if key.is_epoch and layer.polymorphic else [key])]
     while left:
@@ -188,15 +210,30 @@ def drop(layer: Layer, keys: Iterable[Key], seconds: float = LOCK_SECONDS) -> No
         dropped[key.ident] = key
         if key.is_epoch:
             continue
-        (held,) = layer.read([key], lease=False)
+        try:
+            held = layer.look(key)
+        except Bypassed:
+            if layer.polymorphic or not key.is_identity:
+                # nobody can tell what the key leads to
+                left += _related_epochs(key) if layer.polymorphic else [key.spec.epoch]
+            continue
         if isinstance(held, Alias):
             left.append(held.identity)
         elif isinstance(held, Record) and not held.is_absent:
             specs = (held.spec, *held.spec.bases) if layer.polymorphic else (held.spec,)
             identities = [spec.key_in(held.value, spec.identity) for spec in specs]
             left += [identity for identity in identities if identity is not None]
-    locks = layer.lock(list(dropped.values()), seconds, without_row_lock=list(dropped.values()))
-    layer.publish([(lock, None) for lock in locks])
+    wanted = list(dropped.values())
+    locks = layer.lock(wanted, seconds, without_row_lock=wanted, unreachable="proceed")
+    refused = False
+    try:
+        if any(lock.owed for lock in locks):
+            layer.may_proceed(unreachable, "invalidate", layer.error)
+    except StoreUnavailable:
+        refused = True
+        raise
+    finally:
+        layer.publish([(lock, None) for lock in locks], seconds, owing=not refused)
 
 
 def _related_epochs(key: Key) -> list[Key]:

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 from sqlalchemy.orm import sessionmaker as _sessionmaker
 
-from stockpyle.coherence.layers import Layer
+from stockpyle.coherence.layers import Layer, checked_unreachable
 from stockpyle.coherence.verbs import VerbTier
 from stockpyle.coherence.writer import LOCK_SECONDS, Writer
 from stockpyle.exceptions import ImproperlyConfigured, StockpyleWarning, UnsupportedOperation
@@ -37,13 +37,16 @@ class StockpyleSessionExtension:
 
     store is a ChainedStore, or a cache alone. Then what was committed is loaded through the session's own engine.
     on_write="invalidate" only removes, and the next reader loads; by default the chain's own choice holds.
+    unreachable="refuse" keeps a commit from happening when a tier cannot be reached, "proceed" lets it happen and has
+    the tier forget later what was changed, see ChainedStore; by default the store's own choice holds.
     """
 
-    def __init__(self, store: Any, *, on_write: str | None = None) -> None:
+    def __init__(self, store: Any, *, on_write: str | None = None, unreachable: str | None = None) -> None:
         if on_write not in (None, "publish", "invalidate"):
             raise ImproperlyConfigured(f'on_write is "publish" or "invalidate", not {on_write!r}')
         if isinstance(store, SqlAlchemyStore):
             raise ImproperlyConfigured("a SqlAlchemyStore holds no copies to keep right: give the extension a chain")
+        self.unreachable = checked_unreachable(unreachable) or checked_unreachable(getattr(store, "unreachable", None))
         start_following()
         self.store = store
         self._chain = store if isinstance(store, ChainedStore) else None
@@ -89,7 +92,7 @@ class StockpyleSessionExtension:
         for epoch in epochs:
             groups.setdefault(self._route(engine, epoch.spec.klass), ([], []))[1].append(epoch)
         return [
-            Work(Writer(layers, own, own_epochs, self.lock_seconds), source, self.on_write)
+            Work(Writer(layers, own, own_epochs, self.lock_seconds, self.unreachable), source, self.on_write)
             for (source, layers), (own, own_epochs) in groups.items()
         ]
 

@@ -84,6 +84,6 @@ class Epochs:
 
 
 def _epoch(flags: int, data: bytes) -> Epoch:
-    if flags == Kind.LOCK:
+    if flags == Kind.LOCK and not data:
         return CLOSED
     return data if flags == EPOCH and len(data) == EPOCH_BYTES else None

@@ -54,4 +54,4 @@ def time_to_live(deadline: float | None, now: float) -> int:
 
 def whole_seconds(seconds: float) -> int:
     """Return how long a lock or a lease lives, which is never shorter than asked for, and at most 30 days."""
-    return max(SHORTEST, min(math.ceil(seconds) + 1, MONTH))
+    return max(SHORTEST, math.ceil(min(seconds + 1, MONTH)))

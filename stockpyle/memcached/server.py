@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from stockpyle.exceptions import StockpyleError, StoreTimeout, StoreUnavailable
@@ -28,6 +29,7 @@ class Server:
         self._store = store
         self._idle: deque[Connection] = deque()
         self._pool_size = pool_size
+        self._newest_run = b""
         renew_after_fork(self)
         weakref.finalize(self, _close_all, self._idle).atexit = False
 
@@ -37,17 +39,21 @@ class Server:
         A pooled connection that has turned out dead, as all do when the server restarts, is replaced once by a new one.
         Such a `work` may then have happened twice.
         """
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            return self._run(operation, self._connect(operation), work)
-        try:
-            return self._work(connection, work)
-        except TimeoutError as error:
-            raise self._error(operation, error) from error
-        except OSError:
-            self.close()
+        connection = self._idle_connection()
+        if connection is not None:
+            try:
+                return self._work(connection, work)
+            except TimeoutError as error:
+                raise self._error(operation, error) from error
+            except OSError:
+                self.close()
         return self._run(operation, self._connect(operation), work)
+
+    def _idle_connection(self) -> Connection | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
     def _run(self, operation: str, connection: Connection, work: Callable[[Connection], T]) -> T:
         try:
@@ -62,16 +68,19 @@ class Server:
             # whatever it was, replies to what was sent may still come
             connection.close()
             raise
-        if len(self._idle) < self._pool_size:
-            self._idle.append(connection)
-        else:
+        if connection.run != self._newest_run:
             connection.close()
+            return result
+        self._idle.append(connection)
+        if len(self._idle) > self._pool_size:
+            with suppress(IndexError):
+                self._idle.popleft().close()
         return result
 
     def _connect(self, operation: str) -> Connection:
         client = self._new_client()
         try:
-            return Connection(client, self._run_key, client.timeout)
+            connection = Connection(client, self.name, self._run_key)
         except StockpyleError:
             client.close()
             raise
@@ -79,6 +88,12 @@ class Server:
             # pymemcache has errors of its own, and lets those of DNS, TLS and its parser through
             client.close()
             raise self._error(operation, error) from error
+        if connection.run != self._newest_run:
+            # the server began anew, or has evicted the name of its run and got another: what is locked under one name
+            # cannot be published under the other
+            self._newest_run = connection.run
+            self.close()
+        return connection
 
     def _error(self, operation: str, error: Exception) -> StoreUnavailable:
         if isinstance(error, TimeoutError):

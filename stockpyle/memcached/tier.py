@@ -36,6 +36,9 @@ logger = logging.getLogger("stockpyle")
 ATTEMPTS = 100
 """How often others may come between a look and a swap before the operation is given up."""
 
+LOCK_SECONDS = 30.0
+"""How long everything is bypassed if who clears it dies in the middle."""
+
 NO_EPOCH = bytes(2 * EPOCH_BYTES)
 
 
@@ -87,6 +90,10 @@ class MemcachedTier:
         """The server's address."""
         return self.server.name
 
+    def ping(self) -> None:
+        """Raise StoreUnavailable if the server does not answer."""
+        self.server.call("ping", lambda connection: connection.get([self._everything]))
+
     # reading
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
@@ -118,7 +125,7 @@ class MemcachedTier:
 
     def _judge(self, key: Key, flags: int, data: bytes, epoch: Epoch, busy: Busy) -> Found | None:
         """What is there, as a reader takes it; None if it is of no use."""
-        if flags == Kind.LOCK or epoch is CLOSED:
+        if epoch is CLOSED or (flags == Kind.LOCK and not data):
             return LOCKED
         if flags == Kind.LEASE and not data:
             return busy
@@ -157,7 +164,7 @@ class MemcachedTier:
             else:
                 answer = self._judge(key, reply.number(b"f"), reply.data, epoch, busy)
                 found[text] = MISS if answer is None else answer
-                if answer is None:
+                if answer is None and isinstance(epoch, bytes):
                     useless[text] = b"ms %b 0 C%d F%d T%d c\r\n\r\n" % (
                         text,
                         reply.number(b"c"),
@@ -194,7 +201,8 @@ class MemcachedTier:
 
     def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
         """See Tier.lock."""
-        loose = {self._text(key) for key in without_row_lock}
+        self._epochs([key for key in without_row_lock if key.is_epoch])
+        loose = dict.fromkeys(self._text(key) for key in without_row_lock)
         texts = [self._text(key) for key in keys]
         lasts = whole_seconds(seconds)
 
@@ -214,37 +222,61 @@ class MemcachedTier:
     ) -> dict[bytes, tuple[int, bool]]:
         """Lock keys; return of each the CAS id of the lock, and whether it replaced another's live one."""
         held: dict[bytes, tuple[int, bool]] = {}
+        try:
+            self._take_all(connection, epochs, firm, loose, lasts, held)
+        except StoreError:
+            connection.meta(
+                [b"md %b C%d\r\n" % (text, cas) for text, (cas, contended) in held.items() if not contended]
+            )
+            raise
+        return held
+
+    def _take_all(
+        self,
+        connection: Connection,
+        epochs: Epochs,
+        firm: Sequence[bytes],
+        loose: Iterable[bytes],
+        lasts: int,
+        held: dict[bytes, tuple[int, bool]],
+    ) -> None:
         preamble = [*epochs.commands(), *(_lock(text, lasts) for text in firm)]
         again = list(loose)
         for _ in range(ATTEMPTS):
             # an add, and a look at what has kept it from happening
-            tries = [command for text in again for command in (_lock(text, lasts, b" ME"), b"mg %b f c\r\n" % text)]
+            tries = [command for text in again for command in (_lock(text, lasts, b" ME"), b"mg %b f s c\r\n" % text)]
             replies = connection.meta([*preamble, *tries])
+            refused: list[tuple[bytes, Reply]] = []
             if preamble:
                 epochs.learn_replies(replies[: len(preamble) - len(firm)])
                 for text, reply in zip(firm, replies[len(preamble) - len(firm) : len(preamble)], strict=True):
-                    held[text] = self._cas_of_lock(text, reply), False
+                    if reply.status == b"HD":
+                        held[text] = reply.number(b"c"), False
+                    else:
+                        refused.append((text, reply))
             added, looks = replies[len(preamble) :: 2], replies[len(preamble) + 1 :: 2]
             seen = {}
             for text, reply, look in zip(again, added, looks, strict=True):
-                if reply.status != b"NS":
-                    held[text] = self._cas_of_lock(text, reply), False
+                if reply.status == b"HD":
+                    held[text] = reply.number(b"c"), False
+                elif reply.status != b"NS":
+                    refused.append((text, reply))
                 elif look.status == b"HD":
                     seen[text] = look
             swaps = [_lock(text, lasts, b" C%d" % look.number(b"c")) for text, look in seen.items()]
             for (text, look), reply in zip(seen.items(), connection.meta(swaps), strict=True):
-                if reply.status not in (b"EX", b"NF"):
-                    held[text] = self._cas_of_lock(text, reply), look.number(b"f") == Kind.LOCK
+                if reply.status == b"HD":
+                    held[text] = reply.number(b"c"), _is_lock(look)
+                elif reply.status not in (b"EX", b"NF"):
+                    refused.append((text, reply))
+            if refused:
+                text, reply = refused[0]
+                raise StoreError(f"memcached at {self.name} did not lock {text.decode('ascii')}: {reply.said}")
             again = [text for text in again if text not in held]
             preamble = []
             if not again:
-                return held
+                return
         raise self._gave_up(again[0])
-
-    def _cas_of_lock(self, text: bytes, reply: Reply) -> int:
-        if reply.status != b"HD":
-            raise StoreError(f"memcached at {self.name} did not lock {text.decode('ascii')}: {reply.said}")
-        return reply.number(b"c")
 
     def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
         """See Tier.publish."""
@@ -269,11 +301,11 @@ class MemcachedTier:
     def _remove_unless_locked(self, connection: Connection, texts: Sequence[bytes]) -> None:
         left = list(texts)
         for _ in range(ATTEMPTS):
-            looks = connection.meta([b"mg %b f c\r\n" % text for text in left])
+            looks = connection.meta([b"mg %b f s c\r\n" % text for text in left])
             there = [
                 (text, look.number(b"c"))
                 for text, look in zip(left, looks, strict=True)
-                if look.status == b"HD" and look.number(b"f") != Kind.LOCK
+                if look.status == b"HD" and not _is_lock(look)
             ]
             replies = connection.meta([b"md %b C%d\r\n" % each for each in there])
             left = [text for (text, _), reply in zip(there, replies, strict=True) if reply.status == b"EX"]
@@ -290,7 +322,7 @@ class MemcachedTier:
 
         self.server.call("unlock", work)
 
-    def clear(self, seconds: float) -> None:
+    def clear(self, seconds: float = LOCK_SECONDS) -> None:
         """Change the epoch of everything under the prefix."""
 
         def work(connection: Connection) -> None:
@@ -305,6 +337,7 @@ class MemcachedTier:
 
     def check(self, values: Mapping[Key, Record | Alias]) -> None:
         """Raise EncodeError for a value that cannot be kept here, before anything is written."""
+        self._epochs(values)
         items = {key: self._strict_item(key, value, NO_EPOCH) for key, value in values.items()}
         largest = self.server.call("put", lambda connection: connection.largest)
         for key, item in items.items():
@@ -385,6 +418,7 @@ class MemcachedTier:
             space = key.spec.space
             text = self._epoch_texts.get(space)
             if text is None:
+                key.spec.check_portable("MemcacheStore")
                 text = self._epoch_texts[space] = self._text(key.spec.epoch)
             texts[space] = text
         return Epochs(self._everything, texts)
@@ -395,6 +429,11 @@ class MemcachedTier:
 
 def _lock(text: bytes, lasts: int, condition: bytes = b"") -> bytes:
     return b"ms %b 0 F%d T%d c%b\r\n\r\n" % (text, Kind.LOCK, lasts, condition)
+
+
+def _is_lock(look: Reply) -> bool:
+    # other clients use the same flags, but not for values without bytes
+    return look.number(b"f") == Kind.LOCK and look.number(b"s") == 0
 
 
 def _leased(connection: Connection, key: Key, reply: Reply, epoch: Epoch) -> Found:

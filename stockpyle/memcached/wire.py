@@ -12,7 +12,6 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from stockpyle.exceptions import ImproperlyConfigured
@@ -24,7 +23,16 @@ CHUNK_COMMANDS = 250
 CHUNK_BYTES = 32 * 1024
 """Two chunks are under way at most: as much as the buffers of any system hold."""
 
+TLS_CHUNK_BYTES = 4 * 1024
+"""memcached does not see what is left of a TLS record when its own buffer (16 KiB) is full, until more arrives."""
+
 LONGEST_LINE = 2048
+
+MOST_SETTINGS = 1000
+"""More lines than ``stats settings`` has."""
+
+SLOWEST = 2**20
+"""Bytes a second: an answer that comes no slower may take longer than the timeout."""
 
 
 class Garbage(ConnectionError):
@@ -68,18 +76,36 @@ class Connection:
     in the next. It is a random value under `run_key` that whoever comes first after the start leaves there.
     """
 
-    def __init__(self, client: Any, run_key: bytes, timeout: float | None) -> None:
+    def __init__(self, client: Any, name: str, run_key: bytes) -> None:
         self._client = client
-        self._timeout = timeout
+        self._timeout: float | None = client.timeout
         self._buffer = b""
         self._at = 0
         self._until = 0.0
-        _check_version(client.version())
-        self.largest = int(client.stats("settings")[b"item_size_max"])
+        # pymemcache's public ways to connect send a command and read its answer, for however long that goes on
+        client._connect()
         self._socket = client.sock
-        self.run = self._name_run(run_key)
+        self._chunk_bytes = TLS_CHUNK_BYTES if client.tls_context else CHUNK_BYTES
+        self.largest = self._ask_settings(name)
+        self.run = self._name_run(name, run_key)
 
-    def _name_run(self, key: bytes) -> bytes:
+    def _ask_settings(self, name: str) -> int:
+        """Check the version; return the largest size of an item."""
+        self._send(b"version\r\nstats settings\r\n")
+        _check_version(name, self._line())
+        largest = None
+        for _ in range(MOST_SETTINGS):
+            line = self._line()
+            if line == b"END" and largest is not None:
+                return largest
+            parts = line.split(b" ")
+            if parts[0] != b"STAT":
+                raise Garbage(f"memcached answered {line[:80]!r} to stats settings")
+            if parts[1:2] == [b"item_size_max"]:
+                largest = _size(parts[2:])
+        raise Garbage("memcached answered too much to stats settings")
+
+    def _name_run(self, name: str, key: bytes) -> bytes:
         mine = secrets.token_hex(8).encode()
         _, held = self.meta([b"ms %b %d ME T0\r\n%b\r\n" % (key, len(mine), mine), b"mg %b v c\r\n" % key])
         if held.status != b"VA":
@@ -87,8 +113,8 @@ class Connection:
             return mine
         if held.number(b"c") == 0:
             raise ImproperlyConfigured(
-                "this memcached runs with CAS off (-C), without which nothing tells a reader's copy from a newer one: "
-                "start it without -C"
+                f"memcached at {name} runs with CAS off (-C), without which nothing tells a reader's copy from a newer "
+                "one: start it without -C"
             )
         return held.data
 
@@ -96,26 +122,33 @@ class Connection:
         """Send meta commands (each with its line end and data block) and return their replies in order."""
         replies: list[Reply] = []
         under_way = 0
-        for chunk in _chunks(commands):
-            self._send(b"".join(chunk) + b"mn\r\n")
+        for chunk in _chunks(commands, self._chunk_bytes):
+            if len(chunk) > 1 or len(chunk[0]) <= self._chunk_bytes:
+                self._send(b"".join(chunk) + b"mn\r\n")
+            else:
+                # nor what follows a large value in the same record
+                self._send(chunk[0])
+                self._send(b"mn\r\n")
             if under_way:
                 self._meta_replies(under_way, replies)
             under_way = len(chunk)
         if under_way:
             self._meta_replies(under_way, replies)
+        self._expect_no_more()
         return replies
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, tuple[int, bytes]]:
         """Return client flags and value of each key that is there: cheaper than ``mg`` where most of them are."""
         found: dict[bytes, tuple[int, bytes]] = {}
-        under_way = False
-        for chunk in _chunks(keys):
+        under_way = 0
+        for chunk in _chunks(keys, self._chunk_bytes):
             self._send(b"get " + b" ".join(chunk) + b"\r\n")
             if under_way:
-                self._values(found)
-            under_way = True
+                self._values(under_way, found)
+            under_way = len(chunk)
         if under_way:
-            self._values(found)
+            self._values(under_way, found)
+        self._expect_no_more()
         return found
 
     def close(self) -> None:
@@ -137,12 +170,16 @@ class Connection:
         if end != b"MN":
             raise Garbage(f"memcached answered {end[:80]!r} where the batch ends")
 
-    def _values(self, found: dict[bytes, tuple[int, bytes]]) -> None:
-        while (line := self._line()) != b"END":
+    def _values(self, count: int, found: dict[bytes, tuple[int, bytes]]) -> None:
+        for _ in range(count + 1):
+            line = self._line()
+            if line == b"END":
+                return
             parts = line.split(b" ")
             if len(parts) != 4 or parts[0] != b"VALUE":
                 raise Garbage(f"memcached answered {line[:80]!r} to get")
             found[parts[1]] = (_size(parts[2:3]), self._block(_size(parts[3:])))
+        raise Garbage("memcached answered more values than it was asked for")
 
     # the socket
 
@@ -150,6 +187,11 @@ class Connection:
         if self._timeout is not None:
             self._until = time.monotonic() + self._timeout
         self._socket.sendall(data)
+
+    def _expect_no_more(self) -> None:
+        # it would be taken for the answer to the next question
+        if self._at < len(self._buffer):
+            raise Garbage(f"memcached answered {self._buffer[self._at :][:80]!r} when all was said")
 
     def _line(self) -> bytes:
         end = self._buffer.find(b"\r\n", self._at)
@@ -165,10 +207,15 @@ class Connection:
     def _block(self, size: int) -> bytes:
         if size > self.largest:
             raise Garbage(f"memcached announced a value of {size} bytes, more than its largest")
+        missing = self._at + size + 2 - len(self._buffer)
+        if missing > 0:
+            parts = [self._buffer[self._at :]]
+            while missing > 0:
+                parts.append(self._receive())
+                missing -= len(parts[-1])
+            self._buffer = b"".join(parts)
+            self._at = 0
         end = self._at + size
-        while len(self._buffer) < end + 2:
-            end -= self._at
-            self._more()
         if self._buffer[end : end + 2] != b"\r\n":
             raise Garbage("memcached's value is longer than it said")
         data = self._buffer[self._at : end]
@@ -177,25 +224,29 @@ class Connection:
 
     def _more(self) -> None:
         """Receive more, and drop what was read from the buffer."""
-        # a server that sends a byte now and then must not hold us longer than one that sends none
-        if self._timeout is not None and time.monotonic() > self._until:
-            raise TimeoutError("memcached did not finish its answer in time")
-        received = self._socket.recv(65536)
-        if not received:
-            raise ConnectionError("memcached closed the connection")
-        self._buffer = self._buffer[self._at :] + received
+        self._buffer = self._buffer[self._at :] + self._receive()
         self._at = 0
 
+    def _receive(self) -> bytes:
+        # a server that sends a byte now and then must not hold us much longer than one that sends none
+        if self._timeout is not None and time.monotonic() > self._until:
+            raise TimeoutError("memcached did not finish its answer in time")
+        received: bytes = self._socket.recv(65536)
+        if not received:
+            raise ConnectionError("memcached closed the connection")
+        self._until += len(received) / SLOWEST
+        return received
 
-def _chunks(commands: Sequence[bytes]) -> Iterator[list[bytes]]:
-    if len(commands) <= CHUNK_COMMANDS and sum(map(len, islice(commands, CHUNK_COMMANDS))) <= CHUNK_BYTES:
+
+def _chunks(commands: Sequence[bytes], most: int) -> Iterator[list[bytes]]:
+    if len(commands) <= CHUNK_COMMANDS and sum(map(len, commands)) <= most:
         if commands:
             yield list(commands)
         return
     chunk: list[bytes] = []
     size = 0
     for command in commands:
-        if chunk and (len(chunk) >= CHUNK_COMMANDS or size + len(command) > CHUNK_BYTES):
+        if chunk and (len(chunk) >= CHUNK_COMMANDS or size + len(command) > most):
             yield chunk
             chunk, size = [], 0
         chunk.append(command)
@@ -209,13 +260,13 @@ def _size(parts: Sequence[bytes]) -> int:
     raise Garbage(f"memcached answered {parts!r} where a number belongs")
 
 
-def _check_version(version: Any) -> None:
-    text = version.decode("ascii", "replace") if isinstance(version, bytes) else str(version)
-    numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
-    if numbers is None:
-        raise Garbage(f"memcached says that it is version {text[:80]!r}")
-    if tuple(map(int, numbers.groups())) < OLDEST:
+def _check_version(name: str, line: bytes) -> None:
+    found = re.match(rb"VERSION ((\d{1,9})\.(\d{1,9})\.(\d{1,9})\S*)", line)
+    if found is None:
+        raise Garbage(f"memcached answered {line[:80]!r} to version")
+    if tuple(map(int, found.groups()[1:])) < OLDEST:
         needed = ".".join(map(str, OLDEST))
         raise ImproperlyConfigured(
-            f"this memcached is version {text}; {needed} or later is needed, for its meta commands"
+            f"memcached at {name} is version {found[1][:80].decode('ascii', 'replace')}; {needed} or later is needed, "
+            "for its meta commands"
         )

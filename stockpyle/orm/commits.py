@@ -8,12 +8,12 @@ by the connection's next ``begin`` or its return to the pool.
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from textwrap import shorten
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from sqlalchemy import event
 
+from stockpyle.coherence.logs import logger
 from stockpyle.coherence.publishing import publish_committed
 from stockpyle.coherence.writer import Writer
 from stockpyle.exceptions import StockpyleWarning
@@ -36,8 +37,6 @@ from stockpyle.orm.statements import (
 )
 from stockpyle.orm.transactions import WrittenObjects, start_watching, watch
 from stockpyle.protocols import Change, Outcome, Source
-
-logger = logging.getLogger("stockpyle")
 
 _INFO = "stockpyle_commit"
 
@@ -206,7 +205,7 @@ class FollowedConnection:
         """Drop what was written when nobody could lock it any more, by somebody's own listener to the commit."""
         for work in self._take_works(protected=False):
             try:
-                work.writer.lock()
+                work.writer.lock(late=True)
             except Exception:  # a durable commit must not look like a failed one, whatever a tier does
                 logger.exception("what was written in the last moment of a commit could not be invalidated")
             else:
@@ -214,8 +213,10 @@ class FollowedConnection:
 
     def _each(self, end: Callable[[Work], None]) -> None:
         works, self._works = self._works, []
-        for work in works:
-            end(work)
+        with ExitStack() as stack:
+            # an interrupt in one must not let another be forgotten
+            for work in reversed(works):
+                stack.callback(end, work)
 
 
 def _has_committed_already(connection: sa.Connection) -> bool:

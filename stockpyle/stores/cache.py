@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from stockpyle.classes import is_mapped, spec_of
+from stockpyle.coherence.guards import Guards
 from stockpyle.coherence.layers import Layer
 from stockpyle.coherence.reader import fetch
 from stockpyle.coherence.writer import LOCK_SECONDS, drop
@@ -46,6 +47,7 @@ class CacheStore(ConcreteStore):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
+        self.guards = Guards(self)
         self.polymorphic = polymorphic
         self.lifetimes = LifetimePolicy(lifetime_cb, lifetime)
         self.clock = clock

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stockpyle.classes import is_mapped, spec_of
-from stockpyle.coherence.layers import Layer
+from stockpyle.coherence.layers import Layer, checked_unreachable
 from stockpyle.coherence.publishing import publish_committed, read_back
 from stockpyle.coherence.reader import fetch
 from stockpyle.coherence.verbs import VerbSource, VerbTier
@@ -54,6 +54,12 @@ class ChainedStore(SessionStore):
     on_write: "publish" puts what was committed into the tiers, "invalidate" only removes what was there before, so
     that the next reader loads it. lock_seconds: how long the tiers are bypassed for keys whose writer died between
     its commit and its publishing.
+
+    unreachable: what happens to a write when a tier cannot be reached right before the commit. "proceed" commits, reads
+    nothing from that tier any more, and has it forget what was changed before it is trusted again; until then other
+    processes that can reach it may read there what was replaced. What is still to be delivered is kept in this
+    process's memory only. "refuse" raises StoreUnavailable, and nothing is written. By default each tier
+    says for itself, and proceeds if it says nothing.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class ChainedStore(SessionStore):
         *,
         on_write: str = "publish",
         lock_seconds: float = LOCK_SECONDS,
+        unreachable: str | None = None,
     ) -> None:
         super().__init__()
         if on_write not in ("publish", "invalidate"):
@@ -82,6 +89,7 @@ class ChainedStore(SessionStore):
             raise ImproperlyConfigured(f"{twice!r} is in this chain twice, and would wait for its own locks")
         self.on_write = on_write
         self.lock_seconds = lock_seconds
+        self.unreachable = checked_unreachable(unreachable)
         self._above = [_as_layer(store) for store in self.stores]
         self._sources = [_as_source(store) for store in self.stores]
         self._routes: dict[KeySpec, Route] = {}
@@ -100,6 +108,9 @@ class ChainedStore(SessionStore):
         for depth in reversed(range(len(self.stores))):
             source = self._sources[depth]
             if source.accepts(klass):
+                for store in self.stores[: depth + 1]:
+                    if getattr(store, "shared", False):
+                        spec_of(klass).check_portable(type(store).__name__)
                 above = zip(self.stores[:depth], self._above[:depth], strict=True)
                 return Route(source, tuple(layer for store, layer in above if layer and _takes(store, klass)))
         stores = ", ".join(type(store).__name__ for store in self.stores)
@@ -172,7 +183,7 @@ class ChainedStore(SessionStore):
         writer: Writer | None = None
         try:
             with route.source.write(puts, deletes) as pending:
-                writer = Writer(route.layers, pending.changes, pending.epochs, self.lock_seconds)
+                writer = Writer(route.layers, pending.changes, pending.epochs, self.lock_seconds, self.unreachable)
                 writer.lock()
         except BaseException:
             if writer is not None and pending is not None:
@@ -213,13 +224,14 @@ class ChainedStore(SessionStore):
         A cache that knows only the six verbs forgets the classes that this chain has put or loaded; it must have
         `invalidate`, or UnsupportedOperation names it.
         """
-        for store in self.stores:
-            if _is(store, _TIER):
-                store.clear()
-        for spec, route in list(self._routes.items()):
-            for layer in route.layers:
-                if isinstance(layer.tier, VerbTier):
-                    layer.tier.drop([spec.epoch])
+        with ExitStack() as each:
+            for store, layer in zip(self.stores, self._above, strict=True):
+                if layer is not None and _is(store, _TIER):
+                    each.callback(layer.clear, self.unreachable)
+            for spec, route in self._routes.items():
+                for layer in route.layers:
+                    if layer.forgets:
+                        each.callback(drop, layer, [spec.epoch], self.lock_seconds, self.unreachable)
 
     def invalidate(self, klass: type, key: Mapping[str, Any] | None = None) -> None:
         """Drop one object, or all of a class, from every layer above its source, because somebody else changed them."""
@@ -234,11 +246,9 @@ class ChainedStore(SessionStore):
             (record,) = route.source.load(klass, [target])
             identity = None if record.is_absent else record.key(record.spec.identity)
             targets += [identity] if identity is not None else []
-        for layer in route.layers:
-            if isinstance(layer.tier, VerbTier):
-                layer.tier.drop(targets)
-            else:
-                drop(layer, targets, self.lock_seconds)
+        with ExitStack() as each:
+            for layer in reversed(route.layers):
+                each.callback(drop, layer, targets, self.lock_seconds, self.unreachable)
 
     def __repr__(self) -> str:
         return f"ChainedStore([{', '.join(map(repr, self.stores))}])"

@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from hashlib import blake2b
+from threading import TIMEOUT_MAX
 from typing import Any
 
 from stockpyle.codecs import Codec, RecordCodec
+from stockpyle.coherence.guards import Guards
+from stockpyle.coherence.layers import checked_unreachable
 from stockpyle.coherence.parts import Parts
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
 from stockpyle.keys import Key, checked_prefix
@@ -72,7 +75,7 @@ class MemcacheStore(CacheStore):
             raise ImproperlyConfigured(f"pool_size is a number of connections, 1 or more, not {pool_size!r}")
         own = namespace if prefix is None else prefix
         self.prefix = checked_prefix("stockpyle" if own is None else own)
-        self.unreachable = unreachable
+        self.unreachable = checked_unreachable(unreachable)
         options = {"timeout": timeout, "connect_timeout": connect_timeout, "tls_context": tls_context, "no_delay": True}
         makers = _clients(client, servers, options)
         records = RecordCodec(codec, allow_pickle=allow_pickle, prefix=self.prefix)
@@ -88,6 +91,7 @@ class MemcacheStore(CacheStore):
             )
             for name, make in makers.items()
         )
+        self.guards = Guards(self)
         self._ring = _ring([part.name for part in self.parts])
         self._tier: Tier = self.parts[0] if len(self.parts) == 1 else Parts(self.parts, self.place)
 
@@ -151,7 +155,7 @@ class MemcacheStore(CacheStore):
 def _check_number(name: str, seconds: Any, *, none: bool = False) -> None:
     if none and seconds is None:
         return
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= TIMEOUT_MAX:
         raise ImproperlyConfigured(f"{name} is a number of seconds above 0, not {seconds!r}")
 
 
@@ -190,7 +194,7 @@ def _clients(client: Any, servers: Any, options: Mapping[str, Any]) -> dict[str,
     makers: dict[str, Callable[[], Any]] = {}
     for server in listed:
         try:
-            address = normalize_server_spec(tuple(server) if isinstance(server, list) else server)
+            address = _checked(normalize_server_spec(tuple(server) if isinstance(server, list) else server))
         except (ValueError, TypeError, AttributeError, MemcacheError) as error:
             raise ImproperlyConfigured(f'{server!r} is no memcached server, such as "host:11211": {error}') from error
         if _name(address) in makers:
@@ -201,6 +205,17 @@ def _clients(client: Any, servers: Any, options: Mapping[str, Any]) -> dict[str,
 
 def _is_pair(servers: Any) -> bool:
     return isinstance(servers, tuple) and len(servers) == 2 and isinstance(servers[1], int)
+
+
+def _checked(address: Any) -> Any:
+    if isinstance(address, str):
+        return address
+    host, port = address
+    if not isinstance(host, str) or not host:
+        raise ValueError("it names no host")
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
+        raise ValueError(f"{port!r} is no port")
+    return address
 
 
 def _name(address: Any) -> str:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from stockpyle.classes import spec_of
+from stockpyle.coherence.guards import Guards
 from stockpyle.keys import Key
 from stockpyle.protocols import Outcome, Pending
 from stockpyle.records import ABSENT, Record
@@ -30,6 +31,7 @@ class Tier(ProcessMemoryStore):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.guards = Guards(self, clock=self.clock, courier=None)
         self.calls: list[str] = []
         self.on: dict[str, Callable[[], Any]] = {}
 

@@ -10,6 +10,7 @@ from stockpyle.classes import spec_of
 from stockpyle.exceptions import (
     ImproperlyConfigured,
     InvalidKeysDeclaration,
+    StoreUnavailable,
     UndeclaredKeyError,
     UnsupportedOperation,
 )
@@ -109,7 +110,7 @@ def test_failed_load_after_a_commit_only_invalidates(caplog: pytest.LogCaptureFi
 
 
 def test_failing_publish_is_survived_and_its_locks_hold(caplog: pytest.LogCaptureFixture) -> None:
-    """A tier that fails after the commit is counted; its locks keep readers off, and the others are published."""
+    """A tier that fails after the commit is counted; its locks stay, nobody asks it, and the others are published."""
     chain, (upper, lower), _, _ = build()
 
     def fail() -> None:
@@ -120,19 +121,21 @@ def test_failing_publish_is_survived_and_its_locks_hold(caplog: pytest.LogCaptur
     assert lower.holds(key(id=1)) is LOCKED
     assert upper.holds(key(id=1)).value.name == "new"
     assert lower.stats.errors == 1
-    assert "locks are left to run out" in caplog.text
+    assert "Tier could not be told of a commit" in caplog.text
+    assert (upper.stats.owed, lower.stats.owed) == (0, 1)
 
 
 def test_tier_that_cannot_lock_stops_the_write() -> None:
-    """When a tier cannot be locked nothing is written, and the tiers locked before are unlocked."""
-    chain, (upper, lower), source, _ = build()
+    """When a tier that refuses cannot be locked nothing is written, and the tiers locked before are unlocked."""
+    chain, (upper, lower), source, _ = build(unreachable="refuse")
 
     def fail() -> None:
         raise OSError("no lock")
 
     lower.on["lock"] = fail
-    with pytest.raises(OSError, match="no lock"):
+    with pytest.raises(StoreUnavailable, match=r"Tier\.lock: .*no lock") as caught:
         chain.put(Person(1))
+    assert isinstance(caught.value.__cause__, OSError)
     assert source.rows == {}
     assert upper.took() == ["lock", "unlock"]
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 
-from stockpyle.exceptions import StockpyleWarning
+from stockpyle.exceptions import StockpyleWarning, StoreUnavailable
 from stockpyle.ext.sqlalchemy import StockpyleSessionExtension, sessionmaker
 from stockpyle.records import Record
 from tests.ext.conftest import MakeWorld
@@ -442,15 +442,18 @@ def test_a_commit_listener_writes_after_the_locks_were_set(world: World) -> None
 
 
 def test_a_tier_that_cannot_be_locked(world: World) -> None:
-    """The commit is refused with the tier's error, rolled back, and no transaction is left open in the pool."""
+    """A commit that is refused is rolled back, and no transaction is left open in the pool."""
     furnish(world)
+    world.extension.unreachable = "refuse"
     world.memory.failing = RuntimeError("the tier is down")
     session = world.Session()
     session.get_one(User, 1).name = "lost"
-    with pytest.raises(RuntimeError, match="the tier is down"):
+    with pytest.raises(StoreUnavailable, match="the tier is down") as caught:
         session.commit()
+    assert caught.value.__cause__ is world.memory.failing
     session.close()
     world.memory.failing = None
+    world.clock.now += 1
     with world.engine.connect() as connection:
         connection.execute(sa.text("update users set name = 'free' where id = 1"))
         connection.rollback()
@@ -465,10 +468,10 @@ def test_a_tier_that_cannot_be_locked(world: World) -> None:
 def test_one_tier_of_two_cannot_be_locked(world: World) -> None:
     """The tiers that were locked before the one that failed are unlocked."""
     furnish(world)
-    other = sessionmaker(world.engine, extension=[world.extension, StockpyleSessionExtension(_Failing())])
-    session = other()
+    failing = StockpyleSessionExtension(_Failing(), unreachable="refuse")
+    session = sessionmaker(world.engine, extension=[world.extension, failing])()
     session.get_one(User, 1).name = "lost"
-    with pytest.raises(RuntimeError, match="the tier is down"):
+    with pytest.raises(StoreUnavailable, match="the tier is down"):
         session.commit()
     session.close()
     assert world.locks == []

@@ -11,6 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
+from stockpyle.coherence.guards import Guards
 from stockpyle.ext.sqlalchemy import StockpyleSessionExtension, sessionmaker
 from stockpyle.keys import Key
 from stockpyle.orm.mapping import spec_of_mapped
@@ -37,6 +38,7 @@ class Watched(ProcessMemoryStore):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.guards = Guards(self, clock=self.clock, courier=None)
         self.calls: list[str] = []
         self.keys: list[list[Key]] = []
         self.published: list[Record | Alias | None] = []

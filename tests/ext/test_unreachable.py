@@ -1,0 +1,171 @@
+"""Commits of a session while a tier cannot be reached: they happen and are told of later, or are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from stockpyle.exceptions import ImproperlyConfigured, StockpyleWarning, StoreUnavailable
+from stockpyle.ext.sqlalchemy import StockpyleSessionExtension, sessionmaker
+from stockpyle.orm.mapping import spec_of_mapped
+from stockpyle.stores import ChainedStore, ProcessMemoryStore, SqlAlchemyStore
+from stockpyle.testing import Clock
+from tests.chain.cutoff import CutOff
+from tests.ext.models import Base, User
+
+
+class Place:
+    """A database with two users, a chain with a tier that can be cut off, and sessions that an extension follows."""
+
+    def __init__(self, url: str, tier: CutOff, *, bare: bool = False, **options: Any) -> None:
+        self.tier = tier
+        self.clock = tier.clock
+        self.engine = sa.create_engine(url)
+        Base.metadata.create_all(self.engine)
+        with Session(self.engine) as session, session.begin():
+            session.add_all([User(id=1, email="ann@x", name="old"), User(id=2, email="bob@x", name="old")])
+        self.chain = ChainedStore([tier, SqlAlchemyStore(engine=self.engine)])
+        self.extension = StockpyleSessionExtension(tier if bare else self.chain, **options)
+        self.Session = sessionmaker(self.engine, extension=self.extension)
+        assert (self.name, self.name_of(2)) == ("old", "old")
+
+    def name_of(self, i: int) -> str:
+        """What the chain says that a user is called."""
+        user = self.chain.get(User, {"id": i})
+        assert user is not None
+        return user.name
+
+    @property
+    def name(self) -> str:
+        """What the chain says that the first user is called."""
+        return self.name_of(1)
+
+    def rename(self, name: str) -> None:
+        """Write through a session."""
+        with self.Session() as session:
+            session.get_one(User, 1).name = name
+            session.commit()
+
+    def others_see(self) -> Any:
+        """What other processes find in the tier under the user's identity."""
+        key = spec_of_mapped(User).key({"id": 1})
+        assert key is not None
+        return self.tier.holds(key)
+
+
+@pytest.fixture(params=[False, True], ids=["chain", "bare"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """A place whose extension has the chain, or only its tier."""
+    made = Place(f"sqlite:///{tmp_path}/test.db", CutOff(Clock()), bare=request.param)
+    yield made
+    made.engine.dispose()
+
+
+def refusing(place: Place, **options: Any) -> Any:
+    """Sessions of that place whose extension refuses."""
+    store = place.extension.store
+    return sessionmaker(place.engine, extension=StockpyleSessionExtension(store, unreachable="refuse", **options))
+
+
+def test_commit_goes_on_and_is_told_later(place: Place) -> None:
+    """By default a session commits without the tier; the chain says what is committed, and the tier is told later."""
+    with place.tier.off():
+        place.rename("new")
+        assert place.tier.guards.parts[0].owes
+    assert place.others_see() is not None
+    assert place.name == "new"
+    place.clock.advance(1)
+    assert place.name == "new"
+    assert place.tier.stats.delivered == place.tier.stats.owed == 2
+
+
+def test_tier_that_fails_after_the_commit(place: Place) -> None:
+    """A tier that fails when it is told of the commit does not fail commit(), and is told later."""
+    with place.tier.off("publish"):
+        place.rename("new")
+    assert place.tier.stats.owed == 2
+    place.clock.advance(1)
+    assert place.name == "new"
+    assert place.tier.stats.delivered == 2
+
+
+def test_refused_commit_changes_nothing(place: Place) -> None:
+    """An extension that refuses raises StoreUnavailable out of commit(), and the database has not changed."""
+    session = refusing(place)()
+    session.get_one(User, 1).name = "lost"
+    with place.tier.off(), pytest.raises(StoreUnavailable) as caught:
+        session.commit()
+    assert caught.value.__cause__ is place.tier.error
+    session.close()
+    with Session(place.engine) as plain:
+        assert plain.get_one(User, 1).name == "old"
+    assert place.tier.stats.owed == 0
+
+
+def test_refusing_extension_raises_nothing_after_the_commit(place: Place) -> None:
+    """What fails after the commit is owed, whatever the extension says."""
+    session = refusing(place)()
+    session.get_one(User, 1).name = "new"
+    with place.tier.off("publish"):
+        session.commit()
+    session.close()
+    assert place.tier.stats.owed == 2
+    place.clock.advance(1)
+    assert place.name == "new"
+
+
+def test_rollback_owes_nothing(place: Place) -> None:
+    """A session that is rolled back owes nothing, whatever the tier does."""
+    with place.tier.off(), place.Session() as session:
+        session.get_one(User, 1).name = "lost"
+        session.flush()
+        session.rollback()
+    assert place.tier.stats.owed == 0
+
+
+@pytest.mark.parametrize("mode", ["proceed", "refuse"])
+def test_written_after_the_tiers_were_locked_is_owed(place: Place, mode: str) -> None:
+    """What a listener writes after the locks is durable when the tier is told: nothing is raised, all is owed."""
+    make = refusing(place) if mode == "refuse" else place.Session
+
+    def write(connection: sa.Connection) -> None:
+        connection.execute(sa.update(User).where(User.id == 2).values(name="late"))
+        place.tier.cut = {"lock", "publish"}
+
+    session = make()
+    session.get_one(User, 1).name = "new"
+    event.listen(place.engine, "commit", write)
+    with pytest.warns(StockpyleWarning, match="past the unit of work"):
+        session.commit()
+    event.remove(place.engine, "commit", write)
+    session.close()
+    assert place.tier.stats.owed > 0
+    assert (place.name, place.name_of(2)) == ("new", "late")
+    place.tier.cut = set()
+    place.clock.advance(1)
+    assert (place.name, place.name_of(2)) == ("new", "late")
+    assert place.tier.guards.parts[0].trusted
+
+
+def test_extension_takes_its_stores_word(tmp_path: Path) -> None:
+    """An extension that says nothing does as its chain says, or its bare tier."""
+    tier = CutOff(Clock())
+    source = SqlAlchemyStore(engine=sa.create_engine(f"sqlite:///{tmp_path}/x.db"))
+    assert StockpyleSessionExtension(ChainedStore([tier, source], unreachable="refuse")).unreachable == "refuse"
+    assert StockpyleSessionExtension(ChainedStore([tier, source])).unreachable is None
+    tier.unreachable = "refuse"
+    assert StockpyleSessionExtension(tier).unreachable == "refuse"
+    assert StockpyleSessionExtension(tier, unreachable="proceed").unreachable == "proceed"
+    source.engine.dispose()
+
+
+def test_unreachable_is_checked() -> None:
+    """Anything else is an error when the extension is made."""
+    with pytest.raises(ImproperlyConfigured, match="refuse"):
+        StockpyleSessionExtension(ProcessMemoryStore(), unreachable="maybe")
