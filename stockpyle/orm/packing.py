@@ -264,7 +264,7 @@ def _python_type(column_type: TypeEngine[Any]) -> type | None:
         return None
     if isinstance(column_type, sa.Enum):
         return column_type.enum_class or str
-    if isinstance(column_type, sa.Numeric):
+    if isinstance(column_type, sa.Numeric | sa.Float):
         return Decimal if column_type.asdecimal else float
     if isinstance(column_type, sa.Uuid):
         return UUID if column_type.as_uuid else str

@@ -24,9 +24,12 @@ def _options(arguments: list[str]) -> Options:
     names = ", ".join(name.replace(",", "").replace(" ", "-") for name in FAULTS)
     parser.add_argument("--faults", default=default.faults, help=f"all, none, or some of: {names}")
     parser.add_argument("--rate", type=float, default=default.rate, help="how many times as many faults")
-    parser.add_argument("--steps", default=default.steps, help=f"all, or some, equally often, of: {', '.join(STEPS)}")
+    parser.add_argument(
+        "--steps", default=default.steps, help=f"all, or some, as often as they are named, of: {', '.join(STEPS)}"
+    )
     parser.add_argument("--rows", type=int, default=default.rows, help="how many accounts there are to meet at")
     parser.add_argument("--hesitate", type=float, default=default.hesitate, help="how often a worker does, at a point")
+    parser.add_argument("--pause", type=float, default=default.pause, help="and for how many seconds at most")
     parser.add_argument(
         "--at",
         default=default.at,

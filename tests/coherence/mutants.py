@@ -28,6 +28,43 @@ Real = Callable[..., Any]
 MUTANTS: dict[str, Callable[[], None]] = {}
 """What --mutant takes: a function that, called in each worker before it makes its system, spoils it."""
 
+_DYING = "--workers 5 --rows 12 --lock-seconds 6 --faults kill-after-commit --rate 4 --steps update_base,update_sub"
+
+RECORDED: dict[str, str] = {
+    "fill-without-a-lease": "--seconds 4 --rows 16 --hesitate 0.7 --pause 0.1 --at none/before-fill --steps update_base",
+    "publish-without-comparing": "--seconds 4 --rows 4 --hesitate 0.7 --at none/between-tiers --steps update_a,update_b",
+    "unlock-without-comparing": f"--seconds 8 {_DYING},refused",
+    "remove-a-contended-lock": f"--seconds 7 {_DYING}",
+    "put-after-commit": "--seconds 4 --rows 4 --hesitate 0.7 --at none/between-tiers --steps update_a,update_b",
+    "unlock-on-an-unknown-outcome": (
+        "--seconds 6 --rows 24 --hesitate 0 --faults cut-commit --rate 14 --steps update_a,update_b"
+    ),
+    "publish-rows-of-two-tables": (
+        "--seconds 6 --rows 6 --hesitate 0.8 --at after-lock/between-tiers --steps update_base,update_sub"
+    ),
+    "load-before-the-lock": "--seconds 3",
+    "publish-what-the-transaction-read": "--seconds 3 --steps half,update_a",
+    "publish-the-sessions-state": "--seconds 3 --rows 8 --steps half,update_a,update_b",
+    "publish-on-savepoint-release": "--seconds 4",
+    "keep-pending-work-over-a-rollback": (
+        "--seconds 7 --rows 4 --hesitate 0.8 --at after-lock/after-step,between-tiers --steps update_a,undone"
+    ),
+    "fill-the-first-load": (
+        "--seconds 7 --workers 6 --rows 48 --hesitate 0.7 --pause 0.2 --at none/after-load --steps update_base"
+    ),
+    "fill-from-the-users-connection": (
+        "--seconds 5 --database sqlite --rows 8 --hesitate 0.5 --at in-session --steps insert,delete"
+    ),
+    "believe-an-alias": "--seconds 5 --rows 6 --hesitate 0.5 --at none/before-read --steps move_email,move_login",
+    "keep-absent-on-any-column": "--seconds 4 --database sqlite --steps insert,delete,move_nick",
+}
+"""Of each mutant, with which arguments a run of a few seconds finds it, besides --seed, and --workers 4 --faults none."""
+
+
+def command(name: str) -> list[str]:
+    """Return the recorded arguments, of which the later ones count."""
+    return ["--workers", "4", "--faults", "none", *RECORDED[name].split()]
+
 
 def apply(name: str) -> None:
     """Spoil this process."""
@@ -220,4 +257,4 @@ def keep_absent_on_any_column(real: Real, collations: Any, connection: Any, spec
     return True
 
 
-__all__ = ["MUTANTS", "apply"]
+__all__ = ["MUTANTS", "RECORDED", "apply", "command"]

@@ -46,6 +46,7 @@ class Options:
     steps: str = "all"
     rows: int = ACCOUNTS_POOL
     hesitate: float = 0.02
+    pause: float = 0.05
     at: str = "all"
     system: str = "stockpyle"
     mutant: str | None = None
@@ -253,6 +254,7 @@ class _Run:
             self.options.steps,
             self.options.rows,
             self.options.hesitate,
+            self.options.pause,
             self.options.at,
             self.options.lock_seconds,
             self.options.lifetime,

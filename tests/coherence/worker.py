@@ -30,8 +30,6 @@ from tests.coherence.workload import LEVELS, Ask, Plan, Steps, Workload, is_quie
 BATCH = 24
 WRITING = 0.7
 """The share of writes in what a worker does in busy phases."""
-HESITATION = 0.05
-"""Seconds that a worker hesitates at most, at a point of its path."""
 SELDOM = {"before-read": 0.1}
 """Points that are passed so often that it hesitates at fewer of them."""
 COUNT_EVERY = 500_000_000
@@ -54,6 +52,7 @@ class Job:
     steps: str
     rows: int
     hesitate: float
+    pause: float
     at: str
     lock_seconds: float
     lifetime: float
@@ -345,9 +344,9 @@ class Worker:
             watch(lambda name=name: self._reached(name))
 
     def _hesitate(self, point: str) -> None:
-        here = self.habits == ["all"] or point in self.habits
-        if here and self.dice.random() < self.job.hesitate * SELDOM.get(point, 1.0):
-            time.sleep(self.dice.uniform(0.0, HESITATION))
+        share = 1.0 if point in self.habits else SELDOM.get(point, 1.0) if self.habits == ["all"] else 0.0
+        if self.dice.random() < self.job.hesitate * share:
+            time.sleep(self.dice.uniform(0.0, self.job.pause))
 
     def _reached(self, point: str) -> None:
         self._hesitate(point)
@@ -364,6 +363,9 @@ class Worker:
         begin = time.monotonic_ns()
         if action == "kill":
             self.history.add(history.FAULT, begin, begin, order, self.sending)
+            if point != "after-lock":
+                # who dies here has seen that the database has committed
+                self.history.add_now(history.WITNESSED, [self.sending])
             self.history.flush()
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.job.lock_seconds + 1.3)

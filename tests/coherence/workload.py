@@ -6,6 +6,7 @@ Ids and key values come from small pools, so that readers and writers meet.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,7 @@ class Workload:
 
     def __init__(self, seed: str, steps: str = "all", rows: int = ACCOUNTS_POOL) -> None:
         self.random = random.Random(seed)
-        self.weights = dict(_WEIGHTS) if steps == "all" else {name.strip(): 1 for name in steps.split(",")}
+        self.weights = dict(_WEIGHTS) if steps == "all" else dict(Counter(steps.split(",")))
         unknown = [name for name in self.weights if name not in STEPS]
         if unknown:
             raise SystemExit(f"no step {unknown[0]!r}: there are {', '.join(STEPS)}")

@@ -9,6 +9,7 @@ actors share, and what each actor has seen so far.
 from __future__ import annotations
 
 import io
+import logging
 import pickle
 import threading
 from collections.abc import Callable
@@ -55,7 +56,7 @@ class World:
         self.faults_left = 1
         """How many may happen."""
         self._hub = getcurrent()
-        self._ended = False
+        self.ended = False
 
     def shared(self) -> Any:
         """Return what decides about the future apart from the actors."""
@@ -76,11 +77,11 @@ class World:
     def step(self, what: str, ready: Callable[[], bool] = always) -> None:
         """Let others go first. What follows, up to the next call, happens at once."""
         me = self.me
-        if self._ended or me.state == "crashed":
+        if self.ended or me.state == "crashed":
             raise GreenletExit
         me.next, me.ready = what, ready
         self._hub.switch()
-        if self._ended or me.state == "crashed":
+        if self.ended or me.state == "crashed":
             raise GreenletExit
 
     def choices(self) -> list[str]:
@@ -120,10 +121,13 @@ class World:
 
     def end(self) -> None:
         """Give up what is still running."""
-        self._ended = True
+        self.ended = True
+        # what is given up in the middle is not worth a warning
+        logging.disable()
         for actor in self.actors:
             if actor.fiber is not None and not actor.fiber.dead:
                 actor.fiber.throw(GreenletExit)
+        logging.disable(logging.NOTSET)
 
     def fingerprint(self) -> bytes:
         """Return bytes that are the same for two worlds only if they have the same future."""

@@ -15,6 +15,7 @@ import pytest
 
 from stockpyle.classes import spec_of
 from stockpyle.coherence import reader as reader_module
+from stockpyle.coherence.guards import Guards
 from stockpyle.coherence.layers import Layer
 from stockpyle.coherence.publishing import publish_committed
 from stockpyle.coherence.reader import fetch
@@ -24,7 +25,7 @@ from stockpyle.protocols import Change
 from stockpyle.records import ABSENT, Alias, Lease, Lock, Record
 from stockpyle.stores import ProcessMemoryStore
 from stockpyle.stores._table import MemoryTable, _LeaseSlot
-from tests.model.explorer import Actor, World, Wrong, explore
+from tests.model.explorer import Actor, World, Wrong, always, explore
 
 Locked = Sequence[tuple[Lock, Record | Alias | None]]
 Scenario = Callable[[], "Table"]
@@ -61,11 +62,14 @@ class Table(World):
         super().__init__()
         self.clock = Clock()
         self.stores = [ProcessMemoryStore(clock=self.clock) for _ in range(tiers)]
-        self.layers = [Layer(Stepping(self, store, f"tier {i}")) for i, store in enumerate(self.stores)]
+        self.tiers = [Stepping(self, store, f"tier {i}") for i, store in enumerate(self.stores)]
+        self.layers = [Layer(tier) for tier in self.tiers]
         self.row_locks = row_locks
         self.on_write = "publish" if publish else "invalidate"
         self.history = [Row(0, "a")]
         self.row_owner: str | None = None
+        self.joined = False
+        """True if the next step of who is running belongs to the last one."""
         self.settled = 0
         self.committed: dict[str, int] = {}
 
@@ -84,6 +88,19 @@ class Table(World):
         """Let the running actor have seen this."""
         self.me.seen.append(answer)
         return answer
+
+    def check(self) -> None:
+        """Fail if a guard has kept the failure of its tier from whoever has used it."""
+        for layer, tier in zip(self.layers, self.tiers, strict=True):
+            assert (layer.stats.errors, layer.stats.owed) == (0, 0), layer.stats
+            assert all(guard.trusted for guard in tier.guards.parts)
+
+    def step(self, what: str, ready: Callable[[], bool] = always) -> None:
+        """See World.step. What has just begun, and nobody could see yet, goes on at once."""
+        if self.joined and not self.ended:
+            self.joined = False
+        else:
+            super().step(what, ready)
 
     # the source
 
@@ -110,10 +127,12 @@ class Table(World):
                     # what was read before decides about nothing any more, but how often does
                     self.me.seen[:] = [turn, asked]
                     self.step("begins")
+                    self.joined = True
                     key = SPEC.key(asked)
                     assert key is not None
                     floor = self.note(self.settled)
                     record = fetch(self.layers, self, [key])[key.ident]
+                    self.check()
                     got = record.value.version if record is not None else None
                     if got not in {row.version if key in SPEC.keys_of(row) else None for row in self.history[floor:]}:
                         raise Wrong(f"STALE: {asked} gave version {got} after version {floor} had settled")
@@ -128,6 +147,7 @@ class Table(World):
 
         def run() -> None:
             self.step("changes the row", lambda: self.row_owner is None)
+            self.joined = True
             if self.row_locks:
                 self.row_owner = name
             old = self.note(self.history[-1])
@@ -149,6 +169,7 @@ class Table(World):
                 self.settled = max(self.settled, self.committed[name])
             else:
                 writer.unlock()
+            self.check()
 
         self.add(name, run, can_crash=can_crash)
 
@@ -170,6 +191,7 @@ class Stepping:
         self.store = store
         self.name = name
         self.clock = world.clock
+        self.guards = Guards(self, clock=self.clock, courier=None)
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> Any:
         """See Tier.read."""
@@ -344,7 +366,7 @@ def test_no_schedule_hands_out_a_stale_value(scenario: Scenario) -> None:
 def fill_without_lease(self: MemoryTable, leased: Leased) -> int:
     """Fill whatever has happened to the lease."""
     for lease, value in leased:
-        space = self._spaces[lease.key.ident[0]]
+        space = self._space(lease.key)
         self._remove(space, lease.key.ident)
         if value is not None:
             self._set(space, lease.key.ident, value)
@@ -354,7 +376,7 @@ def fill_without_lease(self: MemoryTable, leased: Leased) -> int:
 def publish_without_comparing(self: MemoryTable, locked: Locked) -> None:
     """Publish whatever has happened to the lock."""
     for lock, value in locked:
-        space = self._spaces[lock.key.ident[0]]
+        space = self._space(lock.key)
         self._remove(space, lock.key.ident)
         if value is not None:
             self._set(space, lock.key.ident, value)
@@ -363,7 +385,7 @@ def publish_without_comparing(self: MemoryTable, locked: Locked) -> None:
 def unlock_without_comparing(self: MemoryTable, locks: Sequence[Lock]) -> None:
     """Remove whatever there is in the lock's place."""
     for lock in locks:
-        self._remove(self._spaces[lock.key.ident[0]], lock.key.ident)
+        self._remove(self._space(lock.key), lock.key.ident)
 
 
 def lock_nothing(self: MemoryTable, keys: Sequence[Key], seconds: float, **_: Any) -> list[Lock]:
