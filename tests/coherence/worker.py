@@ -28,8 +28,8 @@ from tests.coherence.systems import Keys, Settings, SystemUnderTest, find
 from tests.coherence.workload import LEVELS, Ask, Plan, Steps, Workload, is_quiet, key_dict
 
 BATCH = 24
-WRITING = 0.7
-"""The share of writes in what a worker does in busy phases."""
+WRITING, WRITING_STEPS = 0.7, 0.5
+"""The share of writes in what a worker does in busy phases: of all kinds, or of some, for which more is to be read."""
 SELDOM = {"before-read": 0.1}
 """Points that are passed so often that it hesitates at fewer of them."""
 COUNT_EVERY = 500_000_000
@@ -130,13 +130,14 @@ class Worker:
     def work(self) -> None:
         """Work until told to stop."""
         draw = self.random.random
+        writing = WRITING if self.job.steps == "all" else WRITING_STEPS
         while not self.job.stopping.value:
             now = time.monotonic_ns()
             quiet = is_quiet((now - self.job.start) / 1e9)
             if quiet is not self.quiet or now > self.count_at:
                 self._count(now)
                 self.quiet, self.count_at = quiet, now + COUNT_EVERY
-            if draw() < (0.02 if quiet else WRITING):
+            if draw() < (0.02 if quiet else writing):
                 self._write()
             elif draw() < 0.05:
                 self._browse()
