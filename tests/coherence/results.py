@@ -126,19 +126,38 @@ def conditions(results: Results, *, lock_seconds: float, lifetime: float) -> Con
     return Conditions(losses, (lock_seconds - 1) * 1e9, (lifetime + 2) * 1e9)
 
 
+SHARE = 0.6
+"""How many of the reads in quiet phases have to be hits in the cache."""
+
+
+def needed_overlaps(seconds: float) -> int:
+    """How many reads have to overlap a commit of their key: 1,000 in ten minutes or more, and always 20."""
+    return max(20, round(1_000 * min(1.0, seconds / 600)))
+
+
+def rule(seconds: float) -> str:
+    """Say what a run of this length must have had, or it proves nothing."""
+    return (
+        f"a run of {seconds:g} s is void with fewer than {SHARE:.0%} hits in quiet phases, {needed_overlaps(seconds)} "
+        f"reads during a commit of their key, {needed(seconds)} of each fault, a refused fill and a bypassed lock; "
+        f"one of 600 s with fewer than {needed_overlaps(600):,} such reads and {needed(600)} of each fault"
+    )
+
+
 def why_void(
     results: Results, verdict: Verdict, *, seconds: float, faults: Iterable[str], lacks: Collection[str]
 ) -> list[str]:
     """Return what the run lacks to be worth anything, in words."""
     reasons = []
-    share = min(1.0, seconds / 600)
-    overlaps = max(100, round(1_000 * share))
+    overlaps = needed_overlaps(seconds)
     if verdict.overlaps < overlaps:
         reasons.append(f"only {verdict.overlaps} reads overlapped a commit of the same key, {overlaps} are needed")
     if "cache" not in lacks:
         asked, hits = results.quiet["reads"], results.quiet["hits"]
-        if hits < 0.6 * asked or not asked:
-            reasons.append(f"only {hits} of {asked} reads in quiet phases were hits in the cache, 60 % are needed")
+        if hits < SHARE * asked or not asked:
+            reasons.append(
+                f"only {hits} of {asked} reads in quiet phases were hits in the cache, {SHARE:.0%} are needed"
+            )
     for name in ("refused", "locked"):
         if name not in lacks and not results.counts[name]:
             reasons.append({"refused": "no fill was refused", "locked": "no read bypassed a lock"}[name])
