@@ -27,7 +27,7 @@ demo: $(VENV)/installed-demo ## Run the demonstration
 test: lint servers ## Check the code and run all the tests, against real servers
 	STOCKPYLE_REQUIRE_SERVERS=1 $(PY) -m pytest $(PYTEST_ARGS)
 
-coherence: $(VENV)/installed-test servers ## Let many processes read and write at once, and check what each has seen
+coherence: $(VENV)/installed-test servers ## Check what many processes see (SECONDS=600 WORKERS=8 SEED=1 DATABASE=postgresql|sqlite FAULTS=all|none)
 	STOCKPYLE_REQUIRE_SERVERS=1 $(PY) -m tests.coherence --seconds $(SECONDS) --workers $(WORKERS) --seed $(SEED) \
 	  --database $(DATABASE) --faults "$(FAULTS)" --system $(SYSTEM) $(COHERENCE_ARGS)
 

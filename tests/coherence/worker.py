@@ -37,12 +37,13 @@ COUNT_EVERY = 500_000_000
 
 @dataclass
 class Job:
-    """What a worker is told. orders and stopping are shared with the runner."""
+    """What a worker is told. Shared with the runner: started, the time or 0; ready, orders and stopping."""
 
     slot: int
     incarnation: int
     seed: int
-    start: int
+    started: Any
+    ready: Any
     folder: Path
     url: str
     cache: tuple[str, int] | None
@@ -130,10 +131,13 @@ class Worker:
     def work(self) -> None:
         """Work until told to stop."""
         draw = self.random.random
+        self.job.ready[self.job.slot] = 1
+        while not self.job.started.value:
+            time.sleep(0.01)
         writing = WRITING if self.job.steps == "all" else WRITING_STEPS
         while not self.job.stopping.value:
             now = time.monotonic_ns()
-            quiet = is_quiet((now - self.job.start) / 1e9)
+            quiet = is_quiet((now - self.job.started.value) / 1e9)
             if quiet is not self.quiet or now > self.count_at:
                 self._count(now)
                 self.quiet, self.count_at = quiet, now + COUNT_EVERY
