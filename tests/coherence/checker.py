@@ -13,8 +13,9 @@ To have been given nothing is right if there was nothing for one moment between 
 A transaction that never returned, because its worker was killed or its answer was lost, counts from the moment at
 which somebody has seen what it wrote.
 
-Two excuses are known, and reported apart. *gap*: the transaction that the read is too old for never returned, and
-its lock was lost before it was committed. *owed*: it could not lock this key, or that of the object, because it could
+Two excuses are known, and reported apart; neither lasts longer than a record. *gap*: the transaction that the read
+is too old for never returned, or its commit could not be published, as the cache was out of reach by then; and its lock
+was lost before it was committed. *owed*: it could not lock this key, or that of the object, because it could
 not reach the cache, which was told of it only after the read had begun, in another process.
 """
 
@@ -51,12 +52,12 @@ class Conditions:
     """What the excuses depend on. Times in nanoseconds.
 
     losses: from when to when the cache may have lost what it held. lock_life: how long a lock certainly lives.
-    debt_life: for how long after its commit an invalidation may be owed: as long as records live.
+    record_life: how long after a commit the cache may still hold what was there before.
     """
 
     losses: Sequence[tuple[float, float]] = ()
     lock_life: float = NEVER
-    debt_life: float = NEVER
+    record_life: float = NEVER
 
 
 @dataclass(frozen=True)
@@ -259,20 +260,25 @@ class Checker:
         """Return what excuses a reader who asked for this key and did not see this transaction, or None."""
         number, value = key
         # an alternate key that its writer did not know of has led to the identity, under which the cache holds the row
-        keys = ((PEOPLE_ID, value) if number == MEMBERS_ID else key, self._given)
-        until = max((transaction.owed[each] for each in keys if each in transaction.owed), default=0)
+        keys = [each for each in ((PEOPLE_ID, value) if number == MEMBERS_ID else key, self._given) if each]
         # who owes it believes nothing that the cache says
         others = transaction.worker != self._reader
-        if others and begin < min(until, transaction.known + self._conditions.debt_life):
+        if begin >= transaction.known + self._conditions.record_life:
+            return None
+        if others and begin < max(transaction.owed.get(each, 0) for each in keys):
             return "owed"
+        if not self._lost_its_lock(transaction):
+            return None
         if transaction.returned != NEVER:
-            return None
-        seen = transaction.witnessed
-        ran_out = seen - transaction.begin > self._conditions.lock_life
-        lost = any(start <= seen and until >= transaction.begin for start, until in self._conditions.losses)
-        if not ran_out and not lost:
-            return None
+            unpublished = others and begin < max(transaction.unpublished.get(each, 0) for each in keys)
+            return "gap, of a cache out of reach" if unpublished else None
         return "gap" if transaction.died != NEVER else "gap, of a lost answer"
+
+    def _lost_its_lock(self, transaction: Transaction) -> bool:
+        """True if the lock of a transaction may have been gone before its commit was seen."""
+        known = transaction.known
+        ran_out = known - transaction.begin > self._conditions.lock_life
+        return ran_out or any(start <= known and until >= transaction.begin for start, until in self._conditions.losses)
 
     def _together(self, ident: int, base: int, sub: int) -> None:
         """The states of two tables: after a transaction that wrote both, both are its own, or newer."""
