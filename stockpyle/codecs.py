@@ -1,11 +1,38 @@
+"""Records <-> the bytes that a store outside this process keeps.
+
+The class that was asked for chooses how bytes are read, never the bytes themselves: rows of mapped classes are read as
+msgpack typed by their columns, and objects of plain classes by the store's codec, which is pickle unless another was
+given. What bytes can lead to is a record that has the asked-for identity, an ordinary miss (None), or a DecodeError.
+
+The layout, in network byte order; the checksum, seeded with the kind, is over everything that follows it::
+
+    magic (2 bytes), format (1), kind (1), CRC-32 (4), variant (1), epoch (16), fingerprint (8),
+    stored at (float64), deadline (float64, infinite for none), payload, signature (32, if the store signs)
+
+The fingerprint is that of the class's columns and of the store's settings: where it is another, the bytes are from
+another version of the program, and are an ordinary miss.
+"""
+
+from __future__ import annotations
+
+import math
 import pickle
+import struct
 from enum import IntEnum
-from stockpyle.records import *
-from stockpyle.keys import Key
-from stockpyle.exceptions import *
+from typing import Any, Final, Protocol, runtime_checkable
+from zlib import crc32
+
+from stockpyle.classes import spec_of
+from stockpyle.exceptions import DecodeError, EncodeError, ImproperlyConfigured
+from stockpyle.keys import Key, KeySpec
+from stockpyle.packing import Packer, Unpackable, fingerprint_of
+from stockpyle.records import ABSENT, Alias, Record
+from stockpyle.signing import SIGNATURE_SIZE, Signer
 
 
 class Kind(IntEnum):
+    """What stored bytes are. A lease and a lock have none."""
+
     LEASE = 0
     RECORD = 1
     LOCK = 2
@@ -13,31 +40,256 @@ class Kind(IntEnum):
     ABSENT = 4
 
 
-class Codec:
-    pass
+@runtime_checkable
+class Codec(Protocol):
+    """Objects of plain classes <-> bytes.
+
+    A codec with another `name` writes other bytes: what is stored under another name is not read. Whatever encode()
+    and decode() raise is an EncodeError or a DecodeError of the store.
+    """
+
+    @property
+    def name(self) -> str:
+        """What distinguishes the codec, and each version of it that reads other bytes."""
+        ...
+
+    def encode(self, obj: Any, /) -> bytes:
+        """Return the object as bytes."""
+        ...
+
+    def decode(self, klass: type, data: bytes, /) -> Any:
+        """Return the object, which is one of `klass`."""
+        ...
+
+
+class PickleCodec:
+    """Plain objects as pickles. Whoever can write to the store can run code in every process that reads from it."""
+
+    name = "pickle"
+
+    def encode(self, obj: Any, /) -> bytes:
+        """Return the object's pickle."""
+        return pickle.dumps(obj, protocol=5)
+
+    def decode(self, klass: type, data: bytes, /) -> Any:
+        """Return what was pickled."""
+        return pickle.loads(data)
+
+
+class SignedCodec(Signer):
+    """Signs everything that a store keeps, with HMAC-SHA256, and verifies it before anything in it is read::
+
+        MemcacheStore(codec=SignedCodec(new_key, old_key))
+
+    The first key signs; bytes signed by any of them are read, so that keys can be changed while processes run. A key is
+    at least 16 secret random bytes; ImproperlyConfigured if not. In a store it signs rows, aliases and known absences
+    as well, each for the very key it is stored under. `codec` is what turns plain objects into bytes (pickle if none).
+    """
+
+    def __init__(self, *keys: bytes, codec: Codec | None = None) -> None:
+        super().__init__(*keys)
+        self.codec = checked_codec(codec)
+
+    @property
+    def name(self) -> str:
+        """The name of the codec within, marked as signed."""
+        return f"signed {self.codec.name}"
+
+    def encode(self, obj: Any, /) -> bytes:
+        """Return the object as bytes, with a signature."""
+        data = self.codec.encode(obj)
+        return data + self.sign(b"object", data)
+
+    def decode(self, klass: type, data: bytes, /) -> Any:
+        """Return the object; DecodeError if the signature is by none of the keys."""
+        data, signature = data[:-SIGNATURE_SIZE], data[-SIGNATURE_SIZE:]
+        self.verify(signature, b"object", data)
+        return self.codec.decode(klass, data)
+
+
+def checked_codec(codec: Codec | None) -> Codec:
+    """Return the codec, PickleCodec for None; ImproperlyConfigured if it is none."""
+    if codec is None:
+        return PickleCodec()
+    if isinstance(codec, type) or not isinstance(codec, Codec) or not isinstance(codec.name, str):
+        raise ImproperlyConfigured(
+            f"codec is an object with a name, encode(obj) and decode(klass, data), such as PickleCodec(), not {codec!r}"
+        )
+    return codec
+
+
+_MAGIC: Final = b"\xf5S"
+_FORMAT: Final = 1
+_HEADER: Final = struct.Struct("!2sBBIB16s8sdd")
+_SIZE: Final = _HEADER.size
+_CHECKED_FROM: Final = 8
+"""Where that begins which the checksum is over, and the signature with it."""
+_SAFE, _BY_CODEC = 0, 1
+"""Variants of aliases: values that packing knows, and others."""
 
 
 class RecordCodec:
-    def __init__(self, codec=None, *, allow_pickle=False):
-        pass
+    """Records, absents and aliases of one store <-> bytes.
 
-    def encode(self, key, value, epoch, now):
-        from stockpyle.classes import spec_of
+    codec: for plain objects; a SignedCodec signs everything. allow_pickle: pickle, and unpickle, those values in rows
+    of mapped classes that are of no known type. prefix: that of the store's keys; a signature is good under it only.
+    """
 
+    def __init__(self, codec: Codec | None = None, *, allow_pickle: bool = False, prefix: str = "stockpyle") -> None:
+        codec = checked_codec(codec)
+        self._signer = codec if isinstance(codec, SignedCodec) else None
+        self._codec = codec.codec if isinstance(codec, SignedCodec) else codec
+        self._allow_pickle = bool(allow_pickle)
+        self._prefix = prefix
+        self._settings = f"{_FORMAT} {codec.name!r} {'pickles' if allow_pickle else 'safe'}"
+        self._rooms: dict[KeySpec, Any] = {}
+        # what is missing is said at once, not with the first record
+        Packer()
+
+    def encode(self, key: Key, value: Record | Alias, epoch: bytes, now: float) -> tuple[Kind, bytes]:
+        """Return what is to be stored under a key: its kind, and its bytes.
+
+        epoch is 16 bytes, now in seconds since the epoch. Raises EncodeError if a value cannot be turned into bytes,
+        naming the class and what can be done.
+        """
+        room = self._rooms.get(key.spec) or self._room(key.spec)
+        variant, payload = 0, b""
         if isinstance(value, Alias):
-            return Kind.ALIAS, epoch + pickle.dumps((value.identity.values, value.deadline))
-        if value.is_absent:
-            return Kind.ABSENT, epoch + pickle.dumps((None, None, value.deadline))
-        return Kind.RECORD, epoch + pickle.dumps((value.spec.klass, value.value, value.deadline))
+            kind, fingerprint = Kind.ALIAS, room.fingerprint
+            variant, payload = room.encode_alias(value.identity)
+        elif value.value is ABSENT:
+            kind, fingerprint = Kind.ABSENT, room.fingerprint
+        else:
+            kind = Kind.RECORD
+            fingerprint, variant, payload = room.encode(value.spec, value.value)
+        deadline = math.inf if value.deadline is None else value.deadline
+        head = _HEADER.pack(_MAGIC, _FORMAT, kind, 0, variant, epoch, fingerprint, now, deadline)
+        checked = head[_CHECKED_FROM:] + payload
+        if self._signer is not None:
+            checked += self._signer.sign(*self._signed(key, kind, checked))
+        return kind, head[:4] + crc32(checked, kind).to_bytes(4, "big") + checked
 
-    def decode(self, key, data, epoch):
-        from stockpyle.classes import spec_of
+    def decode(self, key: Key, data: bytes, epoch: bytes) -> Record | Alias | None:
+        """Return what was stored under a key; None if it is of another epoch, schema, codec or format.
 
-        if data[:16] != epoch:
+        Raises DecodeError for everything that encode() has not written for this key: corrupt, truncated, foreign or
+        forged bytes. A deadline that has passed is left to the caller.
+        """
+        try:
+            magic, version, kind, checksum, variant, own_epoch, fingerprint, _, deadline = _HEADER.unpack_from(data)
+        except struct.error:
+            raise DecodeError(f"{len(data)} bytes are too few to be a record") from None
+        if magic != _MAGIC:
+            raise DecodeError("these bytes were not written by stockpyle")
+        if version != _FORMAT or own_epoch != epoch:
             return None
-        t = pickle.loads(data[16:])
-        if len(t) == 2:
-            return Alias(Key(key.spec, key.spec.identity, t[0]), t[1])
-        if t[0] is None:
-            return Record(key.spec, ABSENT, t[2])
-        return Record(spec_of(t[0]), t[1], t[2])
+        checked = data[_CHECKED_FROM:]
+        if crc32(checked, kind) != checksum:
+            raise DecodeError("the checksum is wrong: these bytes are corrupt")
+        payload = data[_SIZE:]
+        if self._signer is not None:
+            if len(payload) < SIGNATURE_SIZE:
+                raise DecodeError("these bytes are not signed")
+            payload, signature = payload[:-SIGNATURE_SIZE], payload[-SIGNATURE_SIZE:]
+            self._signer.verify(signature, *self._signed(key, kind, checked[:-SIGNATURE_SIZE]))
+        if not deadline > -math.inf:
+            raise DecodeError(f"{deadline} is no deadline")
+        try:
+            room = self._rooms.get(key.spec) or self._room(key.spec)
+            if kind == 1:
+                found = room.decode(key, fingerprint, variant, payload)
+                if found is None:
+                    return None
+                return Record(found[0], found[1], None if deadline == math.inf else deadline)
+            return self._decode_other(room, key, kind, fingerprint, variant, payload, deadline)
+        except DecodeError:
+            raise
+        except Exception as error:
+            # hostile bytes may break any step, and each is one and the same miss
+            raise DecodeError(f"what is stored is no {key.spec.klass.__name__}: {error!r}") from error
+
+    def _decode_other(
+        self, room: Any, key: Key, kind: int, fingerprint: bytes, variant: int, payload: bytes, deadline: float
+    ) -> Record | Alias | None:
+        if kind not in (Kind.ALIAS, Kind.ABSENT):
+            raise DecodeError(f"{kind} is no kind of record")
+        if fingerprint != room.fingerprint:
+            return None
+        ends = None if deadline == math.inf else deadline
+        if kind == Kind.ABSENT:
+            if payload or variant:
+                raise DecodeError("a known absence has no payload")
+            return Record(key.spec, ABSENT, ends)
+        if key.is_identity:
+            raise DecodeError("an alias is stored under an identity")
+        values = room.decode_alias(variant, payload)
+        identity = key.spec.key(dict(zip(key.spec.identity.attributes, values, strict=True)))
+        if identity is None:
+            raise DecodeError("an alias leads to None")
+        return Alias(identity, ends)
+
+    def _signed(self, key: Key, kind: int, checked: bytes) -> tuple[bytes, ...]:
+        return b"record", key.text(self._prefix).encode("ascii"), bytes((_FORMAT, kind)), checked
+
+    def _room(self, spec: KeySpec) -> Any:
+        if spec.mapped:
+            from stockpyle.orm.packing import RowCodec
+
+            room: Any = RowCodec(spec, self._settings, allow_pickle=self._allow_pickle)
+        else:
+            room = _ObjectCodec(spec, self._settings, self._codec)
+        return self._rooms.setdefault(spec, room)
+
+
+class _ObjectCodec:
+    """Objects of one plain class, its subclasses included, and the values of its identity."""
+
+    def __init__(self, spec: KeySpec, settings: str, codec: Codec) -> None:
+        self._spec = spec
+        self._codec = codec
+        self._packer = Packer()
+        self.fingerprint = fingerprint_of(settings, "object", spec.klass.__name__, *spec.identity.attributes)
+
+    def encode(self, spec: KeySpec, obj: Any) -> tuple[bytes, int, bytes]:
+        return self.fingerprint, 0, self._encoded(obj)
+
+    def decode(self, key: Key, fingerprint: bytes, variant: int, payload: bytes) -> tuple[KeySpec, Any] | None:
+        if fingerprint != self.fingerprint:
+            return None
+        klass = self._spec.klass
+        obj = self._codec.decode(klass, payload)
+        if variant or not isinstance(obj, klass):
+            raise DecodeError(f"a {type(obj).__name__} is stored where a {klass.__name__} is expected")
+        if not self._spec.has(obj, key):
+            raise DecodeError(f"this {klass.__name__} is stored under a key that is not its own")
+        return (self._spec if type(obj) is klass else spec_of(type(obj))), obj
+
+    def encode_alias(self, identity: Key) -> tuple[int, bytes]:
+        try:
+            return _SAFE, self._packer.pack(identity.values)
+        except Unpackable:
+            return _BY_CODEC, self._encoded(identity.values)
+
+    def decode_alias(self, variant: int, payload: bytes) -> Any:
+        if variant == _SAFE:
+            return self._packer.unpack(payload)
+        values = self._codec.decode(tuple, payload)
+        if variant != _BY_CODEC or type(values) is not tuple:
+            raise DecodeError("this is no alias")
+        return values
+
+    def _encoded(self, value: Any) -> bytes:
+        name = self._spec.klass.__qualname__
+        try:
+            data = self._codec.encode(value)
+        except Exception as error:
+            # encoding calls the methods of the user's own classes
+            raise EncodeError(
+                f"the codec {self._codec.name!r} cannot encode this {name}: {error}; leave out of it what cannot be "
+                "stored (__getstate__), or give the store a codec of your own"
+            ) from error
+        if type(data) is not bytes:
+            raise EncodeError(
+                f"the codec {self._codec.name!r} returned a {type(data).__name__} for a {name}, not bytes"
+            )
+        return data

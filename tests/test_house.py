@@ -19,9 +19,10 @@ PACKAGE = Path(stockpyle.__file__).parent
 LAYERS: list[tuple[str, ...]] = [
     # from the ground up; a module's place is where its name is, else where a pattern fits it
     ("exceptions", "forks", "stats", "values"),
-    ("keys", "lifetimes"),
+    ("keys", "lifetimes", "packing", "signing"),
     ("records",),
-    ("codecs", "protocols", "classes"),
+    ("protocols", "classes"),
+    ("codecs",),
     ("coherence", "coherence.*"),
     ("orm", "orm.*"),
     ("memcached", "memcached.*"),
@@ -43,6 +44,8 @@ FAMILIES = ("coherence", "orm", "memcached", "views", "testing")
 EXCEPTIONS = {
     # whether a class is mapped is asked of SQLAlchemy, and its mapping only where it is
     ("classes", "orm.mapping"),
+    # and how its rows are turned into bytes
+    ("codecs", "orm.packing"),
 }
 
 
@@ -149,7 +152,7 @@ def f():
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
-    """The imports of all modules, the one exception left out, can be put in one order."""
+    """The imports of all modules, the exceptions left out, can be put in one order."""
     graph = {
         module: [other for other in imported if (module, other) not in EXCEPTIONS]
         for module, imported in IMPORTS.items()

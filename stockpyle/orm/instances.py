@@ -65,10 +65,15 @@ def is_immutable(value: Any) -> bool:
 
 def row_of(values: Sequence[Any], columns: Sequence[sa.Column[Any]]) -> Row:
     """Return a row of an instance's values: copies of those that can be changed in place."""
+    return row_as_is([own_copy(value) for value in values], columns)
+
+
+def row_as_is(values: Sequence[Any], columns: Sequence[sa.Column[Any]]) -> Row:
+    """Return a row of values that nobody else has."""
     for value, column in zip(values, columns, strict=True):
         if value is UNKNOWN or (isinstance(column.type, _IMMUTABLE_COLUMNS) and not is_immutable(value)):
-            return CarefulRow(own_copy(each) for each in values)
-    return tuple([own_copy(value) for value in values])
+            return CarefulRow(values)
+    return tuple(values)
 
 
 class Reviver:

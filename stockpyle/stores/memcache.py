@@ -75,7 +75,7 @@ class MemcacheStore(CacheStore):
         self.unreachable = unreachable
         options = {"timeout": timeout, "connect_timeout": connect_timeout, "tls_context": tls_context, "no_delay": True}
         makers = _clients(client, servers, options)
-        records = RecordCodec(codec, allow_pickle=allow_pickle)
+        records = RecordCodec(codec, allow_pickle=allow_pickle, prefix=self.prefix)
         run_key = f"{self.prefix}::run".encode("ascii")
         self.parts = tuple(
             MemcachedTier(
