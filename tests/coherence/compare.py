@@ -93,6 +93,17 @@ def row(entrant: Entrant, outcome: Outcome) -> Row:
     )
 
 
+def others(entrant: Entrant, outcome: Outcome) -> Iterator[str]:
+    """Yield what the violations of other kinds are, with the first of each."""
+    for kind, count in outcome.verdict.kinds.items():
+        if kind not in ("stale", "absent"):
+            first = next((each for each in outcome.verdict.violations if each.kind == kind), None)
+            yield f"{entrant.title}: {count:,} {kind}" + (f", {first.key}, {first.seen}: {first.why}" if first else "")
+    if outcome.results.own:
+        own = f"{len(outcome.results.own):,} reads inside a transaction did not see what it had written"
+        yield f"{entrant.title}: {own}: {outcome.results.own[0][1]}"
+
+
 def table(rows: Iterable[Row]) -> Iterator[str]:
     """Yield the lines of a table, as Markdown has them."""
     cells = [HEADINGS, *(each.cells() for each in rows)]
@@ -140,9 +151,12 @@ def main(arguments: Sequence[str]) -> int:
                 seconds=given.seconds, workers=given.workers, seed=given.seed, faults="none", system=entrant.system
             )
             try:
-                rows.append(row(entrant, run(options)))
+                outcome = run(options)
             except RunFailed as error:
                 notes.append(f"{entrant.title}: the run failed: {error}")
+                continue
+            rows.append(row(entrant, outcome))
+            notes += others(entrant, outcome)
     versions = f"CPython {platform.python_version()}, SQLAlchemy {importlib.metadata.version('SQLAlchemy')}"
     sys.stdout.write(
         "\n".join(
