@@ -153,7 +153,7 @@ def main(arguments: Sequence[str]) -> int:
             try:
                 outcome = run(options)
             except RunFailed as error:
-                notes.append(f"{entrant.title}: the run failed: {error}")
+                notes.append(f"{entrant.title}: the run failed: {str(error).strip().splitlines()[-1]}")
                 continue
             rows.append(row(entrant, outcome))
             notes += others(entrant, outcome)
