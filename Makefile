@@ -38,6 +38,10 @@ lint: $(VENV)/installed-test ## Check the style, the formatting and the types
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 
+.PHONY: compare
+compare: $(VENV)/installed-compare servers ## Put other caches under the coherence checker, for SECONDS each
+	STOCKPYLE_REQUIRE_SERVERS=1 $(PY) -m tests.coherence.compare --seconds $(SECONDS) --workers $(WORKERS) --seed $(SEED)
+
 clean: ## Remove .venv and everything else that was generated
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
