@@ -32,7 +32,8 @@ _DYING = "--workers 5 --rows 12 --lock-seconds 6 --faults kill-after-commit --ra
 
 RECORDED: dict[str, str] = {
     "fill-without-a-lease": "--seconds 4 --rows 16 --hesitate 0.7 --pause 0.1 --at none/before-fill --steps update_base",
-    "publish-without-comparing": "--seconds 4 --rows 4 --hesitate 0.7 --at none/between-tiers --steps update_a,update_b",
+    "publish-without-comparing": "--seconds 4 --rows 4 --hesitate 0.7 --at none/between-tiers "
+    "--steps update_a,update_b",
     "unlock-without-comparing": f"--seconds 8 {_DYING},refused",
     "remove-a-contended-lock": f"--seconds 7 {_DYING}",
     "put-after-commit": "--seconds 4 --rows 4 --hesitate 0.7 --at none/between-tiers --steps update_a,update_b",
@@ -58,7 +59,7 @@ RECORDED: dict[str, str] = {
     "believe-an-alias": "--seconds 5 --rows 6 --hesitate 0.5 --at none/before-read --steps move_email,move_login",
     "keep-absent-on-any-column": "--seconds 4 --database sqlite --steps insert,delete,move_nick",
 }
-"""Of each mutant, with which arguments a run of a few seconds finds it, besides --seed, and --workers 4 --faults none."""
+"""Of each mutant, with which arguments besides those of `command` a run of a few seconds finds it."""
 
 
 def command(name: str) -> list[str]:
