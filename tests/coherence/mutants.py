@@ -31,7 +31,8 @@ MUTANTS: dict[str, Callable[[], None]] = {}
 _DYING = "--workers 5 --rows 12 --lock-seconds 6 --faults kill-after-commit --rate 4 --steps update_base,update_sub"
 
 RECORDED: dict[str, str] = {
-    "fill-without-a-lease": "--seconds 4 --rows 16 --hesitate 0.7 --pause 0.1 --at none/before-fill --steps update_base",
+    "fill-without-a-lease": "--seconds 4 --rows 16 --hesitate 0.7 --pause 0.1 --at none/before-fill "
+    "--steps update_base",
     "publish-without-comparing": "--seconds 4 --rows 4 --hesitate 0.7 --at none/between-tiers "
     "--steps update_a,update_b",
     "unlock-without-comparing": f"--seconds 8 {_DYING},refused",
