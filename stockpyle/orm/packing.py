@@ -44,6 +44,9 @@ class RowCodec:
         self._base = spec_of_mapped(spec.base.class_).translated(spec.schemas)
         columns = [self._base.columns_by_attribute[name] for name in self._base.identity.attributes]
         self._identity = Packer(_enums_of(columns), pickles=allow_pickle)
+        normal = tuple(_python_type(column.type) for column in columns)
+        # values of these types stand in keys as they are
+        self._identity_types = normal if ALWAYS_NORMAL.issuperset(normal) else None
         types = [part for column in columns for part in (column.key, _token(column.type))]
         self.fingerprint = fingerprint_of(settings, "identity", self._base.klass.__name__, *types)
         self._learn_plans()
@@ -93,11 +96,15 @@ class RowCodec:
             names = ", ".join(identity.definition.attributes)
             raise _cannot(f"{self._spec.klass.__qualname__}.{names}", error, self._allow_pickle) from error
 
-    def decode_alias(self, variant: int, payload: bytes) -> list[Any]:
-        """Return what encode_alias was given."""
+    def decode_alias(self, variant: int, payload: bytes) -> Key | None:
+        """Return the identity that encode_alias was given, or None if there is a None in it."""
         if variant != _TAGGED:
             raise DecodeError("this is no alias")
-        return self._identity.unpack(payload)
+        values = self._identity.unpack(payload)
+        definition = self._spec.identity
+        if tuple(map(type, values)) == self._identity_types:
+            return Key(self._spec, definition, tuple(values))
+        return self._spec.key(dict(zip(definition.attributes, values, strict=True)))
 
 
 class _Plan:
@@ -212,7 +219,9 @@ class _Plan:
 
 
 def _cannot(what: str, error: Unpackable, allow_pickle: bool) -> EncodeError:
-    cure = "; with allow_pickle=True the store pickles such values, and whoever can write to it can then run code"
+    cure = (
+        "; with allow_pickle=True the store pickles such values, and whoever can write to it can run code (SECURITY.md)"
+    )
     return EncodeError(f"{what} cannot be turned into bytes: {error}{'' if allow_pickle else cure}")
 
 
