@@ -94,6 +94,8 @@ class Source:
 class Socket:
     """A connection's end in a process; and as much of a pymemcache Client as is asked of one."""
 
+    server = "/memcached"
+    socket_module = None
     timeout = None
     tls_context = None
 
