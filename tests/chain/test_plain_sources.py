@@ -1,4 +1,4 @@
-"""Sources of plain objects, where no row of a database is locked while a writer writes, as layers of a chain see them."""
+"""Sources of plain objects: no row of a database keeps two writers apart."""
 
 from __future__ import annotations
 

@@ -59,9 +59,10 @@ def test_what_a_failed_commit_leaves_open_in_the_pool_is_not_read(tmp_path: Any,
     with world.outside.connect() as other:
         other.execute(sa.text("begin"))
         other.execute(sa.text("select * from users")).fetchone()
-        with pytest.raises(OperationalError, match="locked"), world.Session() as session:
+        with world.Session() as session:
             session.get_one(User, 1).name = "lost"
-            session.commit()
+            with pytest.raises(OperationalError, match="locked"):
+                session.commit()
         other.rollback()
     world.check()
     assert world.holds(User, {"id": 1})
@@ -75,9 +76,10 @@ def test_what_a_listener_keeps_from_being_committed_is_not_read(world: World) ->
         raise RuntimeError("not today")
 
     event.listen(world.engine, "commit", refuse)
-    with pytest.raises(RuntimeError, match="not today"), world.Session() as session:
+    with world.Session() as session:
         session.get_one(User, 1).name = "lost"
-        session.commit()
+        with pytest.raises(RuntimeError, match="not today"):
+            session.commit()
     event.remove(world.engine, "commit", refuse)
     world.check()
     world.clock.now += world.chain.lock_seconds + 1
