@@ -102,7 +102,7 @@ class Packer:
     def unpack(self, data: bytes) -> list[Any]:
         """Return the values that were packed. Bytes of any other origin may raise any error."""
         values = self._decode(data)
-        if type(values) is not list or not all(map(_is_shallow, values)):
+        if type(values) is not list or not (set(map(type, values)) <= _ATOMS or all(map(_is_shallow, values))):
             raise DecodeError("these bytes are no list of values")
         return values
 
@@ -159,17 +159,17 @@ def itemised(value: dict[Any, Any]) -> list[Any]:
 
 def _is_shallow(value: Any) -> bool:
     # what msgpack or a tag nests, counted without recursion
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    level = [value] if type(value) in _SEQUENCES else []
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return True
         level = [
             inside
             for each in level
-            if type(each) in _SEQUENCES
             for inside in (itemised(each) if type(each) is dict else each)
+            if type(inside) in _SEQUENCES
         ]
-        if not level:
-            return True
-    return False
+    return not level
 
 
 def _is_utf8(text: str) -> bool:

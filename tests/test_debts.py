@@ -11,7 +11,7 @@ import pytest
 from stockpyle.classes import spec_of
 from stockpyle.coherence.courier import Courier
 from stockpyle.coherence.debts import Debt, Debts, deliver
-from stockpyle.coherence.guards import Guards
+from stockpyle.coherence.guards import Bypassed, Guards
 from stockpyle.exceptions import InvalidKeyType
 from stockpyle.records import LOCKED, MISS, Record
 from stockpyle.stores import ProcessMemoryStore
@@ -277,7 +277,7 @@ def test_courier_keeps_no_store_alive() -> None:
             gc.collect()
 
     class Debtor:
-        owes = True
+        waits = True
 
         def settle(self) -> bool:
             return False
@@ -357,3 +357,48 @@ def test_guards_belong_to_the_store() -> None:
 
 class Foreign:
     def batch_put(self, objs: Any) -> None: ...
+
+
+class Pinged(CutOff):
+    """A tier that can be asked how it is."""
+
+    def ping(self) -> None:
+        self._call("ping", lambda: None)
+
+
+def test_nobody_waits_for_a_tier_that_can_be_pinged() -> None:
+    """Once a tier with a ping has failed, the courier alone tries it again; it works for all when that went well."""
+    clock = Clock()
+    rounds: list[int] = []
+
+    def pause(seconds: float) -> None:
+        clock.advance(seconds)
+        rounds.append(len(tier.calls))
+        with pytest.raises(Bypassed):
+            guard.use("read", lambda: tier.read([key(id=1)]))
+        if len(rounds) == 3:
+            tier.cut = set()
+
+    courier = Courier(5.0, pause)
+    tier = Pinged(clock, courier=courier)
+    guard = tier.guards.parts[0]
+    courier.thread = threading.current_thread()
+    tier.cut = {"read", "ping"}
+    with pytest.raises(Bypassed):
+        guard.use("read", lambda: tier.read([key(id=1)]))
+    courier.run()
+    assert tier.took() == ["read", "ping", "ping", "ping"]
+    assert guard.trusted
+    assert courier.thread is None
+
+
+def test_tier_that_can_be_pinged_is_tried_by_its_callers_if_there_is_no_courier() -> None:
+    """Without a courier the next caller after a while finds out that a tier works again."""
+    clock = Clock()
+    tier = Pinged(clock)
+    guard = tier.guards.parts[0]
+    with tier.off(), pytest.raises(Bypassed):
+        guard.use("read", lambda: tier.read([key(id=1)]))
+    clock.advance(1)
+    assert len(guard.use("read", lambda: tier.read([key(id=1)]))) == 1
+    assert guard.trusted

@@ -1,4 +1,7 @@
-"""The thread that delivers debts while nobody uses the tier: other processes read from it all the same."""
+"""The thread that delivers debts while nobody uses the tier, and finds out when one that has failed works again.
+
+Other processes read from the tier all the same; and nobody in this one waits for a server that does not answer.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ class Debtor(Protocol):
     """Who has something to deliver."""
 
     def settle(self) -> bool:
-        """Try to deliver; True if nothing is left. It raises nothing."""
+        """Try the tier, and to deliver; True if nothing is left. It raises nothing."""
         ...
 
     @property
-    def owes(self) -> bool:
+    def waits(self) -> bool:
         """True if something is left."""
         ...
 
@@ -68,7 +71,7 @@ class Courier:
 
     def _is_done(self) -> bool:
         with self._mutex:
-            self.debtors = weakref.WeakSet(debtor for debtor in self.debtors if debtor.owes)
+            self.debtors = weakref.WeakSet(debtor for debtor in self.debtors if debtor.waits)
             done = not self.debtors
             if done:
                 self.thread = None

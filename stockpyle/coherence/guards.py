@@ -1,7 +1,7 @@
 """What stands between a chain and each part of a tier: a breaker, and the debts that come before any trust.
 
 A part is what fails as one: a store of several servers has `parts` (see stockpyle.coherence.parts), any other is one
-part itself.
+part itself. A part that has a ``ping()``, which raises what is wrong with it, is tried again in the background.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from stockpyle.coherence.breaker import PROBE_SECONDS, Breaker
 from stockpyle.coherence.courier import Courier
 from stockpyle.coherence.debts import LIMIT, Debt, Debts, deliver
 from stockpyle.coherence.logs import logger
-from stockpyle.exceptions import CodecError, ImproperlyConfigured, InvalidKey, InvalidLifetime, UnsupportedOperation
+from stockpyle.exceptions import (
+    CodecError,
+    ImproperlyConfigured,
+    InvalidKey,
+    InvalidLifetime,
+    StoreError,
+    UnsupportedOperation,
+)
 from stockpyle.forks import renew_after_fork
 from stockpyle.stats import Stats
 
@@ -46,6 +53,7 @@ class Guard:
         self.trusted = True
         self.owes = False
         self.tier = tier
+        self._ping: Callable[[], object] | None = getattr(tier, "ping", None)
         self._guards = guards
         self._breaker = Breaker(guards.probe_seconds, guards.clock)
         self._debts = Debts(guards.limit)
@@ -71,9 +79,12 @@ class Guard:
         """Call `work`, if the part may be used, and return what it returns; raises Bypassed if not, or if it fails.
 
         If the part has failed before, this may be the try that finds it working; what it is owed is delivered first.
+        But where the courier can ask a part how it is, nobody else waits for the answer.
         """
         if self.trusted:
             return self.run(doing, work)
+        if self._is_the_couriers():
+            raise Bypassed from self.error
         return self._try(doing, work)
 
     def run(self, doing: str, work: Callable[[], T]) -> T:
@@ -84,12 +95,36 @@ class Guard:
             self.judge(doing, error)
             raise Bypassed from error
 
+    @property
+    def waits(self) -> bool:
+        """True if something is left for the courier."""
+        return self.owes or (self.is_open and self._ping is not None)
+
     def settle(self) -> bool:
-        """Try to deliver what is owed, if it is time; True if nothing is left."""
-        if self.owes:
+        """Try the part again and deliver what it is owed, if it is time; True if nothing is left. Raises nothing."""
+        if self.waits:
             with contextlib.suppress(Bypassed):
-                self._try("given what it is owed", lambda: None)
-        return not self.owes
+                self._try("reached", self._ping or (lambda: None))
+        return not self.waits
+
+    def settle_now(self) -> None:
+        """Try to deliver what is owed, unless that may keep the caller waiting. Raises nothing."""
+        if not self._is_the_couriers():
+            self.settle()
+
+    def _is_the_couriers(self) -> bool:
+        return self.is_open and self._ping is not None and self._call_courier()
+
+    def _call_courier(self) -> bool:
+        """Have the courier come by until nothing is left; False if there is none."""
+        if self._guards.courier is None:
+            return False
+        try:
+            self._guards.courier.call(self)
+        except Exception:  # no more threads, or the interpreter ends; whoever uses the part next tries
+            logger.exception("nobody looks after %s in the background", self.name)
+            return False
+        return True
 
     def _try(self, doing: str, work: Callable[[], T]) -> T:
         with self._mutex:
@@ -120,8 +155,11 @@ class Guard:
                 doing,
                 self._guards.probe_seconds,
                 error,
-                exc_info=error,
+                # what a server of ours fails with is told by its error; what a tier of the user's does is not
+                exc_info=None if isinstance(error, StoreError) else error,
             )
+            if self._ping is not None:
+                self._call_courier()
 
     def _succeeded(self) -> None:
         with self._mutex:
@@ -143,11 +181,7 @@ class Guard:
         self._guards.stats.owed += new
         if first:
             logger.warning("%s could not be told what has changed; it is not believed until it is", self.name)
-        if self._guards.courier is not None:
-            try:
-                self._guards.courier.call(self)
-            except Exception:  # no more threads, or the interpreter ends; whoever uses the part delivers
-                logger.exception("nobody delivers to %s in the background", self.name)
+        self._call_courier()
 
     def _deliver(self) -> None:
         while True:

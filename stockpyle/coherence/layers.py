@@ -24,6 +24,9 @@ T = TypeVar("T")
 DEFAULT_BOUND = 60.0
 """Seconds that a tier which does not say keeps a record in a chain."""
 
+RETRACT_SECONDS = 30.0
+"""How long the lock lives by which a reader cleans up. It may replace a writer's, and must then last as long."""
+
 
 def checked_unreachable(value: str | None) -> str | None:
     """Return what is done when a tier cannot be locked before a commit; ImproperlyConfigured if it is nonsense."""
@@ -193,7 +196,7 @@ class Layer:
                 self.stats.errors += 1
                 logger.exception("%s keeps nothing of this commit", self.name)
         guard.owe([Debt(lock.key, lock.contended, seconds) for lock, _ in locked])
-        guard.settle()
+        guard.settle_now()
 
     def owe(self, locks: Sequence[Lock], seconds: float) -> None:
         """Have the tier told of these keys later. Raises nothing."""
@@ -221,6 +224,11 @@ class Layer:
         except Exception:  # the caller has an error of its own by now, or has rolled back by choice
             self.stats.errors += 1
             logger.exception("%s was not told of a rollback; its locks are left to run out", self.name)
+
+    def retract(self, keys: Sequence[Key]) -> None:
+        """Remove what has misled a reader under these keys, if the tier can be reached."""
+        locks = self.lock(keys, RETRACT_SECONDS, without_row_lock=keys, unreachable="proceed")
+        self.publish([(lock, None) for lock in locks], RETRACT_SECONDS, owing=False)
 
     # tiers that cannot lock
 

@@ -7,7 +7,8 @@ What makes it safe, in the order of the code:
   which learns the identity only from its load, takes that lease and loads again;
 - it is filled only under its own key values: the database's equality is not Python's;
 - what was loaded while any tier said LOCKED is returned, and filled into nothing;
-- every lease that was not used is given back, whatever happens.
+- every lease that was not used is given back, whatever happens;
+- an alias that has misled is removed as a writer would that has changed nothing.
 
 A key that another reader is loading is left to the end, when this reader holds no lease that others wait for; then
 it waits a little, looks again, and at last loads the key without filling it.
@@ -72,6 +73,7 @@ class _Fetch:
         self.source_stats: Stats | None = getattr(source, "stats", None)
         self.patient = patient
         self.aliases: dict[Ident, Alias] = {}
+        self.alias_from: dict[Ident, Layer] = {}
         self.records: dict[Ident, Record] = {}
         """What may be filled: read from a tier, or loaded under the key's own lease if one could be had."""
         self.depth: dict[Ident, int] = {}
@@ -166,6 +168,7 @@ class _Fetch:
                         del pending[ident]
                 elif isinstance(answer, Alias):
                     self.aliases[ident] = answer
+                    self.alias_from[ident] = layer
                     del pending[ident]
                 elif isinstance(answer, Record):
                     self._learn(ident, key, answer, depth)
@@ -209,8 +212,16 @@ class _Fetch:
         }
         if misled:
             answers.update(_load(source, misled))
+        self._retract({ident: key for ident, key in (*misled.items(), *cold.items()) if ident in self.alias_from})
         self._learn_identities({ident: answers[ident] for ident in (*cold, *misled)}, missing, answers, source)
         return answers
+
+    def _retract(self, misled: Asked) -> None:
+        """Remove aliases that lead elsewhere, or every reader of the key would load until they expire."""
+        for layer in self.layers:
+            keys = [key for ident, key in misled.items() if self.alias_from[ident] is layer]
+            if keys:
+                layer.retract(keys)
 
     def _learn_identities(
         self, loaded: dict[Ident, Record], asked: Asked, answers: dict[Ident, Record], source: Source

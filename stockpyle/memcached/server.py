@@ -39,17 +39,21 @@ class Server:
         A pooled connection that has turned out dead, as all do when the server restarts, is replaced once by a new one.
         Such a `work` may then have happened twice.
         """
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            return self._run(operation, self._connect(operation), work)
-        try:
-            return self._work(connection, work)
-        except TimeoutError as error:
-            raise self._error(operation, error) from error
-        except OSError:
-            self.close()
+        connection = self._idle_connection()
+        if connection is not None:
+            try:
+                return self._work(connection, work)
+            except TimeoutError as error:
+                raise self._error(operation, error) from error
+            except OSError:
+                self.close()
         return self._run(operation, self._connect(operation), work)
+
+    def _idle_connection(self) -> Connection | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
     def _run(self, operation: str, connection: Connection, work: Callable[[Connection], T]) -> T:
         try:

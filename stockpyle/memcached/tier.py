@@ -90,6 +90,10 @@ class MemcachedTier:
         """The server's address."""
         return self.server.name
 
+    def ping(self) -> None:
+        """Raise StoreUnavailable if the server does not answer."""
+        self.server.call("ping", lambda connection: connection.get([self._everything]))
+
     # reading
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:

@@ -31,7 +31,7 @@ def coercion_for(column_type: TypeEngine[Any]) -> Callable[[Any], Any] | None:
         return None
     if isinstance(column_type, sa.Enum):
         return _enum(column_type.enum_class) if column_type.enum_class else _text
-    if isinstance(column_type, sa.Numeric):
+    if isinstance(column_type, sa.Numeric | sa.Float):
         return _decimal if column_type.asdecimal else _float
     for kind, coerce in _BY_TYPE:
         if isinstance(column_type, kind):

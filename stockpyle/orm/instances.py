@@ -45,6 +45,7 @@ _IMMUTABLE_COLUMNS: tuple[type[Any], ...] = (
     sa.Integer,
     sa.Interval,
     sa.LargeBinary,
+    sa.Float,
     sa.Numeric,
     sa.String,
     sa.Time,

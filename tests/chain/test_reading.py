@@ -279,3 +279,22 @@ def test_a_cached_object_that_lost_its_key_attributes_is_a_miss() -> None:
     found = chain.batch_get(Person, [{"id": 1}, {"id": 3}])
     assert [person.id for person in found] == [1, 3]
     assert isinstance(tier.read([key(id=3)], lease=True)[0], Record)
+
+
+def test_alias_that_misleads_is_removed() -> None:
+    """A reader that was led to another object gets the right one, and the next is no longer misled."""
+    chain, (upper, lower), source, _ = build(Person(1, "ann@x"), Person(2, "bob@x"))
+    for person in (1, 2):
+        chain.get(Person, {"id": person})
+    asked = key(email="bob@x")
+    for tier in (upper, lower):
+        (lease,) = tier.read([asked])
+        assert tier.fill([(lease, Alias(key(id=1)))]) == 1
+    source.took()
+    assert chain.get(Person, {"email": "bob@x"}).id == 2
+    assert source.took() == ["load 1"]
+    assert chain.get(Person, {"email": "bob@x"}).id == 2
+    chain.get(Person, {"email": "bob@x"})
+    source.took()
+    assert chain.get(Person, {"email": "bob@x"}).id == 2
+    assert source.took() == []

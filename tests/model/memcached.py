@@ -1,6 +1,6 @@
 """memcached, as far as it matters here: an executable model of the commands that stockpyle sends.
 
-It knows ``get`` of one key, ``mg`` with v f c t N, ``ms`` with C F T c ME and ``md`` with C, and refuses all else.
+It knows ``get`` of one key, ``mg`` with v f s c t N, ``ms`` with C F T c ME and ``md`` with C, and refuses all else.
 test_memcached.py compares each reply with a real server's. Items are plain tuples, so that a whole server can be kept,
 compared and gone back to.
 """
@@ -45,7 +45,7 @@ class Command(NamedTuple):
         return " ".join([self.verb.decode(), self.key.decode(), *flags])
 
 
-KNOWN = {b"mg": b"vfctN", b"ms": b"CFTcM", b"md": b"C"}
+KNOWN = {b"mg": b"vfsctN", b"ms": b"CFTcM", b"md": b"C"}
 
 
 @cache
@@ -119,11 +119,8 @@ def _meta_get(items: Items, command: Command, held: Item | None, new_cas: Callab
         held = items[command.key] = Item(0, b"", int(lease or 0), new_cas(), leased=True)
     if held is None:
         return b"EN\r\n"
-    shown = [
-        flag + str({b"f": held.flags, b"c": held.cas, b"t": held.seconds}[flag]).encode()
-        for flag, _ in command.flags
-        if flag in (b"f", b"c", b"t")
-    ]
+    numbers = {b"f": held.flags, b"s": len(held.data), b"c": held.cas, b"t": held.seconds}
+    shown = [flag + str(numbers[flag]).encode() for flag, _ in command.flags if flag in numbers]
     if held.leased:
         shown.append(b"W" if won else b"Z")
     wanted = command.flag(b"v") is not None

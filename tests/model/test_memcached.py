@@ -17,7 +17,7 @@ from tests.servers import Memcached
 KEYS = [b"model:a", b"model:b"]
 keys = st.sampled_from(KEYS)
 seconds = st.sampled_from([b"T0", b"T100", b"T-1"])
-wanted = st.lists(st.sampled_from([b"v", b"f", b"c", b"t"]), unique=True)
+wanted = st.lists(st.sampled_from([b"v", b"f", b"s", b"c", b"t"]), unique=True)
 CAS = re.compile(rb" c(\d+)")
 
 

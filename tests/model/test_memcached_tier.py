@@ -26,7 +26,7 @@ import pytest
 from stockpyle.codecs import Kind
 from stockpyle.keys import Key
 from stockpyle.memcached.epochs import CLOSED, EPOCH_BYTES, Epochs
-from stockpyle.memcached.tier import MemcachedTier
+from stockpyle.memcached.tier import MemcachedTier, _is_lock
 from stockpyle.memcached.wire import Connection
 from stockpyle.records import Lease, Lock
 from tests.model.histories import Explored, explore
@@ -261,7 +261,7 @@ def test_no_schedule_hands_out_a_stale_value(scenario: Scenario) -> None:
 
 real_lock, real_take, real_swap_for = MemcachedTier.lock, MemcachedTier._take, MemcachedTier._swap_for
 real_fill, real_publish = MemcachedTier.fill, MemcachedTier.publish
-real_of, real_meta = Epochs.of, Connection.meta
+real_of, real_meta, real_name_run = Epochs.of, Connection.meta, Connection._name_run
 
 
 def without_cas(command: bytes) -> bytes:
@@ -283,8 +283,8 @@ def publish_without_cas(self: Any, connection: Any, own: Lease | Lock, item: Any
 
 def remove_without_cas(self: Any, connection: Any, texts: Sequence[bytes]) -> None:
     """Look, and remove whatever has come since."""
-    looks = connection.meta([b"mg %b f c\r\n" % text for text in texts])
-    there = [text for text, look in zip(texts, looks, strict=True) if look.done and look.number(b"f") != Kind.LOCK]
+    looks = connection.meta([b"mg %b f s c\r\n" % text for text in texts])
+    there = [text for text, look in zip(texts, looks, strict=True) if look.done and not _is_lock(look)]
     connection.meta([b"md %b\r\n" % text for text in there])
 
 
@@ -316,8 +316,8 @@ def forget_contention(self: Any, keys: Sequence[Key], seconds: float, **loose: A
 
 def look_before_replacing(self: Any, connection: Any, epochs: Any, firm: Any, loose: Any, lasts: int) -> Any:
     """Look if there is another's lock, and replace whatever has come since."""
-    looks = connection.meta([b"mg %b f c\r\n" % text for text in loose])
-    over = {text: look.done and look.number(b"f") == Kind.LOCK for text, look in zip(loose, looks, strict=True)}
+    looks = connection.meta([b"mg %b f s c\r\n" % text for text in loose])
+    over = {text: look.done and _is_lock(look) for text, look in zip(loose, looks, strict=True)}
     held = real_take(self, connection, epochs, [*firm, *loose], [], lasts)
     return {text: (cas, over.get(text, False)) for text, (cas, _) in held.items()}
 
@@ -349,8 +349,9 @@ def one_epoch(self: Epochs, space: str) -> Any:
     return epoch if epoch is CLOSED else bytes(2 * EPOCH_BYTES)
 
 
-def one_run(self: Connection, key: bytes) -> bytes:
+def one_run(self: Connection, name: str, key: bytes) -> bytes:
     """Compare no runs: the CAS ids of any are good."""
+    real_name_run(self, name, key)
     return b"the only run"
 
 
@@ -389,6 +390,18 @@ def test_a_broken_rule_is_found(
     explored = search(scenario)
     assert "STALE" in explored.wrong, explored
     assert explored.schedule
+
+
+@pytest.mark.parametrize("name", ["read", "fill", "lock", "publish", "unlock"])
+def test_a_failure_is_not_hidden(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tier that fails, and is bypassed from then on, does not count as one that hands out nothing stale."""
+
+    def fail(*args: Any, **options: Any) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(MemcachedTier, name, fail)
+    with pytest.raises(AssertionError, match="errors=1"):
+        search(rollback)
 
 
 def test_the_documented_gap_is_found() -> None:

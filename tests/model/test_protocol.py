@@ -7,7 +7,7 @@ handed what the row was before the last commit that had returned when it began.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,16 +15,17 @@ import pytest
 
 from stockpyle.classes import spec_of
 from stockpyle.coherence import reader as reader_module
+from stockpyle.coherence.guards import Guards
 from stockpyle.coherence.layers import Layer
 from stockpyle.coherence.publishing import publish_committed
 from stockpyle.coherence.reader import fetch
 from stockpyle.coherence.writer import Writer
 from stockpyle.keys import Key
 from stockpyle.protocols import Change
-from stockpyle.records import ABSENT, Alias, Lease, Lock, Record
+from stockpyle.records import ABSENT, Alias, Busy, Lease, Lock, Record, Sentinel
 from stockpyle.stores import ProcessMemoryStore
-from stockpyle.stores._table import MemoryTable, _LeaseSlot
-from tests.model.explorer import Actor, World, Wrong, explore
+from stockpyle.stores._table import MemoryTable, _AliasSlot, _Entry, _LeaseSlot
+from tests.model.explorer import Actor, World, Wrong, always, explore
 
 Locked = Sequence[tuple[Lock, Record | Alias | None]]
 Scenario = Callable[[], "Table"]
@@ -44,6 +45,8 @@ class Row:
 
 SPEC = spec_of(Row)
 EMAIL = SPEC.definitions[1]
+LATEST = 1040.0
+"""When all leases and locks of the beginning have run out."""
 
 
 class Clock:
@@ -61,18 +64,31 @@ class Table(World):
         super().__init__()
         self.clock = Clock()
         self.stores = [ProcessMemoryStore(clock=self.clock) for _ in range(tiers)]
-        self.layers = [Layer(Stepping(self, store, f"tier {i}")) for i, store in enumerate(self.stores)]
+        self.tiers = [Stepping(self, store, f"tier {i}") for i, store in enumerate(self.stores)]
+        self.layers = [Layer(tier) for tier in self.tiers]
         self.row_locks = row_locks
         self.on_write = "publish" if publish else "invalidate"
         self.history = [Row(0, "a")]
         self.row_owner: str | None = None
+        self.joined = False
+        """True if the next step of who is running belongs to the last one."""
         self.settled = 0
         self.committed: dict[str, int] = {}
 
-    def shared(self) -> Any:
-        """Return the tiers' memory, the row and its owner, and what has settled."""
-        memory = [store._table for store in self.stores]
-        return memory, len(self.history), self.history[-1], self.row_owner, self.settled, self.committed, self.clock.now
+    def fingerprint(self) -> Hashable:
+        """Return what the tiers hold, the row's versions, its owner, what has settled, and what the actors know."""
+        memory: list[Hashable] = []
+        names: dict[int, Hashable] = {}
+        for i, store in enumerate(self.stores):
+            for space, held in sorted(store._table._spaces.items()):
+                for ident, slot in [*sorted(held.slots.items()), (None, held.lock)]:
+                    names[id(slot)] = i, space, ident
+                    memory.append((i, space, ident, plain_slot(slot)))
+        unsettled = [each for each in self.committed.items() if each[1] > self.settled]
+        emails = [row.email for row in self.history]
+        rest = self.clock.now, self.row_owner, self.settled, self.faults_left, *emails, *unsettled
+        actors = [(actor.next, actor.state, plain(actor.seen, names)) for actor in self.actors]
+        return *memory, *rest, *actors
 
     def crashed(self, actor: Actor) -> None:
         """A dead process's database connection breaks: its row lock goes; what it had committed stays."""
@@ -84,6 +100,19 @@ class Table(World):
         """Let the running actor have seen this."""
         self.me.seen.append(answer)
         return answer
+
+    def check(self) -> None:
+        """Fail if a guard has kept the failure of its tier from whoever has used it."""
+        for layer, tier in zip(self.layers, self.tiers, strict=True):
+            assert (layer.stats.errors, layer.stats.owed) == (0, 0), layer.stats
+            assert all(guard.trusted for guard in tier.guards.parts)
+
+    def step(self, what: str, ready: Callable[[], bool] = always) -> None:
+        """See World.step. What has just begun, and nobody could see yet, goes on at once."""
+        if self.joined and not self.ended:
+            self.joined = False
+        else:
+            super().step(what, ready)
 
     # the source
 
@@ -106,14 +135,16 @@ class Table(World):
 
         def run() -> None:
             for turn in range(times):
-                for asked in keys:
+                for place, asked in enumerate(keys):
                     # what was read before decides about nothing any more, but how often does
-                    self.me.seen[:] = [turn, asked]
+                    self.me.seen[:] = [turn, place]
                     self.step("begins")
+                    self.joined = True
                     key = SPEC.key(asked)
                     assert key is not None
                     floor = self.note(self.settled)
                     record = fetch(self.layers, self, [key])[key.ident]
+                    self.check()
                     got = record.value.version if record is not None else None
                     if got not in {row.version if key in SPEC.keys_of(row) else None for row in self.history[floor:]}:
                         raise Wrong(f"STALE: {asked} gave version {got} after version {floor} had settled")
@@ -128,9 +159,11 @@ class Table(World):
 
         def run() -> None:
             self.step("changes the row", lambda: self.row_owner is None)
+            self.joined = True
             if self.row_locks:
                 self.row_owner = name
-            old = self.note(self.history[-1])
+            old = self.history[-1]
+            self.note(old.email)
             before, after = tuple(SPEC.keys_of(old)), tuple(SPEC.keys_of(Row(0, email)))
             # a writer that holds no row lock and publishes all the same is what must be found out
             loose = () if self.row_locks or self.on_write == "publish" else (*before, *after)
@@ -149,17 +182,49 @@ class Table(World):
                 self.settled = max(self.settled, self.committed[name])
             else:
                 writer.unlock()
+            self.check()
 
         self.add(name, run, can_crash=can_crash)
 
     def time_passes(self) -> None:
         """All leases and locks run out, before their owners have ended."""
-        self.clock.now += 40
+        self.clock.now = LATEST
 
     def evict(self) -> None:
         """The tier forgets every record."""
         for store in self.stores:
             store.clear()
+
+
+def plain_slot(slot: Any) -> Hashable:
+    """Return what is held in a tier, but for whose it is: tokens are known by the place they are held in."""
+    if isinstance(slot, _Entry):
+        return plain(slot.record, {})
+    if isinstance(slot, _AliasSlot):
+        return plain(slot.alias, {})
+    if isinstance(slot, _LeaseSlot):
+        return "lease", slot.expires
+    return None if slot is None else ("lock", slot.expires, slot.bare)
+
+
+def plain(seen: Any, names: Mapping[int, Hashable]) -> Hashable:
+    """Return what an actor has seen; a lease or a lock that is held no more is as good as any other such."""
+    if isinstance(seen, list):
+        return tuple([plain(each, names) for each in seen])
+    if isinstance(seen, Record | Alias):
+        assert seen.deadline is None or seen.deadline > LATEST, "a deadline decides about nothing"
+    if isinstance(seen, Record):
+        return "record", None if seen.is_absent else (seen.value.version, seen.value.email)
+    if isinstance(seen, Alias):
+        return "alias", seen.identity.ident
+    if isinstance(seen, Lease):
+        return "lease", seen.key.ident, names.get(id(seen.token))
+    if isinstance(seen, Lock):
+        return "lock", seen.key.ident, seen.contended, names.get(id(seen.token))
+    if isinstance(seen, Busy):
+        return "busy"
+    assert isinstance(seen, str | int | Sentinel), seen
+    return seen
 
 
 class Stepping:
@@ -170,6 +235,7 @@ class Stepping:
         self.store = store
         self.name = name
         self.clock = world.clock
+        self.guards = Guards(self, clock=self.clock, courier=None)
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> Any:
         """See Tier.read."""
@@ -344,7 +410,7 @@ def test_no_schedule_hands_out_a_stale_value(scenario: Scenario) -> None:
 def fill_without_lease(self: MemoryTable, leased: Leased) -> int:
     """Fill whatever has happened to the lease."""
     for lease, value in leased:
-        space = self._spaces[lease.key.ident[0]]
+        space = self._space(lease.key)
         self._remove(space, lease.key.ident)
         if value is not None:
             self._set(space, lease.key.ident, value)
@@ -354,7 +420,7 @@ def fill_without_lease(self: MemoryTable, leased: Leased) -> int:
 def publish_without_comparing(self: MemoryTable, locked: Locked) -> None:
     """Publish whatever has happened to the lock."""
     for lock, value in locked:
-        space = self._spaces[lock.key.ident[0]]
+        space = self._space(lock.key)
         self._remove(space, lock.key.ident)
         if value is not None:
             self._set(space, lock.key.ident, value)
@@ -363,7 +429,7 @@ def publish_without_comparing(self: MemoryTable, locked: Locked) -> None:
 def unlock_without_comparing(self: MemoryTable, locks: Sequence[Lock]) -> None:
     """Remove whatever there is in the lock's place."""
     for lock in locks:
-        self._remove(self._spaces[lock.key.ident[0]], lock.key.ident)
+        self._remove(self._space(lock.key), lock.key.ident)
 
 
 def lock_nothing(self: MemoryTable, keys: Sequence[Key], seconds: float, **_: Any) -> list[Lock]:

@@ -1,0 +1,146 @@
+"""stockpyle: a chain of a shared cache and the database, and the database alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, sessionmaker
+
+from stockpyle.coherence.debts import Debt, Debts
+from stockpyle.coherence.layers import Layer
+from stockpyle.coherence.writer import Writer
+from stockpyle.exceptions import StockpyleError
+from stockpyle.ext.sqlalchemy import StockpyleSessionExtension
+from stockpyle.ext.sqlalchemy import sessionmaker as stockpyle_sessionmaker
+from stockpyle.keys import Key
+from stockpyle.records import Lock
+from stockpyle.stores import ChainedStore, SqlAlchemyStore
+from tests.coherence.models import KEYS, MEMBERS_BADGE, TABLES
+from tests.coherence.systems import Keys, Settings
+
+
+def shared(settings: Settings) -> Chain:
+    """A memcached in front of the database. Process memory is left out: other processes' commits do not reach it."""
+    from stockpyle.stores import MemcacheStore
+
+    assert settings.cache is not None
+    tier = MemcacheStore(
+        servers=["{}:{}".format(*settings.cache)],
+        timeout=settings.timeout,
+        connect_timeout=settings.timeout,
+        lease_seconds=settings.lock_seconds,
+        lifetime=settings.lifetime,
+        unreachable=settings.unreachable,
+    )
+    return Chain(settings, [tier])
+
+
+def source_only(settings: Settings) -> Chain:
+    """No cache at all: what the checker finds here is its own mistake."""
+    return Chain(settings, [])
+
+
+class Chain:
+    """A ChainedStore and its session extension."""
+
+    errors: tuple[type[Exception], ...] = (StockpyleError,)
+
+    def __init__(self, settings: Settings, tiers: Sequence[Any]) -> None:
+        self.tiers = tiers
+        self.chain = ChainedStore([*tiers, SqlAlchemyStore(engine=settings.engine)], lock_seconds=settings.lock_seconds)
+        self.extension = StockpyleSessionExtension(self.chain)
+        self.lacks = frozenset() if tiers else frozenset({"cache", "refused", "locked"})
+        self.get = self.chain.get
+        self.batch_get = self.chain.batch_get
+        self.put = self.chain.put
+
+    points: Mapping[str, Callable[[Callable[[], None]], None]] = {
+        "after-lock": lambda reached: _call_after(Writer, "lock", reached),
+        "between-tiers": lambda reached: _call_before(Writer, "publish", reached),
+        "before-unlock": lambda reached: _call_before(Writer, "unlock", reached),
+        "before-read": lambda reached: _call_before(Layer, "read", reached),
+        "after-load": lambda reached: _call_after(SqlAlchemyStore, "load", reached),
+        "before-fill": lambda reached: _call_before(Layer, "fill", reached),
+    }
+
+    def get_into(self, session: Session, klass: type, key: dict[str, Any]) -> Any:
+        """See SystemUnderTest."""
+        return self.chain.get(klass, key, session=session)
+
+    def sessionmaker(self, engine: sa.Engine) -> sessionmaker[Session]:
+        """See SystemUnderTest."""
+        return stockpyle_sessionmaker(engine, extension=self.extension)
+
+    def counters(self) -> dict[str, int]:
+        """See SystemUnderTest."""
+        total = dict.fromkeys(("hits", "refused", "locked", "fills", "errors", "owed", "delivered"), 0)
+        for tier in self.tiers:
+            for name in total:
+                total[name] += getattr(tier.stats, name)
+        return total
+
+    def watch_debts(self, owed: Callable[[Keys, bool], None], delivered: Callable[[Keys], None]) -> None:
+        """See SystemUnderTest."""
+        lock, owe, settle = Layer.lock, Debts.owe, Debts.settle
+
+        def lock_and_tell(layer: Layer, *args: Any, **kw: Any) -> list[Lock]:
+            locks = lock(layer, *args, **kw)
+            if missing := [each.key for each in locks if each.owed]:
+                owed(_named(missing), True)
+            return locks
+
+        def owe_and_tell(debts: Debts, new: Sequence[Debt]) -> int:
+            owed(_named(debt.key for debt in new), False)
+            return owe(debts, new)
+
+        def settle_and_tell(debts: Debts, paid: Sequence[Debt]) -> int:
+            gone = [debt.key for debt in paid if debts._owed.get(debt.ident) is debt]
+            settled = settle(debts, paid)
+            delivered(_named(gone))
+            return settled
+
+        for owner, name, told in [
+            (Layer, "lock", lock_and_tell),
+            (Debts, "owe", owe_and_tell),
+            (Debts, "settle", settle_and_tell),
+        ]:
+            setattr(owner, name, told)
+
+
+_NUMBERS = {(TABLES[key.table].name, tuple(sorted(key.names))): number for number, key in enumerate(KEYS)}
+_NUMBERS["people", ("Member.badge",)] = MEMBERS_BADGE
+
+
+def _named(keys: Iterable[Key | None]) -> list[tuple[int, Any]]:
+    named = []
+    for key in keys:
+        if key is None or key.is_epoch:
+            raise AssertionError("the workload changes no class as a whole, so nobody can owe one")
+        space, names, values = key.ident
+        number = _NUMBERS[space, names]
+        by_name = dict(zip(names, values, strict=True))
+        named.append((number, values[0] if len(values) == 1 else tuple(by_name[name] for name in KEYS[number].names)))
+    return named
+
+
+def _call_after(owner: Any, name: str, reached: Callable[[], None]) -> None:
+    method = getattr(owner, name)
+
+    def called(*args: Any, **kw: Any) -> Any:
+        result = method(*args, **kw)
+        reached()
+        return result
+
+    setattr(owner, name, called)
+
+
+def _call_before(owner: Any, name: str, reached: Callable[[], None]) -> None:
+    method = getattr(owner, name)
+
+    def called(*args: Any, **kw: Any) -> Any:
+        reached()
+        return method(*args, **kw)
+
+    setattr(owner, name, called)
