@@ -168,7 +168,10 @@ class VerbSource:
 
     @contextmanager
     def write(self, puts: Sequence[Any], deletes: Sequence[Any]) -> Iterator[Pending]:
-        """See Source.write; what the store does is durable, or not, when its verbs return."""
+        """See Source.write; what the store does is durable, or not, when its verbs return.
+
+        Nothing keeps two writers of one object apart meanwhile, so no key is protected.
+        """
         changes, epochs = [], []
         for obj in puts:
             spec = spec_of(type(obj))
@@ -176,10 +179,12 @@ class VerbSource:
                 # the store's database gives it one, under which somebody may have found nothing before
                 epochs.append(spec.epoch)
             else:
-                changes.append(Change(spec, (), tuple(spec.keys_of(obj)), obj=obj))
+                keys = tuple(spec.keys_of(obj))
+                changes.append(Change(spec, (), keys, keys, obj))
         for obj in deletes:
             spec = spec_of(type(obj))
-            changes.append(Change(spec, tuple(spec.keys_of(obj)), (), obj=obj))
+            keys = tuple(spec.keys_of(obj))
+            changes.append(Change(spec, keys, (), keys, obj))
         for obj in puts:
             self._lifetimes.deadline(obj, 0.0)
         pending = Pending(changes, epochs)

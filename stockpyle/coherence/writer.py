@@ -39,7 +39,9 @@ class Writer:
         self._epochs = {key.ident: key for key in epochs}
         self._seconds = lock_seconds
         self._locks: list[tuple[Layer, list[Lock]]] = []
-        self._unprotected: set[Ident] = {key.ident for change in changes for key in change.unprotected}
+        self._unprotected: set[Ident] = {
+            key.ident for change in changes if change.unprotected for key in (*change.unprotected, *_base_keys(change))
+        }
 
     @property
     def locked(self) -> bool:
@@ -160,7 +162,8 @@ class Writer:
     def _keys_for(self, layer: Layer) -> dict[Ident, Key]:
         keys = dict(self._epochs)
         for change in self._changes:
-            for key in (*change.before, *change.after, *(_base_keys(change) if layer.polymorphic else ())):
+            # also where a tier keeps no Car as an Automobile: it may keep that there is no such Automobile
+            for key in (*change.before, *change.after, *_base_keys(change)):
                 keys[key.ident] = key
         return keys
 

@@ -69,7 +69,7 @@ class FollowedConnection:
         self.in_session = False
         self.flushing = False
         self.outcome = Outcome.OPEN
-        self._lost = False
+        self.lost = False
         self._flushed_tables: set[str] = set()
         self._works: list[Work] = []
 
@@ -163,13 +163,13 @@ class FollowedConnection:
     def failed(self, error: BaseException) -> None:
         """The database, or what leads to it, has raised while it committed: the outcome is known, or is lost."""
         if self.outcome is Outcome.UNKNOWN:
-            self._lost = not commit_failed_for_sure(error)
-            self.outcome = Outcome.UNKNOWN if self._lost else Outcome.ROLLED_BACK
+            self.lost = not commit_failed_for_sure(error)
+            self.outcome = Outcome.UNKNOWN if self.lost else Outcome.ROLLED_BACK
 
     def rolled_back(self) -> None:
         """The transaction is rolled back; perhaps by a listener that has kept the commit from being sent."""
         connection = self.connection()
-        if self._lost:
+        if self.lost:
             self.settle(Outcome.UNKNOWN, load=False)
         elif connection is not None and _has_committed_already(connection):
             self._invalidate_late()
@@ -186,7 +186,7 @@ class FollowedConnection:
     def settle(self, outcome: Outcome, *, load: bool) -> None:
         """End what lock() began. load: publish what was committed; else only invalidate."""
         self.outcome = Outcome.OPEN
-        self._lost = False
+        self.lost = False
         connection = self.connection()
         if connection is not None and not connection.closed and not connection.invalidated:
             connection.info.pop(_INFO, None)
@@ -368,8 +368,8 @@ def _on_invalidate(dbapi_connection: Any, record: Any, exception: BaseException 
 
 
 def _ended(followed: FollowedConnection) -> Outcome:
-    # the commit raised nothing, or a rollback would have come first
-    return Outcome.COMMITTED if followed.outcome is Outcome.UNKNOWN else followed.outcome
+    # a commit that has raised nothing has happened; the database need not be told to roll back one that has
+    return Outcome.COMMITTED if followed.outcome is Outcome.UNKNOWN and not followed.lost else followed.outcome
 
 
 _CONNECTION_EVENTS: dict[str, Callable[..., None]] = {

@@ -21,6 +21,25 @@ OWN = "stockpyle_source"
 _CHECKED = "stockpyle_primary"
 
 
+def roll_back_what_is_open(dbapi_connection: Any, record: Any, state: Any = None) -> None:
+    """When a connection goes back to its pool: end the transaction that a failed commit has left open on it.
+
+    After a COMMIT that failed, SQLAlchemy takes a transaction that is closed for one that was rolled back. Whoever had
+    the connection next, and a load first of all, would read what was never committed.
+    """
+    if getattr(state, "transaction_was_reset", False) and dbapi_connection is not None and _is_open(dbapi_connection):
+        dbapi_connection.rollback()
+
+
+def _is_open(dbapi_connection: Any) -> bool:
+    """True if a transaction is open on a connection of sqlite3's, psycopg's or psycopg2's; others do not tell."""
+    in_transaction = getattr(dbapi_connection, "in_transaction", None)
+    if isinstance(in_transaction, bool):
+        return in_transaction
+    status = getattr(getattr(dbapi_connection, "info", None), "transaction_status", None)
+    return isinstance(status, int) and status != 0
+
+
 def is_own(connection: sa.Connection) -> bool:
     """True for connections of a source, which takes care of the tiers itself."""
     return bool(connection.get_execution_options().get(OWN))

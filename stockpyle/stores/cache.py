@@ -133,8 +133,13 @@ class CacheStore(ConcreteStore):
             Record(spec, spec.dehydrate(obj), deadline) for (spec, _, deadline), obj in zip(stored, puts, strict=True)
         ]
         removed = [self._entries(obj) for obj in deletes]
-        changes = [Change(spec, (), keys[0][1], obj=obj) for (spec, keys, _), obj in zip(stored, puts, strict=True)]
-        changes += [Change(spec, keys[0][1], (), obj=obj) for (spec, keys), obj in zip(removed, deletes, strict=True)]
+        # nothing keeps two writers of one object apart, so no key is protected
+        changes = [
+            Change(spec, (), keys[0][1], keys[0][1], obj) for (spec, keys, _), obj in zip(stored, puts, strict=True)
+        ]
+        changes += [
+            Change(spec, keys[0][1], (), keys[0][1], obj) for (spec, keys), obj in zip(removed, deletes, strict=True)
+        ]
         pending = Pending(changes)
         kept: dict[Key, Record | Alias] = {}
         for (_, keys, deadline), record in zip(stored, values, strict=True):
@@ -157,6 +162,8 @@ class CacheStore(ConcreteStore):
                 records[identity] = record
                 aliases.update({key: Alias(identity, deadline) for key in alternates})
             self.seen.add(spec)
+        # what fails in the middle may have happened, and may still happen where only the answer is late
+        pending.outcome = Outcome.UNKNOWN
         self._replace({**records, **aliases})
         pending.outcome = Outcome.COMMITTED
 

@@ -186,14 +186,19 @@ class ChainedStore(SessionStore):
             if writer is not None and pending is not None:
                 _settle(writer, pending.outcome)
             raise
-        for spec in {spec_of(type(obj)) for obj in puts}:
-            self.seen.add(spec)
-        chosen = {
-            change.after[0].ident: deadlines[id(change.obj)]
-            for change in pending.changes
-            if change.after and id(change.obj) in deadlines
-        }
-        publish_committed(writer, route.source, self.on_write, chosen)
+        try:
+            for spec in {spec_of(type(obj)) for obj in puts}:
+                self.seen.add(spec)
+            chosen = {
+                change.after[0].ident: deadlines[id(change.obj)]
+                for change in pending.changes
+                if change.after and id(change.obj) in deadlines
+            }
+            publish_committed(writer, route.source, self.on_write, chosen)
+        except BaseException:
+            # an interrupt: the write is durable, and no tier may be left without being told, now or later
+            writer.publish()
+            raise
         if pending.unchanged and self.on_write == "publish":
             read_back(route.layers, route.source, pending.unchanged)
 

@@ -698,3 +698,20 @@ def test_interrupted_group_of_tiers_does_not_keep_others_from_being_told() -> No
     with tiers[1].off("publish"), pytest.raises(KeyboardInterrupt):
         chain.put(Person(1, name="new"))
     assert [tier.stats.owed for tier in tiers] == [1, 1, 0]
+
+
+def test_interrupt_right_after_the_write_loses_no_debt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt between the source's commit and the publishing leaves the tier owed what it could not be told."""
+    chain, tier, _, clock = chain_of(Person(1, name="old"))
+    assert chain.get(Person, {"id": 1}).name == "old"
+
+    def interrupted(spec: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chain.seen, "add", interrupted)
+    with tier.off(), pytest.raises(KeyboardInterrupt):
+        chain.put(Person(1, name="new"))
+    monkeypatch.undo()
+    assert tier.guards.parts[0].owes
+    clock.advance(1)
+    assert chain.get(Person, {"id": 1}).name == "new"

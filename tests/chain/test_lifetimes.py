@@ -23,8 +23,10 @@ def test_default_bounds() -> None:
     clock = Clock()
     upper, lower = ProcessMemoryStore(clock=clock), ProcessMemoryStore(clock=clock)
     chain = ChainedStore([upper, lower])
-    for write in (lambda: chain.put(Person(1)), lambda: chain.get(Person, {"id": 1})):
-        write()
+    for put in (True, False):
+        if put:
+            chain.put(Person(1))
+        chain.get(Person, {"id": 1})
         (record,) = upper.read([key(id=1)])
         assert isinstance(record, Record)
         assert record.deadline == clock.now + 60

@@ -220,6 +220,7 @@ def test_bound_in_a_chain(servers: list[str]) -> None:
         tier = MemcacheStore(servers=servers, prefix=secrets.token_hex(4), lifetime=own, clock=clock)
         chain = ChainedStore([tier, ProcessMemoryStore(clock=clock)])
         chain.put(Person(1))
+        chain.get(Person, {"id": 1})
         clock.advance(seconds - 1)
         assert tier.get(Person, {"id": 1}).id == 1
         clock.advance(1)
