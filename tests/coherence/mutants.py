@@ -30,12 +30,16 @@ MUTANTS: dict[str, Callable[[], None]] = {}
 
 _DYING = "--workers 5 --rows 12 --lock-seconds 6 --faults kill-after-commit --rate 4 --steps update_base,update_sub"
 
+_LATE = "--rows 4 --hesitate 0.7 --at none/between-tiers --steps update_a,update_b"
+
 RECORDED: dict[str, str] = {
-    "fill-without-a-lease": "--seconds 4 --rows 16 --hesitate 0.7 --pause 0.1 --at none/before-fill --steps update_base",
-    "publish-without-comparing": "--seconds 4 --rows 4 --hesitate 0.7 --at none/between-tiers --steps update_a,update_b",
+    "fill-without-a-lease": (
+        "--seconds 4 --rows 16 --hesitate 0.7 --pause 0.1 --at none/before-fill --steps update_base"
+    ),
+    "publish-without-comparing": f"--seconds 4 {_LATE}",
     "unlock-without-comparing": f"--seconds 8 {_DYING},refused",
     "remove-a-contended-lock": f"--seconds 7 {_DYING}",
-    "put-after-commit": "--seconds 4 --rows 4 --hesitate 0.7 --at none/between-tiers --steps update_a,update_b",
+    "put-after-commit": f"--seconds 4 {_LATE}",
     "unlock-on-an-unknown-outcome": (
         "--seconds 6 --rows 24 --hesitate 0 --faults cut-commit --rate 14 --steps update_a,update_b"
     ),
@@ -58,11 +62,11 @@ RECORDED: dict[str, str] = {
     "believe-an-alias": "--seconds 5 --rows 6 --hesitate 0.5 --at none/before-read --steps move_email,move_login",
     "keep-absent-on-any-column": "--seconds 4 --database sqlite --steps insert,delete,move_nick",
 }
-"""Of each mutant, with which arguments a run of a few seconds finds it, besides --seed, and --workers 4 --faults none."""
+"""Of each mutant, with which arguments besides those of `command` a run of a few seconds finds it."""
 
 
 def command(name: str) -> list[str]:
-    """Return the recorded arguments, of which the later ones count."""
+    """Return all the arguments of its run but --mutant and --seed; of two of a kind, the later one counts."""
     return ["--workers", "4", "--faults", "none", *RECORDED[name].split()]
 
 
