@@ -28,7 +28,7 @@ from tests.coherence.systems import Keys, Settings, SystemUnderTest, find
 from tests.coherence.workload import LEVELS, Ask, Plan, Steps, Workload, is_quiet, key_dict
 
 BATCH = 24
-WRITING, WRITING_STEPS = 0.7, 0.5
+WRITING, WRITING_STEPS = 0.8, 0.5
 """The share of writes in what a worker does in busy phases: of all kinds, or of some, for which more is to be read."""
 SELDOM = {"before-read": 0.1}
 """Points that are passed so often that it hesitates at fewer of them."""
