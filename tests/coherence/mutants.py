@@ -41,17 +41,17 @@ RECORDED: dict[str, str] = {
     "remove-a-contended-lock": f"--seconds 7 {_DYING}",
     "put-after-commit": f"--seconds 4 {_LATE}",
     "unlock-on-an-unknown-outcome": (
-        "--seconds 6 --rows 24 --hesitate 0 --faults cut-commit --rate 14 --steps update_a,update_b"
+        "--seconds 6 --workers 8 --rows 24 --hesitate 0 --faults cut-commit --rate 14 --steps update_a,update_b"
     ),
     "publish-rows-of-two-tables": (
-        "--seconds 6 --rows 6 --hesitate 0.8 --at after-lock/between-tiers --steps update_base,update_sub"
+        "--seconds 6 --workers 6 --rows 6 --hesitate 0.8 --at after-lock/between-tiers --steps update_base,update_sub"
     ),
     "load-before-the-lock": "--seconds 3",
     "publish-what-the-transaction-read": "--seconds 3 --steps half,update_a",
     "publish-the-sessions-state": "--seconds 3 --rows 8 --steps half,update_a,update_b",
     "publish-on-savepoint-release": "--seconds 4",
     "keep-pending-work-over-a-rollback": (
-        "--seconds 7 --rows 4 --hesitate 0.8 --at after-lock/after-step,between-tiers --steps update_a,undone"
+        "--seconds 7 --workers 6 --rows 4 --hesitate 0.8 --at after-lock/after-step,between-tiers --steps update_a,undone"
     ),
     "fill-the-first-load": (
         "--seconds 7 --workers 6 --rows 48 --hesitate 0.7 --pause 0.2 --at none/after-load --steps update_base"
@@ -59,7 +59,7 @@ RECORDED: dict[str, str] = {
     "fill-from-the-users-connection": (
         "--seconds 5 --database sqlite --rows 8 --hesitate 0.5 --at in-session --steps insert,delete"
     ),
-    "believe-an-alias": "--seconds 5 --rows 6 --hesitate 0.5 --at none/before-read --steps move_email,move_login",
+    "believe-an-alias": "--seconds 5 --workers 6 --rows 6 --hesitate 0.5 --at none/before-read --steps move_email,move_login",
     "keep-absent-on-any-column": "--seconds 4 --database sqlite --steps insert,delete,move_nick",
 }
 """Of each mutant, with which arguments besides those of `command` a run of a few seconds finds it."""
