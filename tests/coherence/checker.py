@@ -14,15 +14,15 @@ A transaction that never returned, because its worker was killed or its answer w
 which somebody has seen what it wrote.
 
 Two excuses are known, and reported apart. *gap*: the transaction that the read is too old for never returned, and
-its lock was lost before it was committed. *owed*: it returned, but the cache could not be reached, and was told only
-after the read had begun.
+its lock was lost before it was committed. *owed*: it could not lock this key, or that of the object, because it could
+not reach the cache, which was told of it only after the read had begun, in another process.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.coherence.models import (
@@ -38,7 +38,7 @@ from tests.coherence.models import (
     Seen,
     key_value,
 )
-from tests.coherence.timelines import ABSENT, NEVER, Timeline, Timelines, Transaction
+from tests.coherence.timelines import ABSENT, NEVER, KeyName, Timeline, Timelines, Transaction
 
 SECOND = 1_000_000_000
 
@@ -111,6 +111,9 @@ class Checker:
         self._states = timelines.states
         self._conditions = conditions
         self._floors: dict[int, tuple[list[int], list[int]]] = {}
+        self._reader = 0
+        self._asked: Any = None
+        self._given: KeyName | None = None
         self.verdict = Verdict()
 
     def read(self, worker: int, begin: int, end: int, klass: int, number: int, value: Any, seen: Any) -> None:
@@ -120,6 +123,9 @@ class Checker:
         verdict = self.verdict
         verdict.reads += 1
         try:
+            self._reader = worker
+            self._asked = value
+            self._given = None if seen is None else (0 if klass == ACCOUNT else PEOPLE_ID, seen[2])
             if seen is None:
                 self._absent(begin, end, klass, number, key_value(number, value))
             elif klass == ACCOUNT:
@@ -212,8 +218,13 @@ class Checker:
 
     def _late(self, timeline: Timeline, i: int, begin: int, kind: str) -> None:
         """A state was over when the read began: raise _Wrong, unless for each newer transaction there is an excuse."""
-        newer = [each for each in timeline.transactions[i + 1 :] if each is not None and each.known < begin]
-        excuses = [self._excuse(each, begin) for each in newer]
+        places = [
+            place
+            for place, each in enumerate(timeline.transactions[i + 1 :], i + 1)
+            if each is not None and each.known < begin
+        ]
+        newer = [each for place in places for each in _only(timeline.transactions[place])]
+        excuses = [self._excuse_at(timeline, i, place, begin) for place in places]
         if None in excuses:
             guilty = [each for each, excuse in zip(newer, excuses, strict=True) if excuse is None]
             what = "been seen" if guilty[0].returned == NEVER else "returned"
@@ -222,11 +233,37 @@ class Checker:
             raise _Wrong(kind, why, guilty)
         self.verdict.excused.update({str(excuse) for excuse in excuses})
 
-    def _excuse(self, transaction: Transaction, begin: int) -> str | None:
-        """Return what excuses a reader who did not see this transaction, or None."""
-        if transaction.owed is not None and begin < min(
-            transaction.owed, transaction.known + self._conditions.debt_life
-        ):
+    def _excuse_at(self, timeline: Timeline, i: int, place: int, begin: int) -> str | None:
+        """Return what excuses having seen the state i of a timeline, and not this later one."""
+        transaction = timeline.transactions[place]
+        assert transaction is not None
+        excuse = self._excuse(transaction, timeline.name, begin)
+        if excuse is not None or self._given is None or self._is_spelt_so(timeline, place):
+            return excuse
+        # the cache holds what was asked for under a spelling of its own, which this transaction had no part in: whoever
+        # has taken the key from what was seen has left it there
+        holder = {each.number for each in self._timelines.of(*self._given).transactions if each is not None}
+        for other in reversed(timeline.transactions[i + 1 : place]):
+            if other is not None and other.number in holder:
+                known = replace(other, witnessed=min(other.witnessed, transaction.known))
+                return None if transaction.number in holder else self._excuse(known, timeline.name, begin)
+        return None
+
+    def _is_spelt_so(self, timeline: Timeline, place: int) -> bool:
+        """True if the key, before or after this place, is spelt as it was asked for."""
+        layout = KEYS[timeline.name[0]]
+        near = [self._states[wid] for wid in timeline.wids[place - 1 : place + 1] if wid]
+        return not layout.caseless or any(state[layout.places[0]] == self._asked for state in near)
+
+    def _excuse(self, transaction: Transaction, key: KeyName, begin: int) -> str | None:
+        """Return what excuses a reader who asked for this key and did not see this transaction, or None."""
+        number, value = key
+        # an alternate key that its writer did not know of has led to the identity, under which the cache holds the row
+        keys = ((PEOPLE_ID, value) if number == MEMBERS_ID else key, self._given)
+        until = max((transaction.owed[each] for each in keys if each in transaction.owed), default=0)
+        # who owes it believes nothing that the cache says
+        others = transaction.worker != self._reader
+        if others and begin < min(until, transaction.known + self._conditions.debt_life):
             return "owed"
         if transaction.returned != NEVER:
             return None

@@ -7,6 +7,8 @@ import random
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from tests.coherence.workload import BUSY_SECONDS, QUIET_SECONDS
+
 AT_POINTS = ("kill after-lock", "kill after-commit", "kill between-tiers", "stall after-lock")
 """Faults of a worker itself, at a point of its write path. A worker that stalls does so for longer than its lock."""
 
@@ -21,6 +23,9 @@ OF_CACHE = frozenset({PAUSE_SHORT, PAUSE_LONG, RESTART, FILL, CUT_CACHE, "kill b
 
 LOSSES = frozenset({RESTART, FILL})
 """During these the cache forgets what it holds, locks too."""
+
+LEAD = 1.0
+"""How many seconds before a quiet phase the last fault may begin."""
 
 TIMES = 20
 """How often each fault has to fire in ten minutes."""
@@ -61,7 +66,10 @@ def _slug(name: str) -> str:
 
 
 def plan(names: Iterable[str], seconds: float, seed: int, rate: float = 1.0) -> list[Planned]:
-    """Spread each fault over the run, half as often again as is needed; `rate` times as often as that."""
+    """Spread each fault over the run, half as often again as is needed; `rate` times as often as that.
+
+    None begins in a quiet phase, nor right before one.
+    """
     dice = random.Random(f"faults {seed}")
     times = math.ceil(rate * 1.5 * needed(seconds)) + 1
     first, last = min(1.5, seconds / 10), seconds - min(6.0, seconds / 4)
@@ -69,5 +77,12 @@ def plan(names: Iterable[str], seconds: float, seed: int, rate: float = 1.0) -> 
     for name in names:
         for i in range(times):
             at = first + (i + dice.random()) * (last - first) / times
-            planned.append(Planned(at, name, dice.randrange(1_000)))
+            planned.append(Planned(in_busy_phase(at), name, dice.randrange(1_000)))
     return sorted(planned)
+
+
+def in_busy_phase(seconds: float) -> float:
+    """Return a time of the same busy and quiet phase, early in its busy part; each has its own."""
+    begun, into = divmod(seconds, BUSY_SECONDS + QUIET_SECONDS)
+    share = (BUSY_SECONDS - LEAD) / (BUSY_SECONDS + QUIET_SECONDS)
+    return begun * (BUSY_SECONDS + QUIET_SECONDS) + into * share

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,9 +30,9 @@ COUNTS = 4
 FAULT = 5
 """begin, end, name, detail."""
 OWED = 6
-"""time, transaction, name of the debt: the cache could not be told of it."""
+"""time, transaction, not even locked, keys: the cache could not be told of it, after the commit or even before it."""
 DELIVERED = 7
-"""time, name of the debt."""
+"""time, keys: now the cache knows all that it was owed about them."""
 WITNESSED = 8
 """time, transaction: the database has it."""
 OWN = 9
@@ -50,21 +51,23 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class HistoryWriter:
-    """Writes one process's history."""
+    """Writes one process's history, from any of its threads."""
 
     LIMIT = 64 * 1024
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._buffer = bytearray()
+        self._mutex = threading.RLock()
 
     def add(self, *frame: Any) -> None:
         """Write a frame, in a while."""
-        data = _encoder.encode(frame)
-        self._buffer += _LENGTH.pack(len(data))
-        self._buffer += data
-        if len(self._buffer) > self.LIMIT:
-            self.flush()
+        with self._mutex:
+            data = _encoder.encode(frame)
+            self._buffer += _LENGTH.pack(len(data))
+            self._buffer += data
+            if len(self._buffer) > self.LIMIT:
+                self.flush()
 
     def add_now(self, kind: int, *rest: Any) -> int:
         """Write a frame with the present time, so that nothing but the machine's end can lose it; return the time."""
@@ -75,11 +78,12 @@ class HistoryWriter:
 
     def flush(self) -> None:
         """Hand all to the operating system."""
-        view = memoryview(self._buffer)
-        while view:
-            view = view[os.write(self._file, view) :]
-        view.release()
-        self._buffer = bytearray()
+        with self._mutex:
+            view = memoryview(self._buffer)
+            while view:
+                view = view[os.write(self._file, view) :]
+            view.release()
+            self._buffer = bytearray()
 
     def close(self) -> None:
         """End the history."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from tests.coherence.checker import Verdict, Violation
 from tests.coherence.models import CLASSES, TABLES, key_value
-from tests.coherence.results import Results
+from tests.coherence.results import Results, rule
 from tests.coherence.timelines import NEVER, Timelines, Transaction, name_of
 
 SHOWN = 5
@@ -24,6 +24,7 @@ def describe(
         f"{_unanswered(results, timelines):,} never did; {counts['rolled back']:,} transactions rolled back, "
         f"savepoints {counts['savepoints released']:,} released and {counts['savepoints rolled back']:,} rolled back"
     )
+    yield f"{verdict.reads / seconds:,.0f} reads and {timelines.commits / seconds:,.0f} commits a second"
     if results.quiet["reads"]:
         yield f"{100 * results.quiet['hits'] / results.quiet['reads']:.1f} % of the reads in quiet phases were hits"
     yield f"{counts['refused']:,} fills refused, {counts['locked']:,} reads bypassed a lock, {counts['fills']:,} fills"
@@ -34,8 +35,10 @@ def describe(
     raised = [each for each in results.transactions.values() if each.failed and each.number in _committed(timelines)]
     if raised:
         yield f"{len(raised)} commits raised, and are in the database all the same"
+    if counts["owed"]:
+        yield f"{counts['owed']:,} keys owed, {counts['delivered']:,} delivered"
     if verdict.excused:
-        yield "excused: " + ", ".join(f"{name} {count:,}" for name, count in verdict.excused.items())
+        yield "excused: " + ", ".join(f"{name} {count:,}" for name, count in sorted(verdict.excused.items()))
     if results.own:
         yield f"{len(results.own)} reads inside a transaction did not see what it had written: {results.own[0][1]}"
     total = sum(verdict.kinds.values())
@@ -44,6 +47,7 @@ def describe(
     for violation in verdict.violations[:SHOWN]:
         yield ""
         yield from _violation(violation, results, timelines, start)
+    yield rule(seconds)
     for reason in void:
         yield f"void: {reason}"
 
@@ -95,8 +99,8 @@ def _transaction(transaction: Transaction | None, start: int) -> str:
         text += f"returned {_at(transaction.returned, start)}"
     else:
         text += f"never returned ({transaction.failed or 'killed'}), seen {_at(transaction.witnessed, start)}"
-    if transaction.owed is not None:
-        text += f", owed until {_at(transaction.owed, start)}"
+    for key, until in transaction.owed.items():
+        text += f", owed {name_of(key)} until {_at(until, start)}"
     return text
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from tests.coherence import history
 from tests.coherence.checker import Conditions, Verdict
 from tests.coherence.faults import LOSSES, needed
-from tests.coherence.models import WRITES_EACH
-from tests.coherence.timelines import NEVER, Transaction
+from tests.coherence.models import MEMBERS_ID, PEOPLE_ID, WRITES_EACH, key_value
+from tests.coherence.timelines import NEVER, KeyName, Transaction
 
 SETUP = 1
 """The number of the transaction that makes the first objects."""
@@ -60,14 +60,16 @@ def collect(folder: Path) -> Results:
 
 def _collect_one(results: Results, number: int, path: Path) -> None:
     open_ones: dict[int, Transaction] = {}
-    debts: dict[str, list[Transaction]] = {}
+    debts: dict[KeyName, list[Transaction]] = {}
     last = 0
     for frame in history.read_history(path):
         kind = frame[0]
         last = max(last, frame[1])
         if kind == history.INTENT:
-            transaction = open_ones[frame[2]] = Transaction(frame[2], frame[1], number)
-            results.transactions[frame[2]] = transaction
+            # somebody whose history was read before may have witnessed it already
+            transaction = results.transactions.setdefault(frame[2], Transaction(frame[2], NEVER))
+            transaction.begin, transaction.worker = frame[1], number
+            open_ones[frame[2]] = transaction
         elif kind == history.RETURNED:
             open_ones.pop(frame[2]).returned = frame[1]
         elif kind == history.FAILED:
@@ -86,17 +88,28 @@ def _collect_one(results: Results, number: int, path: Path) -> None:
                 known.witnessed = min(known.witnessed, frame[1])
         elif kind == history.OWED:
             transaction = results.transactions[frame[2]]
-            transaction.owed = NEVER
-            debts.setdefault(frame[3], []).append(transaction)
+            for key in map(_key_name, frame[4]):
+                # what was locked is protected by that lock, so long as the cache keeps it
+                if frame[3] or key in transaction.owed:
+                    transaction.owed[key] = NEVER
+                    debts.setdefault(key, []).append(transaction)
         elif kind == history.DELIVERED:
-            for transaction in debts.pop(frame[2], []):
-                transaction.owed = frame[1]
+            for key in map(_key_name, frame[2]):
+                for transaction in debts.pop(key, []):
+                    transaction.owed[key] = frame[1]
         elif kind == history.OWN and tuple(frame[4]) != tuple(frame[5] or ()):
             results.own.append((number, frame))
         elif kind == history.BROKEN:
             results.broken.append(f"{path.name}:\n{frame[2]}")
     for transaction in open_ones.values():
         transaction.died = last
+
+
+def _key_name(key: list[Any]) -> KeyName:
+    number, value = key
+    # a member's primary key is that of its person
+    number = PEOPLE_ID if number == MEMBERS_ID else number
+    return number, key_value(number, tuple(value) if isinstance(value, list) else value)
 
 
 def reads(folder: Path) -> Iterator[tuple[int, list[Any]]]:
@@ -113,19 +126,38 @@ def conditions(results: Results, *, lock_seconds: float, lifetime: float) -> Con
     return Conditions(losses, (lock_seconds - 1) * 1e9, (lifetime + 2) * 1e9)
 
 
+SHARE = 0.6
+"""How many of the reads in quiet phases have to be hits in the cache."""
+
+
+def needed_overlaps(seconds: float) -> int:
+    """How many reads have to overlap a commit of their key: 1,000 in ten minutes or more, and always 20."""
+    return max(20, round(1_000 * min(1.0, seconds / 600)))
+
+
+def rule(seconds: float) -> str:
+    """Say what a run of this length must have had, or it proves nothing."""
+    return (
+        f"a run of {seconds:g} s is void with fewer than {SHARE:.0%} hits in quiet phases, {needed_overlaps(seconds)} "
+        f"reads during a commit of their key, {needed(seconds)} of each fault, a refused fill and a bypassed lock; "
+        f"one of 600 s with fewer than {needed_overlaps(600):,} such reads and {needed(600)} of each fault"
+    )
+
+
 def why_void(
     results: Results, verdict: Verdict, *, seconds: float, faults: Iterable[str], lacks: Collection[str]
 ) -> list[str]:
     """Return what the run lacks to be worth anything, in words."""
     reasons = []
-    share = min(1.0, seconds / 600)
-    overlaps = max(100, round(1_000 * share))
+    overlaps = needed_overlaps(seconds)
     if verdict.overlaps < overlaps:
         reasons.append(f"only {verdict.overlaps} reads overlapped a commit of the same key, {overlaps} are needed")
     if "cache" not in lacks:
         asked, hits = results.quiet["reads"], results.quiet["hits"]
-        if hits < 0.6 * asked or not asked:
-            reasons.append(f"only {hits} of {asked} reads in quiet phases were hits in the cache, 60 % are needed")
+        if hits < SHARE * asked or not asked:
+            reasons.append(
+                f"only {hits} of {asked} reads in quiet phases were hits in the cache, {SHARE:.0%} are needed"
+            )
     for name in ("refused", "locked"):
         if name not in lacks and not results.counts[name]:
             reasons.append({"refused": "no fill was refused", "locked": "no read bypassed a lock"}[name])

@@ -50,7 +50,7 @@ class Story:
         self.log: list[Entry] = []
         self.transactions: dict[int, Transaction] = {}
 
-    def tx(self, number: int, *writes: tuple[int, State | None, State | None], **told: float) -> Transaction:
+    def tx(self, number: int, *writes: tuple[int, State | None, State | None], **told: Any) -> Transaction:
         """Commit a transaction that writes rows: (table, state before, state after)."""
         transaction = self.transactions[number] = Transaction(number, 10 * number, returned=10 * number + 5)
         for name, value in told.items():
@@ -383,14 +383,43 @@ def test_the_gap_excuses_a_false_absence(deleted: Story) -> None:
 
 def test_a_debt_excuses_until_it_is_delivered(updated: Story) -> None:
     """What the cache could not be told of is excused until it was told, and no longer than records live."""
-    updated.transactions[3].owed = 80
+    updated.transactions[3].owed = {(ID, 5): 80}
     old = account(2, a=2, b=1)
     assert updated.judge(79, 99, ID, 5, old) == "(owed)"
     assert updated.judge(80, 99, ID, 5, old) == "stale"
     assert updated.judge(79, 99, ID, 5, old, debt_life=40) == "stale"
-    updated.transactions[3].owed = NEVER
+    updated.transactions[3].owed = {(ID, 5): NEVER}
     assert updated.judge(90, 99, ID, 5, old, debt_life=56) == "(owed)"
     assert updated.judge(91, 99, ID, 5, old, debt_life=56) == "stale"
+
+
+def test_a_debt_excuses_only_the_keys_that_are_owed(updated: Story) -> None:
+    """They are the one that was asked for, and the identity of what it has led to."""
+    updated.transactions[3].owed = {(EMAIL, "e"): 80}
+    old = account(2, a=2, b=1)
+    assert updated.judge(70, 71, EMAIL, "e", old) == "(owed)"
+    assert updated.judge(70, 71, NICK, "n", old) == updated.judge(70, 71, ID, 5, old) == "stale"
+    updated.transactions[3].owed = {(ID, 5): 80}
+    assert updated.judge(70, 71, EMAIL, "e", old) == updated.judge(70, 71, ID, 5, old) == "(owed)"
+
+
+def test_a_debt_excuses_another_spelling_of_a_key_that_has_moved() -> None:
+    """What has left a key is still found by the spelling that it had, whatever its new holder does meanwhile."""
+    story = Story()
+    one, two = account(1, 5, "e", "N"), account(2, 6, "f", "n")
+    story.tx(1, (ACCOUNTS, None, one))
+    story.tx(2, (ACCOUNTS, one, account(3, 5, "e", "t")), (ACCOUNTS, None, two), owed={(ID, 5): 80, (NICK, "n"): 80})
+    story.tx(3, (ACCOUNTS, two, account(4, 6, "f", "n")))
+    assert story.judge(70, 71, NICK, "N", one) == "(owed)"
+    assert story.judge(81, 82, NICK, "N", one) == "stale"
+    assert story.judge(70, 71, NICK, "n", one) == "stale"
+
+
+def test_who_owes_has_no_excuse(updated: Story) -> None:
+    """A process believes nothing of a cache that it owes something: the excuse is the others'."""
+    updated.transactions[3].owed = {(ID, 5): 80}
+    updated.transactions[3].worker = 1
+    assert updated.judge(70, 71, ID, 5, account(2, a=2, b=1)) == "stale"
 
 
 # what cannot be judged, and what is counted

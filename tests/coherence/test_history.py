@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from tests.coherence import history
-from tests.coherence.models import WRITES_EACH
+from tests.coherence.models import MEMBERS_ID, PEOPLE_ID, WRITES_EACH
 from tests.coherence.results import collect, conditions
 from tests.coherence.timelines import NEVER
 
@@ -64,18 +64,29 @@ def test_what_became_of_each_transaction(tmp_path: Path) -> None:
 
 
 def test_a_debt_lasts_until_it_is_delivered(tmp_path: Path) -> None:
-    """A transaction that is owed is so until its debt was delivered, or for ever."""
+    """A key that was owed is so until that debt, and no older one, was delivered, or for ever."""
+    five, six, login, member = [0, 5], [0, 6], [2, ["o", "l"]], [MEMBERS_ID, 7]
     frames = [
         (history.INTENT, 10, 1),
-        (history.OWED, 11, 1, "a"),
+        (history.OWED, 11, 1, True, [five, six, login, member]),
+        (history.DELIVERED, 12, [five, [0, 77]]),
+        (history.OWED, 13, 1, False, [five, six, login, member]),
         (history.RETURNED, 15, 1),
         (history.INTENT, 20, 2),
-        (history.OWED, 21, 2, "b"),
-        (history.DELIVERED, 90, "a"),
+        (history.OWED, 21, 2, True, [six]),
+        (history.DELIVERED, 90, [five, login]),
     ]
     history.write_history(tmp_path / "worker.history", frames)
     transactions = collect(tmp_path).transactions
-    assert (transactions[1].owed, transactions[2].owed) == (90, NEVER)
+    assert transactions[1].owed == {(0, 5): 90, (0, 6): NEVER, (2, ("o", "l")): 90, (PEOPLE_ID, 7): NEVER}
+    assert transactions[2].owed == {(0, 6): NEVER}
+
+
+def test_what_was_locked_has_no_excuse(tmp_path: Path) -> None:
+    """Of a commit that was locked, and could not be published, nothing older can be read: its lock stands there."""
+    frames = [(history.INTENT, 10, 1), (history.OWED, 14, 1, False, [[0, 5]]), (history.RETURNED, 15, 1)]
+    history.write_history(tmp_path / "worker.history", frames)
+    assert collect(tmp_path).transactions[1].owed == {}
 
 
 def test_the_cache_forgets_when_it_is_restarted_or_full(tmp_path: Path) -> None:

@@ -21,13 +21,18 @@ ABSENT = 0
 """The write id that stands for: there is no such row."""
 
 
+KeyName = tuple[int, Any]
+"""The number of a key, and its value as `models.key_value` gives it."""
+
+
 @dataclass(slots=True)
 class Transaction:
     """What the histories tell of one transaction. Times in nanoseconds.
 
     begin: before its commit was sent. returned: when it had returned to its worker, if it did. witnessed: when
-    somebody was first seen to have seen what it wrote. died: when its worker ended before that, if so. owed: when
-    the cache was told of it that could not be reached before; NEVER if it was not. failed: its commit has raised.
+    somebody was first seen to have seen what it wrote. died: when its worker ended before that, if so. owed: the
+    keys that could not be locked, and when the cache was told of each; NEVER if it was not. failed: its commit has
+    raised.
     """
 
     number: int
@@ -37,7 +42,7 @@ class Transaction:
     witnessed: float = NEVER
     died: float = NEVER
     failed: str = ""
-    owed: float | None = None
+    owed: dict[KeyName, float] = field(default_factory=dict)
 
     @property
     def known(self) -> float:
@@ -53,10 +58,11 @@ class BrokenHistory(Exception):
 class Timeline:
     """The states of one key, in order. Index 0: before the first, there was nothing.
 
-    wids: the write id of each, or ABSENT. transactions: who made it. begins: from when on it may be seen. ends: until
-    when. index: where each write id is.
+    name: the key. wids: the write id of each, or ABSENT. transactions: who made it. begins: from when on it may be
+    seen. ends: until when. index: where each write id is.
     """
 
+    name: KeyName = (-1, None)
     wids: list[int] = field(default_factory=lambda: [ABSENT])
     transactions: list[Transaction | None] = field(default_factory=lambda: [None])
     begins: list[float] = field(default_factory=lambda: [ALWAYS])
@@ -92,9 +98,6 @@ class Timeline:
 
 EMPTY = Timeline()
 EMPTY.finish()
-
-KeyName = tuple[int, Any]
-"""The number of a key, and its value as `models.key_value` gives it."""
 
 
 @dataclass
@@ -161,7 +164,7 @@ def _add(made: Timelines, transaction: Transaction, entries: list[Entry]) -> Non
     for key, wid in held.items():
         timeline = made.keys.get(key)
         if timeline is None:
-            timeline = made.keys[key] = Timeline()
+            timeline = made.keys[key] = Timeline(key)
         timeline.append(wid, transaction)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.exc import StaleDataError
 
 from tests.coherence.models import (
     ACCOUNT,
@@ -75,6 +76,14 @@ def _nick(i: int) -> str:
 
 def _badge(i: int) -> str:
     return f"b{i}"
+
+
+def _badge_of(member: Member) -> str:
+    try:
+        return member.badge
+    except KeyError as error:
+        # SQLAlchemy's way to say that another transaction has put a mere person in the member's place
+        raise StaleDataError("the member is gone") from error
 
 
 class Workload:
@@ -333,7 +342,7 @@ class Steps:
 
     def _sub_written(self, member: Any) -> int:
         # the second table's columns may be loaded only now, which flushes
-        self._touch(MEMBER, MEMBERS_BADGE, member.badge)
+        self._touch(MEMBER, MEMBERS_BADGE, _badge_of(member))
         member.mwid = wid = self.wid()
         return wid
 
@@ -403,7 +412,7 @@ class Steps:
         """Give a member another badge, in the second table, if it is free."""
         member = self._person(step.person)
         if isinstance(member, Member) and not self._is_taken(Member.badge == _badge(step.other_person)):
-            self._touch(MEMBER, MEMBERS_BADGE, member.badge)
+            self._touch(MEMBER, MEMBERS_BADGE, _badge_of(member))
             member.badge = _badge(step.other_person)
             self._sub_written(member)
 

@@ -33,6 +33,10 @@ class Settings:
     unreachable: str = "refuse"
 
 
+Keys = Sequence[tuple[int, Any]]
+"""The numbers of keys, as models.KEYS has them, and their values."""
+
+
 class SystemUnderTest(Protocol):
     """A cache in front of a database, as the workload uses it."""
 
@@ -68,8 +72,11 @@ class SystemUnderTest(Protocol):
         """Return `hits` in the shared tier, `refused` fills and reads that bypassed a lock (`locked`) so far."""
         ...
 
-    def owed(self) -> frozenset[Any]:
-        """Return what identifies the invalidations that this process owes a cache that it could not reach."""
+    def watch_debts(self, owed: Callable[[Keys, bool], None], delivered: Callable[[Keys], None]) -> None:
+        """Call `owed` with the keys that a commit could not tell the cache of, before or (True) even lock before it.
+
+        And `delivered`, from any thread, with the keys about which the cache then has been told all that it was owed.
+        """
         ...
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
+from stockpyle.coherence.debts import Debt, Debts
 from stockpyle.coherence.layers import Layer
 from stockpyle.coherence.writer import Writer
 from stockpyle.exceptions import StockpyleError
 from stockpyle.ext.sqlalchemy import StockpyleSessionExtension
 from stockpyle.ext.sqlalchemy import sessionmaker as stockpyle_sessionmaker
+from stockpyle.keys import Key
+from stockpyle.records import Lock
 from stockpyle.stores import ChainedStore, SqlAlchemyStore
-from tests.coherence.systems import Settings
+from tests.coherence.models import KEYS, MEMBERS_BADGE, TABLES
+from tests.coherence.systems import Keys, Settings
 
 
 def shared(settings: Settings) -> Chain:
@@ -71,15 +75,54 @@ class Chain:
 
     def counters(self) -> dict[str, int]:
         """See SystemUnderTest."""
-        total = {"hits": 0, "refused": 0, "locked": 0, "fills": 0, "errors": 0}
+        total = dict.fromkeys(("hits", "refused", "locked", "fills", "errors", "owed", "delivered"), 0)
         for tier in self.tiers:
             for name in total:
                 total[name] += getattr(tier.stats, name)
         return total
 
-    def owed(self) -> frozenset[Any]:
+    def watch_debts(self, owed: Callable[[Keys, bool], None], delivered: Callable[[Keys], None]) -> None:
         """See SystemUnderTest."""
-        return frozenset()
+        lock, owe, settle = Layer.lock, Debts.owe, Debts.settle
+
+        def lock_and_tell(layer: Layer, *args: Any, **kw: Any) -> list[Lock]:
+            locks = lock(layer, *args, **kw)
+            if missing := [each.key for each in locks if each.owed]:
+                owed(_named(missing), True)
+            return locks
+
+        def owe_and_tell(debts: Debts, new: Sequence[Debt]) -> int:
+            owed(_named(debt.key for debt in new), False)
+            return owe(debts, new)
+
+        def settle_and_tell(debts: Debts, paid: Sequence[Debt]) -> int:
+            gone = [debt.key for debt in paid if debts._owed.get(debt.ident) is debt]
+            settled = settle(debts, paid)
+            delivered(_named(gone))
+            return settled
+
+        for owner, name, told in [
+            (Layer, "lock", lock_and_tell),
+            (Debts, "owe", owe_and_tell),
+            (Debts, "settle", settle_and_tell),
+        ]:
+            setattr(owner, name, told)
+
+
+_NUMBERS = {(TABLES[key.table].name, tuple(sorted(key.names))): number for number, key in enumerate(KEYS)}
+_NUMBERS["people", ("Member.badge",)] = MEMBERS_BADGE
+
+
+def _named(keys: Iterable[Key | None]) -> list[tuple[int, Any]]:
+    named = []
+    for key in keys:
+        if key is None or key.is_epoch:
+            raise AssertionError("the workload changes no class as a whole, so nobody can owe one")
+        space, names, values = key.ident
+        number = _NUMBERS[space, names]
+        by_name = dict(zip(names, values, strict=True))
+        named.append((number, values[0] if len(values) == 1 else tuple(by_name[name] for name in KEYS[number].names)))
+    return named
 
 
 def _call_after(owner: Any, name: str, reached: Callable[[], None]) -> None:
