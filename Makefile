@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # Given to pytest as they are: make test PYTEST_ARGS="-x -k memcache"
 PYTEST_ARGS ?=
+# The memcached of make demo; none, if it is empty: make demo MEMCACHE=localhost:11211
+MEMCACHE ?=
 # What `make coherence` does: for how long, with how many processes, from which seed (by default another one each
 # time), on postgresql or sqlite, with which faults (all, none, or a list), and which cache.
 SECONDS ?= 600
@@ -21,13 +23,13 @@ PY := $(VENV)/bin/python
 help: ## Print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/installed-demo ## Run the demonstration
-	@$(PY) demo/run.py
+demo: $(VENV)/installed-demo ## Run the demonstration; with MEMCACHE=localhost:11211, on memcached too
+	@MEMCACHE="$(MEMCACHE)" $(PY) demo/run.py
 
 test: lint servers ## Check the code and run all the tests, against real servers
 	STOCKPYLE_REQUIRE_SERVERS=1 $(PY) -m pytest $(PYTEST_ARGS)
 
-coherence: $(VENV)/installed-test servers ## Let many processes read and write at once, and check what each has seen
+coherence: $(VENV)/installed-test servers ## Check what many processes see (SECONDS=600 WORKERS=8 SEED=1 DATABASE=postgresql|sqlite FAULTS=all|none)
 	STOCKPYLE_REQUIRE_SERVERS=1 $(PY) -m tests.coherence --seconds $(SECONDS) --workers $(WORKERS) --seed $(SEED) \
 	  --database $(DATABASE) --faults "$(FAULTS)" --system $(SYSTEM) $(COHERENCE_ARGS)
 
@@ -35,6 +37,10 @@ lint: $(VENV)/installed-test ## Check the style, the formatting and the types
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
+
+.PHONY: compare
+compare: $(VENV)/installed-compare servers ## Put other caches under the coherence checker, for SECONDS each
+	STOCKPYLE_REQUIRE_SERVERS=1 $(PY) -m tests.coherence.compare --seconds $(SECONDS) --workers $(WORKERS) --seed $(SEED)
 
 clean: ## Remove .venv and everything else that was generated
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

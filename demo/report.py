@@ -33,16 +33,22 @@ def done(what: str, result: str) -> None:
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> None:
-    """Print columns as wide as they must be, the first `left` of them flush left; the last is a gain, or a loss."""
-    lines = [titles, *rows]
+    """Print columns as wide as they must be, the first `left` of them flush left; the last is a gain, or a loss.
+
+    Titles may have several lines.
+    """
+    height = max(title.count("\n") for title in titles) + 1
+    split = [[""] * (height - 1 - title.count("\n")) + title.split("\n") for title in titles]
+    heads = [[title[i] for title in split] for i in range(height)]
+    lines = [*heads, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(titles))]
     for number, line in enumerate(lines):
         cells = [
             cell.ljust(width) if i < left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
-        if number == 0:
-            print("  " + paint("  ".join(cells), "cyan"))
+        if number < height:
+            print("  " + paint("  ".join(cells).rstrip(), "cyan"))
         else:
             gain = cells.pop()
             print("  " + "  ".join([*cells, paint(gain, "red" if gain.lstrip().startswith("0") else "green")]))
@@ -55,7 +61,7 @@ def count(number: int) -> str:
 def micros(seconds: float) -> str:
     """Return a time in microseconds, with as many digits as it is worth."""
     value = seconds * 1e6
-    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def times(ratio: float) -> str:

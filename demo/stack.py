@@ -15,9 +15,13 @@ from sqlalchemy.orm import Session, sessionmaker
 
 import stockpyle.ext.sqlalchemy
 from stockpyle.ext.sqlalchemy import StockpyleSessionExtension
-from stockpyle.stores import ChainedStore, ProcessMemoryStore, SqlAlchemyStore
+from stockpyle.stores import ChainedStore, MemcacheStore, ProcessMemoryStore, SqlAlchemyStore
 
 Row = tuple[Any, ...]
+
+
+LIFETIME = 600
+"""Seconds that what the demonstration leaves in a memcached may stay there."""
 
 
 class Mismatch(Exception):
@@ -25,14 +29,23 @@ class Mismatch(Exception):
 
 
 class Stack:
-    """The database file, the chain, and the sessions that write to it."""
+    """The database file, the chain, and the sessions that write to it.
 
-    def __init__(self, folder: Path) -> None:
+    memcache: the servers of a layer between memory and database, "host:port" with commas between them, if there is to
+    be one; prefix: what all of its keys begin with.
+    """
+
+    def __init__(self, folder: Path, memcache: str = "", prefix: str = "") -> None:
         self.file = folder / "iso.db"
         self.engine = sa.create_engine(f"sqlite:///{self.file}")
-        # Further layers, such as a shared cache, would go between these two.
         self.layers: dict[str, Any] = {"memory": ProcessMemoryStore()}
-        self.chain = ChainedStore([*self.layers.values(), SqlAlchemyStore(engine=self.engine)])
+        if memcache:
+            servers = [server.strip() for server in memcache.split(",")]
+            self.layers["memcached"] = MemcacheStore(servers=servers, prefix=prefix, lifetime=LIFETIME)
+        source = SqlAlchemyStore(engine=self.engine)
+        self.chain = ChainedStore([*self.layers.values(), source])
+        # what other processes have committed is seen at once by who does not look into a memory of his own first
+        self.without_memory = ChainedStore([*list(self.layers.values())[1:], source])
         self.bare_session = sessionmaker(self.engine)
         self.session = stockpyle.ext.sqlalchemy.sessionmaker(
             self.engine, extension=StockpyleSessionExtension(store=self.chain)
@@ -61,6 +74,10 @@ class Stack:
     def read(self, klass: type[Any], keys: list[dict[str, Any]]) -> list[Any]:
         return [self.chain.get(klass, keys[0])] if len(keys) == 1 else self.chain.batch_get(klass, keys)
 
+    def hits(self) -> dict[str, int]:
+        """How many reads each layer above the database has answered so far."""
+        return {name: layer.stats.hits for name, layer in self.layers.items()}
+
     def bare_read(self, klass: type[Any], keys: list[dict[str, Any]]) -> list[Any]:
         if len(keys) > 1:
             return self._bare_batch(klass, keys)
@@ -87,9 +104,12 @@ class Stack:
 
     def check(self, what: str, found: Iterable[Any], expected: Iterable[Row | None]) -> None:
         """Compare objects with rows of the database; raise Mismatch at the first that differs."""
-        for obj, row in zip(found, expected, strict=True):
+        self.check_rows(what, map(row_of, found), expected)
+
+    def check_rows(self, what: str, found: Iterable[Row | None], expected: Iterable[Row | None]) -> None:
+        """The same for objects that are rows already."""
+        for own, row in zip(found, expected, strict=True):
             self.checks += 1
-            own = None if obj is None else values_of(obj, columns_of(type(obj)))
             if own != row:
                 raise Mismatch(f"{what}: got {own}, but the database has {row}")
 
@@ -107,6 +127,11 @@ def columns_of(klass: type[Any]) -> tuple[str, ...]:
 
 def values_of(obj: Any, names: Iterable[str]) -> Row:
     return tuple([getattr(obj, name) for name in names])
+
+
+def row_of(obj: Any) -> Row | None:
+    """Return what an object has in the columns of its table."""
+    return None if obj is None else values_of(obj, columns_of(type(obj)))
 
 
 def key_of(klass: type[Any], row: Row, names: tuple[str, ...]) -> dict[str, Any] | None:

@@ -13,11 +13,11 @@ from stack import Mismatch, Stack, columns_of
 from stockpyle.exceptions import StockpyleWarning
 
 
-def expect(stack: Stack, klass: type[Any], key: dict[str, Any], **values: Any) -> str:
+def expect(stack: Stack, klass: type[Any], key: dict[str, Any], *, memory: bool = True, **values: Any) -> str:
     """Read an object from the chain and compare it with its row and with `values`; return which layer had it."""
-    statements = stack.statements
-    found = stack.chain.get(klass, key)
-    layer = "memory" if stack.statements == statements else "the database"
+    hits = stack.hits()
+    found = (stack.chain if memory else stack.without_memory).get(klass, key)
+    layer = next((name for name, now in stack.hits().items() if now > hits[name]), "the database")
     stack.check(f"{klass.__name__} {key}", [found], [_row(stack, klass, key)])
     if found is None:
         raise Mismatch(f"{klass.__name__} {key}: nothing was found")
@@ -27,9 +27,10 @@ def expect(stack: Stack, klass: type[Any], key: dict[str, Any], **values: Any) -
     return layer
 
 
-def expect_none(stack: Stack, klass: type[Any], key: dict[str, Any]) -> None:
+def expect_none(stack: Stack, klass: type[Any], key: dict[str, Any], *, memory: bool = True) -> None:
     """Check that neither the chain nor the database has an object."""
-    stack.check(f"{klass.__name__} {key}", [stack.chain.get(klass, key)], [None])
+    found = (stack.chain if memory else stack.without_memory).get(klass, key)
+    stack.check(f"{klass.__name__} {key}", [found], [None])
     stack.check(f"{klass.__name__} {key} in the database", [_row(stack, klass, key)], [None])
 
 

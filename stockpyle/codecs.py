@@ -16,18 +16,19 @@ another version of the program, and are an ordinary miss.
 from __future__ import annotations
 
 import math
-import pickle
 import struct
 from enum import IntEnum
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 from zlib import crc32
 
-from stockpyle.classes import spec_of
-from stockpyle.exceptions import DecodeError, EncodeError, ImproperlyConfigured
+from stockpyle.exceptions import DecodeError
 from stockpyle.keys import Key, KeySpec
-from stockpyle.packing import Packer, Unpackable, fingerprint_of
+from stockpyle.objects import Codec, ObjectCodec, PickleCodec, checked_codec
+from stockpyle.packing import load_msgspec
 from stockpyle.records import ABSENT, Alias, Record
 from stockpyle.signing import SIGNATURE_SIZE, Signer
+
+__all__ = ["Codec", "Kind", "PickleCodec", "RecordCodec", "SignedCodec"]
 
 
 class Kind(IntEnum):
@@ -38,42 +39,6 @@ class Kind(IntEnum):
     LOCK = 2
     ALIAS = 3
     ABSENT = 4
-
-
-@runtime_checkable
-class Codec(Protocol):
-    """Objects of plain classes <-> bytes.
-
-    A codec with another `name` writes other bytes: what is stored under another name is not read. Whatever encode()
-    and decode() raise is an EncodeError or a DecodeError of the store.
-    """
-
-    @property
-    def name(self) -> str:
-        """What distinguishes the codec, and each version of it that reads other bytes."""
-        ...
-
-    def encode(self, obj: Any, /) -> bytes:
-        """Return the object as bytes."""
-        ...
-
-    def decode(self, klass: type, data: bytes, /) -> Any:
-        """Return the object, which is one of `klass`."""
-        ...
-
-
-class PickleCodec:
-    """Plain objects as pickles. Whoever can write to the store can run code in every process that reads from it."""
-
-    name = "pickle"
-
-    def encode(self, obj: Any, /) -> bytes:
-        """Return the object's pickle."""
-        return pickle.dumps(obj, protocol=5)
-
-    def decode(self, klass: type, data: bytes, /) -> Any:
-        """Return what was pickled."""
-        return pickle.loads(data)
 
 
 class SignedCodec(Signer):
@@ -107,25 +72,12 @@ class SignedCodec(Signer):
         return self.codec.decode(klass, data)
 
 
-def checked_codec(codec: Codec | None) -> Codec:
-    """Return the codec, PickleCodec for None; ImproperlyConfigured if it is none."""
-    if codec is None:
-        return PickleCodec()
-    if isinstance(codec, type) or not isinstance(codec, Codec) or not isinstance(codec.name, str):
-        raise ImproperlyConfigured(
-            f"codec is an object with a name, encode(obj) and decode(klass, data), such as PickleCodec(), not {codec!r}"
-        )
-    return codec
-
-
 _MAGIC: Final = b"\xf5S"
 _FORMAT: Final = 1
 _HEADER: Final = struct.Struct("!2sBBIB16s8sdd")
 _SIZE: Final = _HEADER.size
 _CHECKED_FROM: Final = 8
 """Where that begins which the checksum is over, and the signature with it."""
-_SAFE, _BY_CODEC = 0, 1
-"""Variants of aliases: values that packing knows, and others."""
 
 
 class RecordCodec:
@@ -144,7 +96,7 @@ class RecordCodec:
         self._settings = f"{_FORMAT} {codec.name!r} {'pickles' if allow_pickle else 'safe'}"
         self._rooms: dict[KeySpec, Any] = {}
         # what is missing is said at once, not with the first record
-        Packer()
+        load_msgspec()
 
     def encode(self, key: Key, value: Record | Alias, epoch: bytes, now: float) -> tuple[Kind, bytes]:
         """Return what is to be stored under a key: its kind, and its bytes.
@@ -222,8 +174,7 @@ class RecordCodec:
             return Record(key.spec, ABSENT, ends)
         if key.is_identity:
             raise DecodeError("an alias is stored under an identity")
-        values = room.decode_alias(variant, payload)
-        identity = key.spec.key(dict(zip(key.spec.identity.attributes, values, strict=True)))
+        identity = room.decode_alias(variant, payload)
         if identity is None:
             raise DecodeError("an alias leads to None")
         return Alias(identity, ends)
@@ -237,59 +188,5 @@ class RecordCodec:
 
             room: Any = RowCodec(spec, self._settings, allow_pickle=self._allow_pickle)
         else:
-            room = _ObjectCodec(spec, self._settings, self._codec)
+            room = ObjectCodec(spec, self._settings, self._codec)
         return self._rooms.setdefault(spec, room)
-
-
-class _ObjectCodec:
-    """Objects of one plain class, its subclasses included, and the values of its identity."""
-
-    def __init__(self, spec: KeySpec, settings: str, codec: Codec) -> None:
-        self._spec = spec
-        self._codec = codec
-        self._packer = Packer()
-        self.fingerprint = fingerprint_of(settings, "object", spec.klass.__name__, *spec.identity.attributes)
-
-    def encode(self, spec: KeySpec, obj: Any) -> tuple[bytes, int, bytes]:
-        return self.fingerprint, 0, self._encoded(obj)
-
-    def decode(self, key: Key, fingerprint: bytes, variant: int, payload: bytes) -> tuple[KeySpec, Any] | None:
-        if fingerprint != self.fingerprint:
-            return None
-        klass = self._spec.klass
-        obj = self._codec.decode(klass, payload)
-        if variant or not isinstance(obj, klass):
-            raise DecodeError(f"a {type(obj).__name__} is stored where a {klass.__name__} is expected")
-        if not self._spec.has(obj, key):
-            raise DecodeError(f"this {klass.__name__} is stored under a key that is not its own")
-        return (self._spec if type(obj) is klass else spec_of(type(obj))), obj
-
-    def encode_alias(self, identity: Key) -> tuple[int, bytes]:
-        try:
-            return _SAFE, self._packer.pack(identity.values)
-        except Unpackable:
-            return _BY_CODEC, self._encoded(identity.values)
-
-    def decode_alias(self, variant: int, payload: bytes) -> Any:
-        if variant == _SAFE:
-            return self._packer.unpack(payload)
-        values = self._codec.decode(tuple, payload)
-        if variant != _BY_CODEC or type(values) is not tuple:
-            raise DecodeError("this is no alias")
-        return values
-
-    def _encoded(self, value: Any) -> bytes:
-        name = self._spec.klass.__qualname__
-        try:
-            data = self._codec.encode(value)
-        except Exception as error:
-            # encoding calls the methods of the user's own classes
-            raise EncodeError(
-                f"the codec {self._codec.name!r} cannot encode this {name}: {error}; leave out of it what cannot be "
-                "stored (__getstate__), or give the store a codec of your own"
-            ) from error
-        if type(data) is not bytes:
-            raise EncodeError(
-                f"the codec {self._codec.name!r} returned a {type(data).__name__} for a {name}, not bytes"
-            )
-        return data

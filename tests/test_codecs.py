@@ -391,6 +391,17 @@ def test_a_forged_pickle_never_runs_in_a_signed_store() -> None:
     Bomb.went_off = False
 
 
+def test_a_codec_of_ones_own_keeps_pickle_out() -> None:
+    """With a codec that does not pickle, no pickle is read: neither as an object nor as an alias."""
+    codec, key, alternate = RecordCodec(TextCodec()), key_of(Person, id=1), key_of(Person, email="a")
+    _, alias = codec.encode(alternate, Alias(key), EPOCH, 1.0)
+    for under, data in [(key, stored(codec, Person(1))), (alternate, alias)]:
+        for variant in (0, 1):
+            with pytest.raises(DecodeError):
+                codec.decode(under, resealed(data, payload=pickle.dumps(Bomb()), variant=variant), EPOCH)
+    assert not Bomb.went_off
+
+
 def test_an_older_signed_value_is_believed() -> None:
     """A signature does not say that there is no newer value: this is the documented limit of signing."""
     codec, key = RecordCodec(SignedCodec(NEW)), key_of(Person, id=1)
@@ -398,6 +409,11 @@ def test_an_older_signed_value_is_believed() -> None:
     found = codec.decode(key, older, EPOCH)
     assert isinstance(found, Record)
     assert found.value.name == "old"
+
+
+def test_signed_bytes_can_be_read() -> None:
+    """A signature hides nothing: whoever can read the store can read the objects."""
+    assert b"a secret" in stored(RecordCodec(SignedCodec(NEW)), Person(1, name="a secret"))
 
 
 def test_a_signed_codec_alone_signs_each_object() -> None:

@@ -7,8 +7,10 @@ from types import ModuleType
 
 import pytest
 
+from stockpyle.stores import MemcacheStore
+
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path) -> list[tuple[int, str]]:
@@ -18,14 +20,34 @@ def blocks(page: Path) -> list[tuple[int, str]]:
     return [(text.count("\n", 0, match.start(1)) + 1, match.group(1)) for match in found]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_python_in_the_documents_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every Python block of a document runs as it stands, after those above it."""
-    monkeypatch.chdir(tmp_path)
+def run(page: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Run the Python blocks of a page in a module of their own, with this memcached."""
     module = ModuleType(f"document_{page.stem.replace('.', '_').replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for line, code in blocks(page):
+        code = code.replace("localhost:11211", server)
         exec(compile("\n" * (line - 1) + code, str(page), "exec"), vars(module))
+    return module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_in_the_documents_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memcached: tuple[str, int]
+) -> None:
+    """Every Python block of a document runs as it stands, after those above it; its memcached is that of the tests."""
+    monkeypatch.chdir(tmp_path)
+    run(page, f"localhost:{memcached[1]}", monkeypatch)
+
+
+def test_the_readme_can_be_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memcached: tuple[str, int]
+) -> None:
+    """The README's database is new in each run, and none is handed what another has left in memcached."""
+    monkeypatch.chdir(tmp_path)
+    server = f"localhost:{memcached[1]}"
+    MemcacheStore(servers=[server]).clear()
+    once, again = (run(ROOT / "README.md", server, monkeypatch).shared for _ in range(2))
+    assert again.stats == once.stats
 
 
 def test_documents_link_to_files_that_exist() -> None:

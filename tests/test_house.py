@@ -22,6 +22,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("keys", "lifetimes", "packing", "signing"),
     ("records",),
     ("protocols", "classes"),
+    ("objects",),
     ("codecs",),
     ("coherence", "coherence.*"),
     ("orm", "orm.*"),

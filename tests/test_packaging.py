@@ -58,7 +58,19 @@ def test_extras_require_their_clients() -> None:
 def test_extras_are_as_documented() -> None:
     """The package has these extras and no others."""
     extras = set(metadata("stockpyle").get_all("Provides-Extra") or [])
-    assert extras == {"sqlalchemy", "memcache", "redis", "mongo", "shove", "all", "demo", "test", "bench", "docs"}
+    assert extras == {
+        "sqlalchemy",
+        "memcache",
+        "redis",
+        "mongo",
+        "shove",
+        "all",
+        "demo",
+        "test",
+        "bench",
+        "compare",
+        "docs",
+    }
 
 
 def test_types_ship() -> None:

@@ -1,6 +1,6 @@
 """What the documentation of stockpyle 0.0.7 showed, call for call, and what users of 0.1 rely on.
 
-The samples that need a memcached or a Shove are with those stores' own tests.
+The samples of MemcacheStore are in test_memcache_samples.py.
 """
 
 from __future__ import annotations
@@ -351,8 +351,8 @@ def test_an_object_put_in_one_store_can_be_put_in_another() -> None:
 def test_the_session_extension_keeps_a_store_right(url: str, tmp_path: Path) -> None:
     """A session made with extension=ext puts what it inserts and updates into the store, and deletes what it deletes.
 
-    The sample's MemcacheStore is a ProcessMemoryStore here, and its sessionmaker is that of stockpyle.ext.sqlalchemy:
-    SQLAlchemy removed the argument `extension` in 1.4.
+    The sample's store is in process memory here, and its sessionmaker is that of stockpyle.ext.sqlalchemy: SQLAlchemy
+    removed the argument `extension` in 1.4.
     """
     engine = sa.create_engine(url.format(folder=tmp_path))
     Base.metadata.create_all(engine)

@@ -11,6 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,8 +83,7 @@ class Connection:
         self._buffer = b""
         self._at = 0
         self._until = 0.0
-        # pymemcache's public ways to connect send a command and read its answer, for however long that goes on
-        client._connect()
+        _connect(client)
         self._socket = client.sock
         self._chunk_bytes = TLS_CHUNK_BYTES if client.tls_context else CHUNK_BYTES
         self.largest = self._ask_settings(name)
@@ -236,6 +236,42 @@ class Connection:
             raise ConnectionError("memcached closed the connection")
         self._until += len(received) / SLOWEST
         return received
+
+
+class _OneAddress:
+    """A socket module to which a host has this one address."""
+
+    def __init__(self, module: Any, info: Any) -> None:
+        self._module = module
+        self._info = info
+
+    def getaddrinfo(self, *_: Any) -> list[Any]:
+        return [self._info]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+def _connect(client: Any) -> None:
+    """Connect to the host's first address, or to the first of the other family: localhost is ::1, and 127.0.0.1.
+
+    A second address of the same family may be another server, which would answer with values of its own.
+    """
+    module = client.socket_module
+    families: dict[Any, Any] = {}
+    if isinstance(client.server, tuple):
+        asked = module.getaddrinfo(*client.server, module.AF_UNSPEC, module.SOCK_STREAM, module.IPPROTO_TCP)
+        for info in asked:
+            families.setdefault(info[0], info)
+    *others, last = [_OneAddress(module, info) for info in families.values()] or [module]
+    for each in others:
+        client.socket_module = each
+        with suppress(OSError):
+            # pymemcache's public ways to connect send a command and read its answer, for however long that goes on
+            client._connect()
+            return
+    client.socket_module = last
+    client._connect()
 
 
 def _chunks(commands: Sequence[bytes], most: int) -> Iterator[list[bytes]]:

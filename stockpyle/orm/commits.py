@@ -26,7 +26,7 @@ from stockpyle.coherence.publishing import publish_committed
 from stockpyle.coherence.writer import Writer
 from stockpyle.exceptions import StockpyleWarning
 from stockpyle.keys import Key
-from stockpyle.orm.connections import commit_failed_for_sure
+from stockpyle.orm.connections import commit_failed_for_sure, roll_back_leftovers
 from stockpyle.orm.sessions import listen_to_sessions, tables_written_on
 from stockpyle.orm.statements import (
     is_of_unit_of_work,
@@ -165,6 +165,10 @@ class FollowedConnection:
         if self.outcome is Outcome.UNKNOWN:
             self._lost = not commit_failed_for_sure(error)
             self.outcome = Outcome.UNKNOWN if self._lost else Outcome.ROLLED_BACK
+            connection = self.connection()
+            if not self._lost and connection is not None and not connection.invalidated:
+                # the locks go now; what was not committed must not be read, or committed, by the connection's next user
+                roll_back_leftovers(connection)
 
     def rolled_back(self) -> None:
         """The transaction is rolled back; perhaps by a listener that has kept the commit from being sent."""

@@ -44,6 +44,9 @@ class RowCodec:
         self._base = spec_of_mapped(spec.base.class_).translated(spec.schemas)
         columns = [self._base.columns_by_attribute[name] for name in self._base.identity.attributes]
         self._identity = Packer(_enums_of(columns), pickles=allow_pickle)
+        normal = tuple(_python_type(column.type) for column in columns)
+        # values of these types stand in keys as they are
+        self._identity_types = normal if ALWAYS_NORMAL.issuperset(normal) else None
         types = [part for column in columns for part in (column.key, _token(column.type))]
         self.fingerprint = fingerprint_of(settings, "identity", self._base.klass.__name__, *types)
         self._learn_plans()
@@ -93,11 +96,15 @@ class RowCodec:
             names = ", ".join(identity.definition.attributes)
             raise _cannot(f"{self._spec.klass.__qualname__}.{names}", error, self._allow_pickle) from error
 
-    def decode_alias(self, variant: int, payload: bytes) -> list[Any]:
-        """Return what encode_alias was given."""
+    def decode_alias(self, variant: int, payload: bytes) -> Key | None:
+        """Return the identity that encode_alias was given, or None if there is a None in it."""
         if variant != _TAGGED:
             raise DecodeError("this is no alias")
-        return self._identity.unpack(payload)
+        values = self._identity.unpack(payload)
+        definition = self._spec.identity
+        if tuple(map(type, values)) == self._identity_types:
+            return Key(self._spec, definition, tuple(values))
+        return self._spec.key(dict(zip(definition.attributes, values, strict=True)))
 
 
 class _Plan:
@@ -289,7 +296,8 @@ _TRAITS = ("length", "precision", "scale", "asdecimal", "timezone", "as_uuid")
 
 def _token(column_type: Any) -> str:
     """The text of a column's type: the same in every process, and another where its values may be others."""
-    parts = [type(column_type).__name__]
+    # SQLAlchemy 2.1 makes a Double of what is a Float in 2.0; the values are the same
+    parts = ["Float" if isinstance(column_type, sa.Float) else type(column_type).__name__]
     if isinstance(column_type, TypeDecorator) and not isinstance(column_type, sa.Interval):
         parts.append(_token(column_type.impl_instance))
     elif isinstance(column_type, sa.Enum):

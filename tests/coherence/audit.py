@@ -157,7 +157,7 @@ def read_log(connection: sa.Connection) -> list[Entry]:
 class Witness:
     """Notes when a transaction was first seen to be committed, by looking into the log now and then."""
 
-    LATE = 5_000
+    LATE = 2_000
     """How many numbers a transaction may come late."""
 
     def __init__(self, engine: sa.Engine) -> None:

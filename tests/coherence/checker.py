@@ -13,8 +13,9 @@ To have been given nothing is right if there was nothing for one moment between 
 A transaction that never returned, because its worker was killed or its answer was lost, counts from the moment at
 which somebody has seen what it wrote.
 
-Two excuses are known, and reported apart. *gap*: the transaction that the read is too old for never returned, and
-its lock was lost before it was committed. *owed*: it could not lock this key, or that of the object, because it could
+Two excuses are known, and reported apart; neither lasts longer than a record. *gap*: the transaction that the read
+is too old for never returned, or its commit could not be published, as the cache was out of reach by then; and its lock
+was lost before it was committed. *owed*: it could not lock this key, or that of the object, because it could
 not reach the cache, which was told of it only after the read had begun, in another process.
 """
 
@@ -51,12 +52,12 @@ class Conditions:
     """What the excuses depend on. Times in nanoseconds.
 
     losses: from when to when the cache may have lost what it held. lock_life: how long a lock certainly lives.
-    debt_life: for how long after its commit an invalidation may be owed: as long as records live.
+    record_life: how long after a commit the cache may still hold what was there before.
     """
 
     losses: Sequence[tuple[float, float]] = ()
     lock_life: float = NEVER
-    debt_life: float = NEVER
+    record_life: float = NEVER
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,6 @@ class Checker:
         self._conditions = conditions
         self._floors: dict[int, tuple[list[int], list[int]]] = {}
         self._reader = 0
-        self._asked: Any = None
         self._given: KeyName | None = None
         self.verdict = Verdict()
 
@@ -124,7 +124,6 @@ class Checker:
         verdict.reads += 1
         try:
             self._reader = worker
-            self._asked = value
             self._given = None if seen is None else (0 if klass == ACCOUNT else PEOPLE_ID, seen[2])
             if seen is None:
                 self._absent(begin, end, klass, number, key_value(number, value))
@@ -238,41 +237,42 @@ class Checker:
         transaction = timeline.transactions[place]
         assert transaction is not None
         excuse = self._excuse(transaction, timeline.name, begin)
-        if excuse is not None or self._given is None or self._is_spelt_so(timeline, place):
+        if excuse is not None or self._given is None:
             return excuse
-        # the cache holds what was asked for under a spelling of its own, which this transaction had no part in: whoever
-        # has taken the key from what was seen has left it there
+        # one that has not touched what was seen did not make it stale; whoever has taken the key from it did, and an
+        # alias that is left is no more than a hint to what was seen, which has the key
         holder = {each.number for each in self._timelines.of(*self._given).transactions if each is not None}
+        if transaction.number in holder:
+            return None
         for other in reversed(timeline.transactions[i + 1 : place]):
             if other is not None and other.number in holder:
                 known = replace(other, witnessed=min(other.witnessed, transaction.known))
-                return None if transaction.number in holder else self._excuse(known, timeline.name, begin)
+                return self._excuse(known, timeline.name, begin)
         return None
-
-    def _is_spelt_so(self, timeline: Timeline, place: int) -> bool:
-        """True if the key, before or after this place, is spelt as it was asked for."""
-        layout = KEYS[timeline.name[0]]
-        near = [self._states[wid] for wid in timeline.wids[place - 1 : place + 1] if wid]
-        return not layout.caseless or any(state[layout.places[0]] == self._asked for state in near)
 
     def _excuse(self, transaction: Transaction, key: KeyName, begin: int) -> str | None:
         """Return what excuses a reader who asked for this key and did not see this transaction, or None."""
         number, value = key
         # an alternate key that its writer did not know of has led to the identity, under which the cache holds the row
-        keys = ((PEOPLE_ID, value) if number == MEMBERS_ID else key, self._given)
-        until = max((transaction.owed[each] for each in keys if each in transaction.owed), default=0)
+        keys = [each for each in ((PEOPLE_ID, value) if number == MEMBERS_ID else key, self._given) if each]
         # who owes it believes nothing that the cache says
         others = transaction.worker != self._reader
-        if others and begin < min(until, transaction.known + self._conditions.debt_life):
+        if begin >= transaction.known + self._conditions.record_life:
+            return None
+        if others and begin < max(transaction.owed.get(each, 0) for each in keys):
             return "owed"
+        if not self._lost_its_lock(transaction):
+            return None
         if transaction.returned != NEVER:
-            return None
-        seen = transaction.witnessed
-        ran_out = seen - transaction.begin > self._conditions.lock_life
-        lost = any(start <= seen and until >= transaction.begin for start, until in self._conditions.losses)
-        if not ran_out and not lost:
-            return None
+            unpublished = others and begin < max(transaction.unpublished.get(each, 0) for each in keys)
+            return "gap, of a cache out of reach" if unpublished else None
         return "gap" if transaction.died != NEVER else "gap, of a lost answer"
+
+    def _lost_its_lock(self, transaction: Transaction) -> bool:
+        """True if the lock of a transaction may have been gone before its commit was seen."""
+        known = transaction.known
+        ran_out = known - transaction.begin > self._conditions.lock_life
+        return ran_out or any(start <= known and until >= transaction.begin for start, until in self._conditions.losses)
 
     def _together(self, ident: int, base: int, sub: int) -> None:
         """The states of two tables: after a transaction that wrote both, both are its own, or newer."""

@@ -99,7 +99,7 @@ def _transaction(transaction: Transaction | None, start: int) -> str:
         text += f"returned {_at(transaction.returned, start)}"
     else:
         text += f"never returned ({transaction.failed or 'killed'}), seen {_at(transaction.witnessed, start)}"
-    for key, until in transaction.owed.items():
+    for key, until in (*transaction.owed.items(), *transaction.unpublished.items()):
         text += f", owed {name_of(key)} until {_at(until, start)}"
     return text
 

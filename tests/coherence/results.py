@@ -60,7 +60,7 @@ def collect(folder: Path) -> Results:
 
 def _collect_one(results: Results, number: int, path: Path) -> None:
     open_ones: dict[int, Transaction] = {}
-    debts: dict[KeyName, list[Transaction]] = {}
+    debts: dict[KeyName, list[dict[KeyName, float]]] = {}
     last = 0
     for frame in history.read_history(path):
         kind = frame[0]
@@ -89,14 +89,14 @@ def _collect_one(results: Results, number: int, path: Path) -> None:
         elif kind == history.OWED:
             transaction = results.transactions[frame[2]]
             for key in map(_key_name, frame[4]):
-                # what was locked is protected by that lock, so long as the cache keeps it
-                if frame[3] or key in transaction.owed:
-                    transaction.owed[key] = NEVER
-                    debts.setdefault(key, []).append(transaction)
+                unlocked = frame[3] or key in transaction.owed
+                until = transaction.owed if unlocked else transaction.unpublished
+                until[key] = NEVER
+                debts.setdefault(key, []).append(until)
         elif kind == history.DELIVERED:
             for key in map(_key_name, frame[2]):
-                for transaction in debts.pop(key, []):
-                    transaction.owed[key] = frame[1]
+                for until in debts.pop(key, []):
+                    until[key] = frame[1]
         elif kind == history.OWN and tuple(frame[4]) != tuple(frame[5] or ()):
             results.own.append((number, frame))
         elif kind == history.BROKEN:

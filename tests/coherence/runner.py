@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
@@ -28,6 +29,9 @@ from tests.coherence.systems import Settings, find
 from tests.coherence.timelines import BrokenHistory, Timelines, build
 from tests.coherence.workload import ACCOUNTS_POOL, initial
 from tests.servers import Memcached, Postgres
+
+PATIENCE = 60.0
+"""How many seconds workers may take to begin, or to end, on a machine with much else to do."""
 
 FINE, VIOLATIONS, VOID, BROKEN = range(4)
 """What a run exits with. BROKEN: the checker itself, or a worker, has failed."""
@@ -135,7 +139,7 @@ class _Run:
         self.workers: dict[int, BaseProcess] = {}
         self.helpers: list[BaseProcess] = []
         self.incarnations = 1
-        self.killed: set[int] = set()
+        self.paused = 0
         self.turns: list[tuple[float, int, Any]] = []
         probe = find(options.system)(Settings(self.engine, self.cache.address))
         self.lacks = probe.lacks
@@ -147,6 +151,8 @@ class _Run:
         some = range(through, min(options.workers, 3 * through))
         self.cut_cache = some if faults.CUT_CACHE in self.faults else range(0)
         self.start = 0
+        self.started = self.context.RawValue("q", 0)
+        self.ready = self.context.RawArray("i", options.workers)
 
     def _database(self) -> str:
         if self.options.database == "sqlite":
@@ -165,10 +171,11 @@ class _Run:
         create(self.engine)
         self._furnish()
         self._start_proxies()
-        self.start = time.monotonic_ns()
         self.stack.callback(self._kill_all)
         for slot in range(self.options.workers):
             self._start_worker(slot)
+        self._wait_until_all_are_there()
+        self.start = self.started.value = time.monotonic_ns()
         planned = faults.plan(self.faults, self.options.seconds, self.options.seed, self.options.rate)
         witness = Witness(self.engine)
         look_at = 0.0
@@ -244,7 +251,8 @@ class _Run:
             slot,
             self.incarnations,
             self.options.seed,
-            self.start,
+            self.started,
+            self.ready,
             self.folder,
             url,
             None if "cache" in self.lacks else cache,
@@ -265,6 +273,13 @@ class _Run:
         process.start()
         self.workers[slot] = process
 
+    def _wait_until_all_are_there(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not all(self.ready):
+            if time.monotonic() > deadline or any(process.exitcode is not None for process in self.workers.values()):
+                raise RunFailed(self._last_words() or "the workers do not begin")
+            time.sleep(0.02)
+
     def _restart_workers(self) -> None:
         for slot, process in list(self.workers.items()):
             if process.exitcode is None:
@@ -277,7 +292,7 @@ class _Run:
         return "\n".join(collect(self.folder).broken)
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         for slot, process in self.workers.items():
             process.join(max(0.1, deadline - time.monotonic()))
             if process.exitcode is None:
@@ -310,6 +325,7 @@ class _Run:
         elif name in (faults.PAUSE_SHORT, faults.PAUSE_LONG):
             begin = time.monotonic_ns()
             self.cache.signal(signal.SIGSTOP)
+            self.paused += 1
             self._later(0.15 if name == faults.PAUSE_SHORT else 1.1, lambda: self._continue(begin, name))
         elif name == faults.RESTART:
             begin = time.monotonic_ns()
@@ -317,6 +333,9 @@ class _Run:
             self.cache.stop("immediate")
             self.cache.start()
             self._fired(begin, name)
+        elif name == faults.FILL and self.paused:
+            # who waits for a cache that is paused cannot wake it up
+            self._later(0.2, lambda: self._strike(planned))
         elif name == faults.FILL:
             self._fill()
         elif name == faults.CUT_COMMIT:
@@ -337,6 +356,7 @@ class _Run:
         self.turns.append((self._now() + seconds, len(self.turns), turn))
 
     def _continue(self, begin: int, name: str) -> None:
+        self.paused -= 1
         self.cache.signal(signal.SIGCONT)
         self._fired(begin, name)
 
@@ -381,9 +401,11 @@ class _Run:
 
     def judge(self) -> Outcome:
         options = self.options
-        results = collect(self.folder)
         with self.engine.connect() as connection:
             log = read_log(connection)
+        if options.keep:
+            (self.folder / "log.msgpack").write_bytes(msgspec.msgpack.encode(log))
+        results = collect(self.folder)
         try:
             timelines = build(log, results.transactions)
         except BrokenHistory as error:

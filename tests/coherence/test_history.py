@@ -82,11 +82,17 @@ def test_a_debt_lasts_until_it_is_delivered(tmp_path: Path) -> None:
     assert transactions[2].owed == {(0, 6): NEVER}
 
 
-def test_what_was_locked_has_no_excuse(tmp_path: Path) -> None:
-    """Of a commit that was locked, and could not be published, nothing older can be read: its lock stands there."""
-    frames = [(history.INTENT, 10, 1), (history.OWED, 14, 1, False, [[0, 5]]), (history.RETURNED, 15, 1)]
+def test_what_was_locked_is_no_debt_of_that_kind(tmp_path: Path) -> None:
+    """Of a commit that was locked, and could not be published, nothing older can be read while its lock stands."""
+    frames = [
+        (history.INTENT, 10, 1),
+        (history.OWED, 14, 1, False, [[0, 5], [0, 6]]),
+        (history.RETURNED, 15, 1),
+        (history.DELIVERED, 20, [[0, 5]]),
+    ]
     history.write_history(tmp_path / "worker.history", frames)
-    assert collect(tmp_path).transactions[1].owed == {}
+    transaction = collect(tmp_path).transactions[1]
+    assert (transaction.owed, transaction.unpublished) == ({}, {(0, 5): 20, (0, 6): NEVER})
 
 
 def test_the_cache_forgets_when_it_is_restarted_or_full(tmp_path: Path) -> None:

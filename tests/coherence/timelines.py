@@ -31,8 +31,8 @@ class Transaction:
 
     begin: before its commit was sent. returned: when it had returned to its worker, if it did. witnessed: when
     somebody was first seen to have seen what it wrote. died: when its worker ended before that, if so. owed: the
-    keys that could not be locked, and when the cache was told of each; NEVER if it was not. failed: its commit has
-    raised.
+    keys that could not be locked, and when the cache was told of each; NEVER if it was not. unpublished: the same of
+    keys that were locked, and after the commit the cache was out of reach. failed: its commit has raised.
     """
 
     number: int
@@ -43,6 +43,7 @@ class Transaction:
     died: float = NEVER
     failed: str = ""
     owed: dict[KeyName, float] = field(default_factory=dict)
+    unpublished: dict[KeyName, float] = field(default_factory=dict)
 
     @property
     def known(self) -> float:

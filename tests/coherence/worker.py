@@ -37,12 +37,13 @@ COUNT_EVERY = 500_000_000
 
 @dataclass
 class Job:
-    """What a worker is told. orders and stopping are shared with the runner."""
+    """What a worker is told. Shared with the runner: started, the time or 0; ready, orders and stopping."""
 
     slot: int
     incarnation: int
     seed: int
-    start: int
+    started: Any
+    ready: Any
     folder: Path
     url: str
     cache: tuple[str, int] | None
@@ -123,6 +124,8 @@ class Worker:
         self.quiet = True
         self.next_number = job.incarnation * 1_000_000
         self.sending = 0
+        """The transaction whose commit is under way; ending: that of which the cache may not yet have been told."""
+        self.ending = 0
         self.order = ""
         self._watch_points()
         self.system.watch_debts(self._owed, self._delivered)
@@ -130,10 +133,13 @@ class Worker:
     def work(self) -> None:
         """Work until told to stop."""
         draw = self.random.random
+        self.job.ready[self.job.slot] = 1
+        while not self.job.started.value:
+            time.sleep(0.01)
         writing = WRITING if self.job.steps == "all" else WRITING_STEPS
         while not self.job.stopping.value:
             now = time.monotonic_ns()
-            quiet = is_quiet((now - self.job.start) / 1e9)
+            quiet = is_quiet((now - self.job.started.value) / 1e9)
             if quiet is not self.quiet or now > self.count_at:
                 self._count(now)
                 self.quiet, self.count_at = quiet, now + COUNT_EVERY
@@ -219,7 +225,7 @@ class Worker:
             else:
                 self._transact(self.workload.transaction())
         finally:
-            self.transactions.number = self.sending = 0
+            self.transactions.number = self.sending = self.ending = 0
             self.transactions.everywhere = False
 
     def _wid(self) -> int:
@@ -254,6 +260,7 @@ class Worker:
                 self.counts[f"gave up: {type(error).__name__}"] += 1
                 return
             self._commit(session.commit)
+        self.ending = 0
         if self.random.random() < 0.5:
             self._read_again(steps.touched)
 
@@ -308,7 +315,7 @@ class Worker:
     def _commit(self, commit: Callable[[], None]) -> None:
         number = self.number
         self.history.add_now(history.INTENT, number)
-        self.sending = number
+        self.sending = self.ending = number
         try:
             commit()
         except self.errors as error:
@@ -321,7 +328,10 @@ class Worker:
             self.sending = 0
 
     def _owed(self, keys: Keys, unlocked: bool) -> None:
-        self.history.add_now(history.OWED, self.number, unlocked, keys)
+        # a reader may owe something, too: that an alias is removed which has misled it
+        number = self.sending if unlocked else self.ending
+        if number:
+            self.history.add_now(history.OWED, number, unlocked, keys)
 
     def _delivered(self, keys: Keys) -> None:
         self.history.add_now(history.DELIVERED, keys)

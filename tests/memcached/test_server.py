@@ -6,6 +6,7 @@ import copy
 import gc
 import os
 import pickle
+import socket
 import ssl
 import threading
 import time
@@ -18,7 +19,7 @@ from pymemcache.client.base import Client
 from stockpyle.exceptions import StoreTimeout, StoreUnavailable
 from stockpyle.memcached.server import Server
 from stockpyle.memcached.wire import Connection
-from stockpyle.records import LOCKED, MISS, Lease, Lock
+from stockpyle.records import LOCKED, MISS, Lease, Lock, Record
 from stockpyle.stores import MemcacheStore
 from stockpyle.testing.samples import Person
 from tests.memcached.parts import (
@@ -37,7 +38,49 @@ from tests.memcached.parts import (
     store_on,
     text,
 )
-from tests.servers import Memcached, MemcachedOnSocket, MemcachedWithTls, StopMode
+from tests.servers import Memcached, MemcachedOnSocket, MemcachedWithTls, StopMode, free_port
+
+
+class TwoFamilies:
+    """A socket module to which localhost is ::1, and then 127.0.0.1, as on most machines."""
+
+    def getaddrinfo(self, host: str, port: int, *_: Any) -> list[Any]:
+        """Return an address of each family."""
+        assert host == "localhost"
+        stream = socket.SOCK_STREAM, socket.IPPROTO_TCP, ""
+        return [
+            (socket.AF_INET6, *stream, ("::1", port, 0, 0)),
+            (socket.AF_INET6, *stream, ("::1", port, 0, 0)),
+            (socket.AF_INET, *stream, ("127.0.0.1", port)),
+        ]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(socket, name)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_localhost_is_an_address_of_either_family(host: str) -> None:
+    """A server that listens on one of the two addresses of localhost is found by that name."""
+    with Memcached(host=host) as server:
+        store = MemcacheStore(client=Client(("localhost", server.port), socket_module=TwoFamilies()))
+        fill(store, record())
+        assert isinstance(store.read([ONE])[0], Record)
+        server.stop("immediate")
+        with pytest.raises(StoreUnavailable, match="ConnectionRefused"):
+            store.read([ONE])
+
+
+def test_second_address_of_a_family_is_another_server(memcached: tuple[str, int]) -> None:
+    """A name with two addresses of one family means the first of them: what the second holds is not asked for."""
+
+    class TwoServers(TwoFamilies):
+        def getaddrinfo(self, host: str, port: int, *_: Any) -> list[Any]:
+            addresses = [("127.0.0.1", free_port()), ("127.0.0.1", port)]
+            return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", each) for each in addresses]
+
+    store = MemcacheStore(client=Client(("localhost", memcached[1]), socket_module=TwoServers()))
+    with pytest.raises(StoreUnavailable, match="ConnectionRefused"):
+        store.read([ONE])
 
 
 @pytest.fixture

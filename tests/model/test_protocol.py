@@ -7,7 +7,7 @@ handed what the row was before the last commit that had returned when it began.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,9 +22,9 @@ from stockpyle.coherence.reader import fetch
 from stockpyle.coherence.writer import Writer
 from stockpyle.keys import Key
 from stockpyle.protocols import Change
-from stockpyle.records import ABSENT, Alias, Lease, Lock, Record
+from stockpyle.records import ABSENT, Alias, Busy, Lease, Lock, Record, Sentinel
 from stockpyle.stores import ProcessMemoryStore
-from stockpyle.stores._table import MemoryTable, _LeaseSlot
+from stockpyle.stores._table import MemoryTable, _AliasSlot, _Entry, _LeaseSlot
 from tests.model.explorer import Actor, World, Wrong, always, explore
 
 Locked = Sequence[tuple[Lock, Record | Alias | None]]
@@ -45,6 +45,8 @@ class Row:
 
 SPEC = spec_of(Row)
 EMAIL = SPEC.definitions[1]
+LATEST = 1040.0
+"""When all leases and locks of the beginning have run out."""
 
 
 class Clock:
@@ -73,10 +75,20 @@ class Table(World):
         self.settled = 0
         self.committed: dict[str, int] = {}
 
-    def shared(self) -> Any:
-        """Return the tiers' memory, the row and its owner, and what has settled."""
-        memory = [store._table for store in self.stores]
-        return memory, len(self.history), self.history[-1], self.row_owner, self.settled, self.committed, self.clock.now
+    def fingerprint(self) -> Hashable:
+        """Return what the tiers hold, the row's versions, its owner, what has settled, and what the actors know."""
+        memory: list[Hashable] = []
+        names: dict[int, Hashable] = {}
+        for i, store in enumerate(self.stores):
+            for space, held in sorted(store._table._spaces.items()):
+                for ident, slot in [*sorted(held.slots.items()), (None, held.lock)]:
+                    names[id(slot)] = i, space, ident
+                    memory.append((i, space, ident, plain_slot(slot)))
+        unsettled = [each for each in self.committed.items() if each[1] > self.settled]
+        emails = [row.email for row in self.history]
+        rest = self.clock.now, self.row_owner, self.settled, self.faults_left, *emails, *unsettled
+        actors = [(actor.next, actor.state, plain(actor.seen, names)) for actor in self.actors]
+        return *memory, *rest, *actors
 
     def crashed(self, actor: Actor) -> None:
         """A dead process's database connection breaks: its row lock goes; what it had committed stays."""
@@ -123,9 +135,9 @@ class Table(World):
 
         def run() -> None:
             for turn in range(times):
-                for asked in keys:
+                for place, asked in enumerate(keys):
                     # what was read before decides about nothing any more, but how often does
-                    self.me.seen[:] = [turn, asked]
+                    self.me.seen[:] = [turn, place]
                     self.step("begins")
                     self.joined = True
                     key = SPEC.key(asked)
@@ -150,7 +162,8 @@ class Table(World):
             self.joined = True
             if self.row_locks:
                 self.row_owner = name
-            old = self.note(self.history[-1])
+            old = self.history[-1]
+            self.note(old.email)
             before, after = tuple(SPEC.keys_of(old)), tuple(SPEC.keys_of(Row(0, email)))
             # a writer that holds no row lock and publishes all the same is what must be found out
             loose = () if self.row_locks or self.on_write == "publish" else (*before, *after)
@@ -175,12 +188,43 @@ class Table(World):
 
     def time_passes(self) -> None:
         """All leases and locks run out, before their owners have ended."""
-        self.clock.now += 40
+        self.clock.now = LATEST
 
     def evict(self) -> None:
         """The tier forgets every record."""
         for store in self.stores:
             store.clear()
+
+
+def plain_slot(slot: Any) -> Hashable:
+    """Return what is held in a tier, but for whose it is: tokens are known by the place they are held in."""
+    if isinstance(slot, _Entry):
+        return plain(slot.record, {})
+    if isinstance(slot, _AliasSlot):
+        return plain(slot.alias, {})
+    if isinstance(slot, _LeaseSlot):
+        return "lease", slot.expires
+    return None if slot is None else ("lock", slot.expires, slot.bare)
+
+
+def plain(seen: Any, names: Mapping[int, Hashable]) -> Hashable:
+    """Return what an actor has seen; a lease or a lock that is held no more is as good as any other such."""
+    if isinstance(seen, list):
+        return tuple([plain(each, names) for each in seen])
+    if isinstance(seen, Record | Alias):
+        assert seen.deadline is None or seen.deadline > LATEST, "a deadline decides about nothing"
+    if isinstance(seen, Record):
+        return "record", None if seen.is_absent else (seen.value.version, seen.value.email)
+    if isinstance(seen, Alias):
+        return "alias", seen.identity.ident
+    if isinstance(seen, Lease):
+        return "lease", seen.key.ident, names.get(id(seen.token))
+    if isinstance(seen, Lock):
+        return "lock", seen.key.ident, seen.contended, names.get(id(seen.token))
+    if isinstance(seen, Busy):
+        return "busy"
+    assert isinstance(seen, str | int | Sentinel), seen
+    return seen
 
 
 class Stepping:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from stockpyle.keys import Key
 from tests.model.histories import END, Histories, Point, Wrong
-from tests.model.memcached import Item, Items, execute, parse
+from tests.model.memcached import Command, Item, Items, execute, parse
 from tests.model.processes import ALL, EPOCH, RESET, RUN, Processes, key_of, keys_of, short, text_of
 
 SHORT = 100
@@ -104,6 +104,7 @@ class World(Processes):
             self.stable = self.glued.copy()
         self.stable.difference_update(evicts)
         self.histories = Histories(ids_in)
+        self._effect = cache(Effect)
 
     # what can happen
 
@@ -214,44 +215,36 @@ class World(Processes):
         assert actor.point is not None
         commands, _ = parse(actor.point.action[1])
         if actor.run != state.run:
-            yield "finds its connection closed", self._tell(state, i, actor._replace(replies=()), RESET)
+            yield "finds its connection closed", self._tell(state, i, actor, RESET)
             return
         command = commands[len(actor.replies)]
-        used: list[int] = []
-        first = True
-        for cas in (0, *(each[1] for each in state.old if each[0] == command.key)):
-            if not first and not used:
-                return
-            first = False
-            used.clear()
-            items: Items = dict(state.items)
-            reply = execute(items, command, partial(self._use, used, cas, state, i))
-            if used or len(items) != len(state.items):
-                old = frozenset(each for each in state.old if each[1] not in used) if state.old else state.old
-                following = state._replace(items=tuple(sorted(items.items())), old=old)
-            else:
-                following = state
+        effect = self._effect(state.items, command)
+        new = [0]
+        if effect.takes_id:
+            new = [self._unused(state, i), *(each[1] for each in state.old if each[0] == command.key)]
+        for cas in new:
+            reply, items = effect.with_id(cas)
+            following = state
+            if items is not state.items:
+                old = frozenset(each for each in state.old if each[1] != cas) if state.old else state.old
+                following = state._replace(items=items, old=old)
             replies = (*actor.replies, reply)
-            label = f"{command.verb.decode()} {short(command.key)}"
             if len(replies) < len(commands):
-                yield label, _with(following, i, actor._replace(replies=replies))
+                yield effect.label, _with(following, i, actor._replace(replies=replies))
             elif actor.dead:
-                yield label, _with(following, i, GONE)
+                yield effect.label, _with(following, i, GONE)
             else:
-                yield label, self._tell(following, i, actor._replace(replies=()), replies)
-
-    def _use(self, used: list[int], cas: int, state: State, i: int) -> int:
-        used.append(cas or self._unused(state, i))
-        return used[0]
+                yield effect.label, self._tell(following, i, actor, replies)
 
     def _unused(self, state: State, i: int) -> int:
         """A CAS id that nobody has heard of; the smallest one, so that states are the same that differ in no more."""
-        known = {item.cas for _, item in state.items} | {cas for _, cas in state.old}
+        known = {item.cas for _, item in state.items}
+        known.update(cas for _, cas in state.old)
         for actor in state.actors:
             if actor.point is not None:
                 known |= actor.point.known
                 for reply in actor.replies:
-                    known.update(ids_in(reply))
+                    known |= ids_in(reply)
         cas = i + 1
         while cas in known:
             cas += len(self.scripts)
@@ -307,8 +300,9 @@ class World(Processes):
         )
 
     def _tell(self, state: State, i: int, actor: Actor, answer: Any) -> State:
-        assert actor.point is not None
-        return _with(state, i, actor._replace(point=self.histories.tell(actor.point, answer)))
+        point, _, *rest = actor
+        assert point is not None
+        return _with(state, i, Actor(self.histories.tell(point, answer), (), *rest))
 
 
 GONE = Actor(None)
@@ -317,7 +311,40 @@ CONNECTING = 3
 
 
 def _with(state: State, i: int, actor: Actor) -> State:
-    return state._replace(actors=(*state.actors[:i], actor, *state.actors[i + 1 :]))
+    items, rows, owner, settled, actors, *rest = state
+    # faster than _replace
+    return State(items, rows, owner, settled, (*actors[:i], actor, *actors[i + 1 :]), *rest)
+
+
+Held = tuple[tuple[bytes, Item], ...]
+
+
+class Effect:
+    """What a command does, and is replied, where memcached holds this."""
+
+    def __init__(self, held: Held, command: Command) -> None:
+        self.takes_id = False
+        """True if something gets a new CAS id."""
+        self.label = f"{command.verb.decode()} {short(command.key)}"
+        self._held, self._command = held, command
+        self._outcomes: dict[int, tuple[bytes, Held]] = {}
+        outcome = self.with_id(0)
+        if not self.takes_id:
+            self._outcomes[0] = outcome
+
+    def with_id(self, cas: int) -> tuple[bytes, Held]:
+        """Return the reply, and what is held then, if the new CAS id is this."""
+        outcome = self._outcomes.get(cas)
+        if outcome is None:
+            items: Items = dict(self._held)
+            reply = execute(items, self._command, lambda: self._take(cas))
+            changed = self.takes_id or len(items) != len(self._held)
+            outcome = self._outcomes[cas] = reply, tuple(sorted(items.items())) if changed else self._held
+        return outcome
+
+    def _take(self, cas: int) -> int:
+        self.takes_id = True
+        return cas
 
 
 CAS = re.compile(rb" c(\d+)")

@@ -133,8 +133,8 @@ REFUSED: list[tuple[str, Any]] = [
     ("small", "abc"), ("small", 1.5), ("small", float("nan")), ("small", b"3"), ("small", "3 "), ("text", b"5"),
     ("text", True), ("text", 1.5), ("data", "text"), ("token", "no uuid"), ("token", 5), ("plain", "THREE"),
     ("plain", Paint.RED), ("text_enum", "nope"), ("number_enum", 11), ("amount", "x"), ("amount", Decimal("NaN")),
-    ("ratio", float("nan")), ("flag", 2), ("flag", "yes"), ("at", "2026-05-01"), ("at", date(2026, 5, 1)),
-    ("day", NOON), ("text", ["a"]), ("lowered", object()),
+    ("ratio", float("nan")), ("ratio", b"0.25"), ("flag", 2), ("flag", "yes"), ("at", "2026-05-01"),
+    ("at", date(2026, 5, 1)), ("day", NOON), ("text", ["a"]), ("lowered", object()),
 ]  # fmt: skip
 
 

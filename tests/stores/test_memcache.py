@@ -200,6 +200,31 @@ def test_clients_of_pymemcache(servers: list[str]) -> None:
 # classes that have no name
 
 
+def test_bound_in_a_chain(servers: list[str]) -> None:
+    """In a chain a record lives a day in memcached, unless the store has a lifetime of its own, also a longer one."""
+    clock = Clock()
+    for own, seconds in ((None, 86400), (3600, 3600), (7 * 86400, 7 * 86400)):
+        tier = MemcacheStore(servers=servers, prefix=secrets.token_hex(4), lifetime=own, clock=clock)
+        chain = ChainedStore([tier, ProcessMemoryStore(clock=clock)])
+        chain.put(Person(1))
+        clock.advance(seconds - 1)
+        assert tier.get(Person, {"id": 1}).id == 1
+        clock.advance(1)
+        assert tier.get(Person, {"id": 1}) is None
+
+
+def test_clear_after_a_change_of_servers(servers: list[str]) -> None:
+    """What a server holds of keys that were another's meanwhile is gone with clear()."""
+    prefix = secrets.token_hex(4)
+    few, many = (MemcacheStore(servers=some, prefix=prefix) for some in (servers[:2], servers))
+    few.batch_put([Person(i, name="old") for i in range(30)])
+    many.batch_put([Person(i, name="new") for i in range(30)])
+    keys = [{"id": i} for i in range(30)]
+    assert {person.name for person in few.batch_get(Person, keys)} == {"old", "new"}
+    few.clear()
+    assert few.batch_get(Person, keys) == [None] * 30
+
+
 def local_class() -> type:
     """Make a class inside a function."""
 

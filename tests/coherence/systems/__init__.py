@@ -14,8 +14,16 @@ SYSTEMS = {
     "stockpyle": "tests.coherence.systems.stockpyle_chain:shared",
     "source": "tests.coherence.systems.stockpyle_chain:source_only",
     "look-aside": "tests.coherence.systems.look_aside:LookAside",
+    "dogpile.cache": "tests.coherence.systems.dogpile_cache:distributed",
+    "dogpile.cache-local": "tests.coherence.systems.dogpile_cache:local",
+    "aiocache": "tests.coherence.systems.aiocache_cached:Aiocache",
+    "cashews": "tests.coherence.systems.cashews_cache:Cashews",
+    "advanced-alchemy": "tests.coherence.systems.advanced_alchemy_cache:AdvancedAlchemy",
 }
 """What --system takes: a module, and the callable in it that takes Settings and returns a SystemUnderTest."""
+
+REDIS = "COHERENCE_REDIS"
+"""The environment variable with the URL of a Redis, for the systems that share nothing else between processes."""
 
 
 @dataclass(frozen=True)
