@@ -241,7 +241,8 @@ class Checker:
             return excuse
         # one that has not touched what was seen did not make it stale; whoever has taken the key from it did, and an
         # alias that is left is no more than a hint to what was seen, which has the key
-        holder = {each.number for each in self._timelines.of(*self._given).transactions if each is not None}
+        rows = [self._given] if self._given[0] == 0 else [self._given, (MEMBERS_ID, self._given[1])]
+        holder = {each.number for row in rows for each in self._timelines.of(*row).transactions if each is not None}
         if transaction.number in holder:
             return None
         for other in reversed(timeline.transactions[i + 1 : place]):

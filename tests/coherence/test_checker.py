@@ -435,6 +435,17 @@ def test_a_debt_excuses_what_a_key_has_moved_from(spelling: str) -> None:
     assert story.judge(70, 71, NICK, spelling, two) == "stale"
 
 
+def test_a_debt_excuses_what_a_key_of_the_second_table_has_moved_from() -> None:
+    """The same of joined rows, if only the table with the key was written."""
+    story = Story()
+    other = (11, 6, "q", "member", 11, 11)
+    story.tx(1, (PEOPLE, None, person(1)), (MEMBERS, None, member(2)), (PEOPLE, None, other))
+    story.tx(2, (MEMBERS, member(2), member(3, "c")), owed={(PEOPLE_ID, 5): 80})
+    story.tx(3, (MEMBERS, None, (4, 6, "b", 4, 4)))
+    assert story.judge(70, 71, MEMBERS_BADGE, "b", person(1), member(2), klass=MEMBER) == "(owed)"
+    assert story.judge(81, 82, MEMBERS_BADGE, "b", person(1), member(2), klass=MEMBER) == "stale"
+
+
 def test_who_owes_has_no_excuse(updated: Story) -> None:
     """A process believes nothing of a cache that it owes something: the excuse is the others'."""
     updated.transactions[3].owed = {(ID, 5): 80}
