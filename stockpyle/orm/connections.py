@@ -90,6 +90,7 @@ class SourceConnections:
                             connection.rollback()
             else:
                 with self.engine.connect() as connection:
+                    roll_back_leftovers(connection)
                     primary = self._check(connection)
                     yield connection, lambda: primary
 
@@ -115,8 +116,10 @@ class SourceConnections:
                         if autocommit:
                             connection.execution_options(isolation_level="AUTOCOMMIT")
             else:
-                with self.engine.connect() as connection, self._transaction(connection):
-                    yield connection
+                with self.engine.connect() as connection:
+                    roll_back_leftovers(connection)
+                    with self._transaction(connection):
+                        yield connection
 
     @contextmanager
     def _transaction(self, connection: sa.Connection) -> Iterator[None]:
@@ -133,8 +136,8 @@ class SourceConnections:
                 connection.begin()
             yield
         finally:
-            if connection.in_transaction():
-                connection.rollback()
+            # also if its COMMIT has failed, after which it is in no transaction that it knows of
+            connection.rollback()
 
     def release(self) -> None:
         """Give back the connection kept for this thread."""
@@ -204,6 +207,17 @@ def commit_failed_for_sure(error: BaseException | None) -> bool:
     if type(original).__module__.startswith("sqlite3"):
         return isinstance(error, IntegrityError) or "i/o" not in str(original).lower()
     return isinstance(error, IntegrityError)
+
+
+def roll_back_leftovers(connection: sa.Connection) -> None:
+    """End a transaction that a connection, which nobody uses now, has come with.
+
+    SQLite keeps a transaction open whose COMMIT has failed, and a Session that is then closed gives its connection
+    back to the pool as it is: whoever has it next would read what was never committed, and commit it.
+    """
+    raw: Any = connection.connection.driver_connection
+    if getattr(raw, "in_transaction", False) is True:
+        connection.dialect.do_rollback(connection.connection)
 
 
 def _is_unreachable(error: DBAPIError) -> bool:

@@ -113,7 +113,6 @@ class Checker:
         self._conditions = conditions
         self._floors: dict[int, tuple[list[int], list[int]]] = {}
         self._reader = 0
-        self._asked: Any = None
         self._given: KeyName | None = None
         self.verdict = Verdict()
 
@@ -125,7 +124,6 @@ class Checker:
         verdict.reads += 1
         try:
             self._reader = worker
-            self._asked = value
             self._given = None if seen is None else (0 if klass == ACCOUNT else PEOPLE_ID, seen[2])
             if seen is None:
                 self._absent(begin, end, klass, number, key_value(number, value))
@@ -239,22 +237,19 @@ class Checker:
         transaction = timeline.transactions[place]
         assert transaction is not None
         excuse = self._excuse(transaction, timeline.name, begin)
-        if excuse is not None or self._given is None or self._is_spelt_so(timeline, place):
+        if excuse is not None or self._given is None:
             return excuse
-        # the cache holds what was asked for under a spelling of its own, which this transaction had no part in: whoever
-        # has taken the key from what was seen has left it there
-        holder = {each.number for each in self._timelines.of(*self._given).transactions if each is not None}
+        # one that has not touched what was seen did not make it stale; whoever has taken the key from it did, and an
+        # alias that is left is no more than a hint to what was seen, which has the key
+        rows = [self._given] if self._given[0] == 0 else [self._given, (MEMBERS_ID, self._given[1])]
+        holder = {each.number for row in rows for each in self._timelines.of(*row).transactions if each is not None}
+        if transaction.number in holder:
+            return None
         for other in reversed(timeline.transactions[i + 1 : place]):
             if other is not None and other.number in holder:
                 known = replace(other, witnessed=min(other.witnessed, transaction.known))
-                return None if transaction.number in holder else self._excuse(known, timeline.name, begin)
+                return self._excuse(known, timeline.name, begin)
         return None
-
-    def _is_spelt_so(self, timeline: Timeline, place: int) -> bool:
-        """True if the key, before or after this place, is spelt as it was asked for."""
-        layout = KEYS[timeline.name[0]]
-        near = [self._states[wid] for wid in timeline.wids[place - 1 : place + 1] if wid]
-        return not layout.caseless or any(state[layout.places[0]] == self._asked for state in near)
 
     def _excuse(self, transaction: Transaction, key: KeyName, begin: int) -> str | None:
         """Return what excuses a reader who asked for this key and did not see this transaction, or None."""

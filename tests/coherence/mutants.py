@@ -30,42 +30,51 @@ MUTANTS: dict[str, Callable[[], None]] = {}
 
 _DYING = "--workers 5 --rows 12 --lock-seconds 6 --faults kill-after-commit --rate 4 --steps update_base,update_sub"
 
-RECORDED: dict[str, str] = {
-    "fill-without-a-lease": "--seconds 4 --rows 16 --hesitate 0.7 --pause 0.1 --at none/before-fill "
-    "--steps update_base",
-    "publish-without-comparing": "--seconds 4 --rows 4 --hesitate 0.7 --at none/between-tiers "
-    "--steps update_a,update_b",
-    "unlock-without-comparing": f"--seconds 8 {_DYING},refused",
-    "remove-a-contended-lock": f"--seconds 7 {_DYING}",
-    "put-after-commit": "--seconds 4 --rows 4 --hesitate 0.7 --at none/between-tiers --steps update_a,update_b",
+_LATE = "--rows 4 --hesitate 0.7 --at none/between-tiers --steps update_a,update_b"
+
+RECORDED: dict[str, tuple[int, str]] = {
+    "fill-without-a-lease": (4, "--rows 16 --hesitate 0.7 --pause 0.1 --at none/before-fill --steps update_base"),
+    "publish-without-comparing": (4, f"{_LATE}"),
+    "unlock-without-comparing": (8, f"{_DYING},refused"),
+    "remove-a-contended-lock": (7, f"{_DYING}"),
+    "put-after-commit": (4, f"{_LATE}"),
     "unlock-on-an-unknown-outcome": (
-        "--seconds 6 --rows 24 --hesitate 0 --faults cut-commit --rate 14 --steps update_a,update_b"
+        6,
+        "--workers 8 --rows 24 --hesitate 0 --faults cut-commit --rate 14 --steps update_a,update_b",
     ),
     "publish-rows-of-two-tables": (
-        "--seconds 6 --rows 6 --hesitate 0.8 --at after-lock/between-tiers --steps update_base,update_sub"
+        6,
+        "--workers 6 --rows 6 --hesitate 0.8 --at after-lock/between-tiers --steps update_base,update_sub",
     ),
-    "load-before-the-lock": "--seconds 3",
-    "publish-what-the-transaction-read": "--seconds 3 --steps half,update_a",
-    "publish-the-sessions-state": "--seconds 3 --rows 8 --steps half,update_a,update_b",
-    "publish-on-savepoint-release": "--seconds 4",
+    "load-before-the-lock": (3, ""),
+    "publish-what-the-transaction-read": (3, "--steps half,update_a"),
+    "publish-the-sessions-state": (3, "--rows 8 --steps half,update_a,update_b"),
+    "publish-on-savepoint-release": (4, ""),
     "keep-pending-work-over-a-rollback": (
-        "--seconds 7 --rows 4 --hesitate 0.8 --at after-lock/after-step,between-tiers --steps update_a,undone"
+        7,
+        "--workers 6 --rows 4 --hesitate 0.8 --at after-lock/after-step,between-tiers --steps update_a,undone",
     ),
     "fill-the-first-load": (
-        "--seconds 7 --workers 6 --rows 48 --hesitate 0.7 --pause 0.2 --at none/after-load --steps update_base"
+        7,
+        "--workers 6 --rows 48 --hesitate 0.7 --pause 0.2 --at none/after-load --steps update_base",
     ),
     "fill-from-the-users-connection": (
-        "--seconds 5 --database sqlite --rows 8 --hesitate 0.5 --at in-session --steps insert,delete"
+        5,
+        "--database sqlite --rows 8 --hesitate 0.5 --at in-session --steps insert,delete",
     ),
-    "believe-an-alias": "--seconds 5 --rows 6 --hesitate 0.5 --at none/before-read --steps move_email,move_login",
-    "keep-absent-on-any-column": "--seconds 4 --database sqlite --steps insert,delete,move_nick",
+    "believe-an-alias": (5, "--workers 6 --rows 6 --hesitate 0.5 --at none/before-read --steps move_email,move_login"),
+    "keep-absent-on-any-column": (4, "--database sqlite --steps insert,delete,move_nick"),
 }
-"""Of each mutant, with which arguments besides those of `command` a run of a few seconds finds it."""
+"""Of each mutant, for how many seconds to run, and with which arguments besides those of `command`, to find it."""
 
 
-def command(name: str) -> list[str]:
-    """Return the recorded arguments, of which the later ones count."""
-    return ["--workers", "4", "--faults", "none", *RECORDED[name].split()]
+def command(name: str, times: int = 1) -> list[str]:
+    """Return the arguments of its run, so many times as long, but --mutant and --seed.
+
+    Of two of a kind, the later one counts.
+    """
+    seconds, arguments = RECORDED[name]
+    return ["--workers", "4", "--faults", "none", *arguments.split(), "--seconds", str(seconds * times)]
 
 
 def apply(name: str) -> None:

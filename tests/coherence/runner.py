@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
@@ -400,9 +401,11 @@ class _Run:
 
     def judge(self) -> Outcome:
         options = self.options
-        results = collect(self.folder)
         with self.engine.connect() as connection:
             log = read_log(connection)
+        if options.keep:
+            (self.folder / "log.msgpack").write_bytes(msgspec.msgpack.encode(log))
+        results = collect(self.folder)
         try:
             timelines = build(log, results.transactions)
         except BrokenHistory as error:

@@ -422,16 +422,28 @@ def test_a_debt_excuses_only_the_keys_that_are_owed(updated: Story) -> None:
     assert updated.judge(70, 71, EMAIL, "e", old) == updated.judge(70, 71, ID, 5, old) == "(owed)"
 
 
-def test_a_debt_excuses_another_spelling_of_a_key_that_has_moved() -> None:
-    """What has left a key is still found by the spelling that it had, whatever its new holder does meanwhile."""
+@pytest.mark.parametrize("spelling", ["N", "n"])
+def test_a_debt_excuses_what_a_key_has_moved_from(spelling: str) -> None:
+    """What has left a key is still found by it, whatever its new holder does meanwhile, until the debt is paid."""
     story = Story()
-    one, two = account(1, 5, "e", "N"), account(2, 6, "f", "n")
+    one, two = account(1, 5, "e", spelling), account(2, 6, "f", "n")
     story.tx(1, (ACCOUNTS, None, one))
     story.tx(2, (ACCOUNTS, one, account(3, 5, "e", "t")), (ACCOUNTS, None, two), owed={(ID, 5): 80, (NICK, "n"): 80})
     story.tx(3, (ACCOUNTS, two, account(4, 6, "f", "n")))
-    assert story.judge(70, 71, NICK, "N", one) == "(owed)"
-    assert story.judge(81, 82, NICK, "N", one) == "stale"
-    assert story.judge(70, 71, NICK, "n", one) == "stale"
+    assert story.judge(70, 71, NICK, spelling, one) == "(owed)"
+    assert story.judge(81, 82, NICK, spelling, one) == "stale"
+    assert story.judge(70, 71, NICK, spelling, two) == "stale"
+
+
+def test_a_debt_excuses_what_a_key_of_the_second_table_has_moved_from() -> None:
+    """The same of joined rows, if only the table with the key was written."""
+    story = Story()
+    other = (11, 6, "q", "member", 11, 11)
+    story.tx(1, (PEOPLE, None, person(1)), (MEMBERS, None, member(2)), (PEOPLE, None, other))
+    story.tx(2, (MEMBERS, member(2), member(3, "c")), owed={(PEOPLE_ID, 5): 80})
+    story.tx(3, (MEMBERS, None, (4, 6, "b", 4, 4)))
+    assert story.judge(70, 71, MEMBERS_BADGE, "b", person(1), member(2), klass=MEMBER) == "(owed)"
+    assert story.judge(81, 82, MEMBERS_BADGE, "b", person(1), member(2), klass=MEMBER) == "stale"
 
 
 def test_who_owes_has_no_excuse(updated: Story) -> None:

@@ -28,7 +28,7 @@ from tests.coherence.systems import Keys, Settings, SystemUnderTest, find
 from tests.coherence.workload import LEVELS, Ask, Plan, Steps, Workload, is_quiet, key_dict
 
 BATCH = 24
-WRITING, WRITING_STEPS = 0.7, 0.5
+WRITING, WRITING_STEPS = 0.8, 0.5
 """The share of writes in what a worker does in busy phases: of all kinds, or of some, for which more is to be read."""
 SELDOM = {"before-read": 0.1}
 """Points that are passed so often that it hesitates at fewer of them."""
@@ -124,6 +124,8 @@ class Worker:
         self.quiet = True
         self.next_number = job.incarnation * 1_000_000
         self.sending = 0
+        """The transaction whose commit is under way; ending: that of which the cache may not yet have been told."""
+        self.ending = 0
         self.order = ""
         self._watch_points()
         self.system.watch_debts(self._owed, self._delivered)
@@ -223,7 +225,7 @@ class Worker:
             else:
                 self._transact(self.workload.transaction())
         finally:
-            self.transactions.number = self.sending = 0
+            self.transactions.number = self.sending = self.ending = 0
             self.transactions.everywhere = False
 
     def _wid(self) -> int:
@@ -258,6 +260,7 @@ class Worker:
                 self.counts[f"gave up: {type(error).__name__}"] += 1
                 return
             self._commit(session.commit)
+        self.ending = 0
         if self.random.random() < 0.5:
             self._read_again(steps.touched)
 
@@ -312,7 +315,7 @@ class Worker:
     def _commit(self, commit: Callable[[], None]) -> None:
         number = self.number
         self.history.add_now(history.INTENT, number)
-        self.sending = number
+        self.sending = self.ending = number
         try:
             commit()
         except self.errors as error:
@@ -325,7 +328,10 @@ class Worker:
             self.sending = 0
 
     def _owed(self, keys: Keys, unlocked: bool) -> None:
-        self.history.add_now(history.OWED, self.number, unlocked, keys)
+        # a reader may owe something, too: that an alias is removed which has misled it
+        number = self.sending if unlocked else self.ending
+        if number:
+            self.history.add_now(history.OWED, number, unlocked, keys)
 
     def _delivered(self, keys: Keys) -> None:
         self.history.add_now(history.DELIVERED, keys)

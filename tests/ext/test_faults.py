@@ -67,7 +67,9 @@ def test_sqlite_is_busy_at_commit(tmp_path: Any, make_world: MakeWorld, ending: 
     getattr(session, ending)()
     assert world.memory.calls == ["lock", "unlock"]
     session.close()
-    world.engine.dispose()
+    with world.engine.connect() as next_one:
+        # SQLAlchemy gives the connection back as it is if a session is only closed
+        assert not next_one.connection.driver_connection.in_transaction  # type: ignore[union-attr]
     assert_nothing_happened(world)
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, make_transient, mapped_column, relationship
 from sqlalchemy.orm.exc import StaleDataError
-from sqlalchemy.pool import SingletonThreadPool, StaticPool
+from sqlalchemy.pool import NullPool, SingletonThreadPool, StaticPool
 
 from stockpyle.exceptions import (
     ImproperlyConfigured,
@@ -610,6 +610,58 @@ def test_a_locked_database_says_so(tmp_path: Path) -> None:
         assert caught.value.operation == "write"
     store.put(_user(1))
     engine.dispose()
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Iterator[tuple[sa.Engine, sa.Connection]]:
+    """An SQLite file, and a reader that keeps everybody from committing to it."""
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/test.db", pool_size=1, connect_args={"timeout": 0})
+    Base.metadata.create_all(engine)
+    save(engine, [User(id=1, email="1", code="1")])
+    other = sa.create_engine(engine.url, poolclass=NullPool)
+    with other.connect() as reader:
+        reader.exec_driver_sql("begin")
+        reader.exec_driver_sql("select * from customers").fetchone()
+        yield engine, reader
+    engine.dispose()
+
+
+def test_what_a_failed_commit_has_left_on_a_pooled_connection_is_not_read(
+    busy: tuple[sa.Engine, sa.Connection],
+) -> None:
+    """A session that is closed after COMMIT failed leaves its rows to the next user of its SQLite connection."""
+    engine, reader = busy
+    chain = ChainedStore([ProcessMemoryStore(), SqlAlchemyStore(engine=engine)])
+    with Session(engine) as session:
+        session.get_one(User, 1).visits = 8
+        with pytest.raises(OperationalError, match="locked"):
+            session.commit()
+    reader.rollback()
+    assert chain.get(User, {"id": 1}).visits == 7
+
+
+def test_what_a_failed_commit_has_left_on_a_pooled_connection_is_not_committed(
+    busy: tuple[sa.Engine, sa.Connection],
+) -> None:
+    """Nor does a put commit it."""
+    engine, reader = busy
+    with Session(engine) as session:
+        session.get_one(User, 1).visits = 8
+        with pytest.raises(OperationalError, match="locked"):
+            session.commit()
+    reader.rollback()
+    SqlAlchemyStore(engine=engine).put(User(id=2, email="2", code="2"))
+    with Session(engine) as session:
+        assert session.get_one(User, 1).visits == 7
+
+
+def test_a_put_whose_commit_fails_leaves_nothing_behind(busy: tuple[sa.Engine, sa.Connection]) -> None:
+    """Its connection goes back to the pool without a transaction."""
+    engine, _ = busy
+    with pytest.raises(StoreError, match="locked"):
+        SqlAlchemyStore(engine=engine).put(User(id=2, email="2", code="2"))
+    with Session(engine) as session:
+        assert session.get(User, 2) is None
 
 
 def test_a_pool_of_one_connection_is_enough(engine: sa.Engine) -> None:

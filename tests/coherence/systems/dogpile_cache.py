@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from dogpile.cache import make_region
 from sqlalchemy.orm import Session, sessionmaker
 
-from tests.coherence.systems import Settings
+from tests.coherence.systems import Keys, Settings
 from tests.coherence.systems.invalidation import LACKS, Sessions, load, name_of
 
 
@@ -101,6 +101,5 @@ class Dogpile:
         """See SystemUnderTest."""
         return {"hits": self._hits}
 
-    def owed(self) -> frozenset[Any]:
-        """See SystemUnderTest."""
-        return frozenset()
+    def watch_debts(self, owed: Callable[[Keys, bool], None], delivered: Callable[[Keys], None]) -> None:
+        """See SystemUnderTest. It owes nothing: what it could not remove stays."""
