@@ -145,7 +145,7 @@ def test_sockets_and_ipv6_are_named_as_pymemcache_does() -> None:
             for value in (0, -1, True, "1", float("nan"), float("inf"), 1e100)
         ),
     ],
-    ids=repr,
+    ids=lambda value: value if isinstance(value, str) else " and ".join(value),
 )
 def test_options_that_make_no_sense(options: dict[str, Any], says: str) -> None:
     """ImproperlyConfigured names the option, and what is wrong with it."""
