@@ -34,13 +34,13 @@ _LATE = "--rows 4 --hesitate 0.7 --at none/between-tiers --steps update_a,update
 
 RECORDED: dict[str, tuple[int, str]] = {
     "fill-without-a-lease": (4, "--rows 16 --hesitate 0.7 --pause 0.1 --at none/before-fill --steps update_base"),
-    "publish-without-comparing": (4, f"{_LATE}"),
+    "publish-without-comparing": (4, _LATE),
     "unlock-without-comparing": (8, f"{_DYING},refused"),
-    "remove-a-contended-lock": (7, f"{_DYING}"),
-    "put-after-commit": (4, f"{_LATE}"),
+    "remove-a-contended-lock": (7, _DYING),
+    "put-after-commit": (4, _LATE),
     "unlock-on-an-unknown-outcome": (
         6,
-        "--workers 8 --rows 24 --hesitate 0 --faults cut-commit --rate 14 --steps update_a,update_b",
+        "--workers 4 --rows 24 --hesitate 0 --faults cut-commit --rate 40 --steps update_a,update_b",
     ),
     "publish-rows-of-two-tables": (
         6,

@@ -117,7 +117,7 @@ class _Proxy:
         with contextlib.suppress(OSError):
             if mode == LATE:
                 self._close(client)
-                time.sleep(0.03)
+                time.sleep(0.15)
             if mode != BEFORE:
                 server.sendall(data)
             if mode in (AFTER, LATE):

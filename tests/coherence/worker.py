@@ -287,6 +287,8 @@ class Worker:
         i = plan.steps[-1].account
         mine = session.get(Account, i)
         if mine is not None and mine.wid > self.number * WRITES_EACH:
+            # of what it has not written itself, the session may hold what others have changed before it wrote
+            session.refresh(mine)
             found = self.system.get_into(session, Account, {"email": mine.email})
             self.history.add(history.OWN, time.monotonic_ns(), 1, mine.email, seen(mine), seen(found))
             self.counts["own"] += 1
