@@ -38,7 +38,7 @@ def test_nobody_is_handed_anything_stale_or_dirty() -> None:
 def test_nor_is_anybody_on_sqlite() -> None:
     """SQLite in WAL mode as the source, where one writer at a time leaves less to go wrong."""
     faults = "kill-after-lock,kill-after-commit,kill-between-tiers,pause-cache-short,restart-cache"
-    done = run_well(12, "--workers", "4", "--seed", "1", "--rows", "16", "--database", "sqlite", "--faults", faults)
+    done = run_well(16, "--workers", "4", "--seed", "1", "--rows", "40", "--database", "sqlite", "--faults", faults)
     assert done.returncode == FINE, done.stdout + done.stderr
 
 
