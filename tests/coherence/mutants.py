@@ -28,8 +28,7 @@ Real = Callable[..., Any]
 MUTANTS: dict[str, Callable[[], None]] = {}
 """What --mutant takes: a function that, called in each worker before it makes its system, spoils it."""
 
-_DYING = "--workers 5 --rows 12 --lock-seconds 6 --faults kill-after-commit --rate 4 --steps update_base,update_sub"
-
+_DYING = "--workers 8 --rows 12 --lock-seconds 6 --faults kill-after-commit --rate 5 --steps update_base,update_sub"
 _LATE = "--rows 4 --hesitate 0.7 --at none/between-tiers --steps update_a,update_b"
 
 RECORDED: dict[str, tuple[int, str]] = {
@@ -52,7 +51,7 @@ RECORDED: dict[str, tuple[int, str]] = {
     "publish-on-savepoint-release": (4, ""),
     "keep-pending-work-over-a-rollback": (
         7,
-        "--workers 6 --rows 4 --hesitate 0.8 --at after-lock/after-step,between-tiers --steps update_a,undone",
+        "--workers 8 --rows 8 --hesitate 0.8 --at after-lock/after-step,between-tiers --steps update_a,undone",
     ),
     "fill-the-first-load": (
         7,
