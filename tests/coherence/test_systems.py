@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from tests.coherence.compare import ENTRANTS, Entrant, Row, missing, table
 from tests.coherence.models import Account, Base, Member, Person
 from tests.coherence.systems import SYSTEMS, find
-from tests.coherence.systems.invalidation import Sessions, load, name_of
+from tests.coherence.systems.invalidation import Sessions, load, name_of, note, touched_by
 
 
 @pytest.fixture
@@ -141,3 +141,25 @@ def test_objects_are_loaded_in_the_order_asked_for(engine: sa.Engine) -> None:
 def test_names_are_the_same_whatever_the_case() -> None:
     """What the database compares regardless of case has one name."""
     assert name_of(Account, {"nick": "N1"}) == name_of(Account, {"nick": "n1"})
+
+
+def test_a_row_that_is_gone_stops_no_flush_before_it_has_begun(engine: sa.Engine) -> None:
+    """Of an object whose row another has deleted, what was loaded of its keys is invalidated."""
+    with Session(engine) as session:
+        session.add(Member(id=1, email="e", wid=1, p1=1, p2=1, badge="b", mwid=1, m1=1, m2=1))
+        session.commit()
+    with Session(engine) as session:
+        person = session.get_one(Person, 1)
+        session.expire(person, ["badge"])
+        person.email = "other"
+        with session.no_autoflush:
+            session.execute(sa.delete(Member.__table__))
+        note(session)
+        assert touched_by(session) == [
+            "member:email=e",
+            "member:email=other",
+            "member:id=1",
+            "person:email=e",
+            "person:email=other",
+            "person:id=1",
+        ]

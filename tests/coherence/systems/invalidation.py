@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session, sessionmaker, with_polymorphic
+from sqlalchemy.orm.exc import ObjectDeletedError
 
 from tests.coherence.models import CLASSES, KEYS, KEYS_OF, Account, Person
 
@@ -73,12 +75,21 @@ def note(session: Session, *_: Any) -> None:
     touched = session.info.setdefault("touched", set())
     with session.no_autoflush:
         for obj in (*session.new, *session.dirty, *session.deleted):
-            now = {attribute.key: getattr(obj, attribute.key) for attribute in sa.inspect(obj).attrs}
+            now = _values_of(obj)
             before = dict(now)
             for attribute in sa.inspect(obj).attrs:
                 if attribute.history.deleted:
                     before[attribute.key] = attribute.history.deleted[0]
             touched.update(names_of(obj, now), names_of(obj, before))
+
+
+def _values_of(obj: Any) -> dict[str, Any]:
+    values = {}
+    for attribute in sa.inspect(obj).attrs:
+        # what is not loaded yet cannot be any more if another has deleted the row since; the flush will say so
+        with contextlib.suppress(KeyError, ObjectDeletedError):
+            values[attribute.key] = getattr(obj, attribute.key)
+    return values
 
 
 class Sessions:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from pymemcache.client.base import PooledClient
 from pymemcache.exceptions import MemcacheError
-from sqlalchemy import event
-from sqlalchemy.orm import Session, sessionmaker, with_polymorphic
+from sqlalchemy.orm import Session, sessionmaker
 
-from tests.coherence.models import CLASSES, KEYS, KEYS_OF, Account, Person
 from tests.coherence.systems import Keys, Settings
+from tests.coherence.systems.invalidation import LACKS, Sessions, load, name_of
 
 
 class LookAside:
     """Every key of an object leads to a pickled copy of it."""
 
-    lacks = frozenset({"into session", "refused", "locked"})
+    lacks = LACKS
     points: Mapping[str, Callable[[Callable[[], None]], None]] = {}
     errors: tuple[type[Exception], ...] = ()
 
@@ -35,7 +34,7 @@ class LookAside:
             default_noreply=False,
             ignore_exc=False,
         )
-        self._makers: dict[int, sessionmaker[Session]] = {}
+        self._sessions = Sessions(self._delete)
         self._hits = 0
 
     def get(self, klass: type, key: dict[str, Any]) -> Any:
@@ -44,30 +43,23 @@ class LookAside:
 
     def batch_get(self, klass: type, keys: Sequence[dict[str, Any]]) -> list[Any]:
         """See SystemUnderTest."""
-        names = [_name(klass, key) for key in keys]
+        names = [name_of(klass, key) for key in keys]
         held: dict[str, bytes] = {}
         with contextlib.suppress(MemcacheError, OSError):
             held = self._client.get_many(names)
         self._hits += sum(name in held for name in names)
         found: dict[str, Any] = {name: pickle.loads(value) for name, value in held.items()}
-        missing = [(name, key) for name, key in zip(names, keys, strict=True) if name not in held]
+        missing = {name: (klass, key) for name, key in zip(names, keys, strict=True) if name not in held}
         if missing:
-            with Session(self._engine, expire_on_commit=False) as session:
-                entity: Any = klass if klass is Account else with_polymorphic(klass, "*")
-                for name, key in missing:
-                    wanted = [getattr(entity, attribute) == value for attribute, value in key.items()]
-                    found[name] = session.scalars(sa.select(entity).where(*wanted)).one_or_none()
-                session.expunge_all()
-            fresh = {name: pickle.dumps(found[name]) for name, _ in missing}
+            found |= zip(missing, load(self._engine, list(missing.values())), strict=True)
+            fresh = {name: pickle.dumps(found[name]) for name in missing}
             with contextlib.suppress(MemcacheError, OSError):
                 self._client.set_many(fresh, expire=self._lifetime)
         return [found[name] for name in names]
 
     def put(self, obj: Any) -> None:
         """See SystemUnderTest."""
-        with self.sessionmaker(self._engine)() as session:
-            session.merge(obj)
-            session.commit()
+        self._sessions.put(self._engine, obj)
 
     def get_into(self, session: Session, klass: type, key: dict[str, Any]) -> Any:
         """See SystemUnderTest."""
@@ -75,31 +67,11 @@ class LookAside:
 
     def sessionmaker(self, engine: sa.Engine) -> sessionmaker[Session]:
         """See SystemUnderTest."""
-        made = self._makers.get(id(engine))
-        if made is None:
-            made = self._makers[id(engine)] = sessionmaker(engine)
-            event.listen(made, "before_flush", self._collect)
-            event.listen(made, "after_commit", self._delete)
-        return made
+        return self._sessions.maker(engine)
 
-    def _collect(self, session: Session, *_: Any) -> None:
-        """Note under which keys each object that is written was and will be kept."""
-        touched = session.info.setdefault("touched", set())
-        with session.no_autoflush:
-            for obj in (*session.new, *session.dirty, *session.deleted):
-                now = {attribute.key: getattr(obj, attribute.key) for attribute in sa.inspect(obj).attrs}
-                before = dict(now)
-                for attribute in sa.inspect(obj).attrs:
-                    if attribute.history.deleted:
-                        before[attribute.key] = attribute.history.deleted[0]
-                touched.update(_names(obj, now), _names(obj, before))
-
-    def _delete(self, session: Session) -> None:
-        if session.in_nested_transaction():
-            return
-        touched = session.info.pop("touched", set())
+    def _delete(self, names: Iterable[str]) -> None:
         with contextlib.suppress(MemcacheError, OSError):
-            self._client.delete_many(list(touched))
+            self._client.delete_many(list(names))
 
     def counters(self) -> dict[str, int]:
         """See SystemUnderTest."""
@@ -107,19 +79,3 @@ class LookAside:
 
     def watch_debts(self, owed: Callable[[Keys, bool], None], delivered: Callable[[Keys], None]) -> None:
         """See SystemUnderTest. It owes nothing: what it could not delete stays."""
-
-
-def _name(klass: type, key: dict[str, Any]) -> str:
-    names = ",".join(f"{name}={key[name]}" for name in sorted(key))
-    return f"{klass.__name__}:{names}".lower()
-
-
-def _names(obj: Any, values: dict[str, Any]) -> set[str]:
-    """Under which names an object with these values may be kept, as one of its class or of a base."""
-    numbers = [0] if isinstance(obj, Account) else [number for number in KEYS_OF if issubclass(CLASSES[number], Person)]
-    found = set()
-    for number in numbers:
-        for key in KEYS_OF[number]:
-            if all(name in values for name in KEYS[key].names):
-                found.add(_name(CLASSES[number], {name: values[name] for name in KEYS[key].names}))
-    return found
