@@ -286,7 +286,7 @@ class Worker:
         """Within a transaction, what it has written is read."""
         i = plan.steps[-1].account
         mine = session.get(Account, i)
-        if mine is not None and mine.wid > self.number * WRITES_EACH:
+        if mine is not None and mine.wid // WRITES_EACH == self.number:
             # of what it has not written itself, the session may hold what others have changed before it wrote
             session.refresh(mine)
             found = self.system.get_into(session, Account, {"email": mine.email})
