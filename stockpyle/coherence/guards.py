@@ -160,6 +160,7 @@ class Guard:
             )
             if self._ping is not None:
                 self._call_courier()
+        _let_go(error)
 
     def _succeeded(self) -> None:
         with self._mutex:
@@ -259,6 +260,18 @@ class Guards:
         """In a child process: see Guard.after_fork."""
         for guard in self.parts:
             guard.after_fork()
+
+
+def _let_go(error: BaseException) -> None:
+    """Take the traceback from an error that is kept: it would keep all that the callers' frames hold."""
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            left += [each.__cause__, each.__context__]
 
 
 _slotted: dict[int, tuple[Any, Guards]] = {}

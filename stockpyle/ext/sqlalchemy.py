@@ -6,6 +6,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, TypeVar, Union, overload
 
 import sqlalchemy as sa
@@ -123,7 +124,7 @@ class StockpyleSessionExtension:
         if is_own(connection) or not self._reaches(session, connection.engine):
             return
         followed = follow(connection, self)
-        followed.in_session = True
+        followed.session = weakref.ref(session)
         mine = self._followed.setdefault(session, [])
         if followed not in mine:
             mine.append(followed)
@@ -160,12 +161,14 @@ class StockpyleSessionExtension:
                     followed.end_flush()
             return
         self._flushes.pop(session, None)
-        for followed in self._followed.pop(session, ()):
-            followed.in_session = followed.flushing = False
-            if followed.outcome is not Outcome.OPEN:
-                followed.settle(followed.outcome, load=followed.is_back_in_pool)
-            elif followed.is_back_in_pool:
-                followed.forget()
+        with ExitStack() as stack:
+            # an interrupt while one database's commit is settled must not let another's be forgotten
+            for followed in reversed(self._followed.pop(session, ())):
+                followed.session, followed.flushing = None, False
+                if followed.outcome is not Outcome.OPEN:
+                    stack.callback(followed.settle, followed.outcome, load=followed.is_back_in_pool)
+                elif followed.is_back_in_pool:
+                    stack.callback(followed.forget)
 
     def _reaches(self, session: Session, engine: sa.Engine) -> bool:
         reached = self._reached.get(engine)

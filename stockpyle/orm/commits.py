@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.orm import Session
 
 from stockpyle.coherence.logs import logger
 from stockpyle.coherence.publishing import publish_committed
@@ -66,12 +67,17 @@ class FollowedConnection:
         self.engine = connection.engine
         self.written: WrittenObjects = watch(connection)
         self.targets: list[Target] = []
-        self.in_session = False
+        self.session: weakref.ref[Session] | None = None
         self.flushing = False
         self.outcome = Outcome.OPEN
         self.lost = False
         self._flushed_tables: set[str] = set()
         self._works: list[Work] = []
+
+    @property
+    def in_session(self) -> bool:
+        """True if a session has joined the transaction, and will tell of its end: one that was not abandoned."""
+        return self.session is not None and self.session() is not None
 
     @property
     def is_back_in_pool(self) -> bool:
@@ -200,6 +206,11 @@ class FollowedConnection:
             self._each(lambda work: work.writer.leave())
         if outcome is not Outcome.ROLLED_BACK:
             self._invalidate_late()
+
+    def abandoned(self) -> None:
+        """Nobody is left to tell how the commit has ended."""
+        if self.outcome is not Outcome.OPEN:
+            self.settle(Outcome.UNKNOWN, load=False)
 
     def _invalidate_late(self) -> None:
         """Drop what was written when nobody could lock it any more, by somebody's own listener to the commit."""
@@ -363,8 +374,14 @@ def _on_reset(dbapi_connection: Any, record: Any, state: Any = None) -> None:
 
 def _on_invalidate(dbapi_connection: Any, record: Any, exception: BaseException | None) -> None:
     followed: FollowedConnection | None = record.info.pop(_INFO, None)
-    if followed is not None and not followed.in_session:
+    if followed is None:
+        return
+    session = followed.session and followed.session()
+    if session is None:
         followed.settle(Outcome.UNKNOWN, load=False)
+    else:
+        # it may be abandoned instead of closed, and the tiers that could not be reached must be told all the same
+        weakref.finalize(session, followed.abandoned)
 
 
 def _ended(followed: FollowedConnection) -> Outcome:

@@ -19,25 +19,38 @@ OWN = "stockpyle_source"
 """The execution option that tells the extension's listeners to leave a connection alone."""
 
 _CHECKED = "stockpyle_primary"
+_END_FAILED = "stockpyle_end_failed"
+
+
+def note_failed_end(context: Any) -> None:
+    """When a COMMIT, or another end of a transaction, fails: note it on the connection, for what comes next."""
+    connection = context.connection
+    if context.statement is not None or context.is_disconnect or connection is None:
+        return
+    if not (connection.closed or connection.invalidated):
+        connection.info[_END_FAILED] = True
 
 
 def roll_back_what_is_open(dbapi_connection: Any, record: Any, state: Any = None) -> None:
     """When a connection goes back to its pool: end the transaction that a failed commit has left open on it.
 
     After a COMMIT that failed, SQLAlchemy takes a transaction that is closed for one that was rolled back. Whoever had
-    the connection next, and a load first of all, would read what was never committed.
+    the connection next, and a load first of all, would read what was never committed, or commit it.
     """
-    if getattr(state, "transaction_was_reset", False) and dbapi_connection is not None and _is_open(dbapi_connection):
-        dbapi_connection.rollback()
+    failed = record.info.pop(_END_FAILED, False)
+    if getattr(state, "transaction_was_reset", False) and dbapi_connection is not None:
+        is_open = _is_open(dbapi_connection)
+        if failed if is_open is None else is_open:
+            dbapi_connection.rollback()
 
 
-def _is_open(dbapi_connection: Any) -> bool:
-    """True if a transaction is open on a connection of sqlite3's, psycopg's or psycopg2's; others do not tell."""
+def _is_open(dbapi_connection: Any) -> bool | None:
+    """Tell if a transaction is open on a connection of sqlite3's, psycopg's or psycopg2's; None: others do not tell."""
     in_transaction = getattr(dbapi_connection, "in_transaction", None)
     if isinstance(in_transaction, bool):
         return in_transaction
     status = getattr(getattr(dbapi_connection, "info", None), "transaction_status", None)
-    return isinstance(status, int) and status != 0
+    return status != 0 if isinstance(status, int) else None
 
 
 def is_own(connection: sa.Connection) -> bool:
@@ -90,7 +103,6 @@ class SourceConnections:
                             connection.rollback()
             else:
                 with self.engine.connect() as connection:
-                    roll_back_leftovers(connection)
                     primary = self._check(connection)
                     yield connection, lambda: primary
 
@@ -116,10 +128,8 @@ class SourceConnections:
                         if autocommit:
                             connection.execution_options(isolation_level="AUTOCOMMIT")
             else:
-                with self.engine.connect() as connection:
-                    roll_back_leftovers(connection)
-                    with self._transaction(connection):
-                        yield connection
+                with self.engine.connect() as connection, self._transaction(connection):
+                    yield connection
 
     @contextmanager
     def _transaction(self, connection: sa.Connection) -> Iterator[None]:
@@ -207,17 +217,6 @@ def commit_failed_for_sure(error: BaseException | None) -> bool:
     if type(original).__module__.startswith("sqlite3"):
         return isinstance(error, IntegrityError) or "i/o" not in str(original).lower()
     return isinstance(error, IntegrityError)
-
-
-def roll_back_leftovers(connection: sa.Connection) -> None:
-    """End a transaction that a connection, which nobody uses now, has come with.
-
-    SQLite keeps a transaction open whose COMMIT has failed, and a Session that is then closed gives its connection
-    back to the pool as it is: whoever has it next would read what was never committed, and commit it.
-    """
-    raw: Any = connection.connection.driver_connection
-    if getattr(raw, "in_transaction", False) is True:
-        connection.dialect.do_rollback(connection.connection)
 
 
 def _is_unreachable(error: DBAPIError) -> bool:

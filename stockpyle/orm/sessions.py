@@ -18,7 +18,7 @@ from sqlalchemy.orm.attributes import instance_state
 
 from stockpyle.exceptions import ImproperlyConfigured, NonUniqueKeyError
 from stockpyle.keys import Ident, Key, KeyDefinition
-from stockpyle.orm.connections import roll_back_what_is_open
+from stockpyle.orm.connections import note_failed_end, roll_back_what_is_open
 from stockpyle.orm.databases import is_told_same, same_database
 from stockpyle.orm.loading import criterion
 from stockpyle.orm.mapping import MappedSpec
@@ -155,6 +155,7 @@ def listen_to_sessions() -> None:
             event.listen(sa.Engine, "after_cursor_execute", _executed)
             event.listen(sa.Engine, "commit", _ended)
             event.listen(sa.Engine, "rollback", _ended)
+            event.listen(sa.Engine, "handle_error", note_failed_end)
             event.listen(sa.Pool, "reset", roll_back_what_is_open)
             _listening = True
 

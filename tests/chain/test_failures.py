@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -75,6 +77,25 @@ def test_change_of_state_is_logged_once(caplog: pytest.LogCaptureFixture) -> Non
         ),
         (logging.WARNING, "ProcessMemoryStore works again"),
     ]
+
+
+def test_failure_keeps_nothing_of_its_caller() -> None:
+    """What a reader had in hand when a tier failed is not kept as long as the tier is down."""
+    chain, tier, _, _ = chain_of()
+
+    class Held:
+        """Anything."""
+
+    def read() -> weakref.ref[Held]:
+        held = Held()
+        chain.get(Person, {"id": 1})
+        return weakref.ref(held)
+
+    tier.error = StoreUnavailable("cut off", "memory", "read")
+    with tier.off():
+        kept = read()
+    gc.collect()
+    assert kept() is None
 
 
 def test_one_reader_probes_while_the_others_go_on() -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import sqlite3
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
+from stockpyle.coherence.breaker import PROBE_SECONDS
+from stockpyle.exceptions import StoreUnavailable
+from stockpyle.ext.sqlalchemy import sessionmaker
 from tests.ext.conftest import MakeWorld
-from tests.ext.models import User
+from tests.ext.models import Org, User
 from tests.ext.worlds import World
 
 
@@ -49,12 +55,21 @@ def test_borrowed_connection_whose_commit_was_interrupted_by_an_error(world: Wor
     world.check()
 
 
-def test_what_a_failed_commit_leaves_open_in_the_pool_is_not_read(tmp_path: Any, make_world: MakeWorld) -> None:
+class Secretive(sqlite3.Connection):
+    """Does not tell if a transaction is open, as the connections of many drivers do not."""
+
+    in_transaction = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("kind", [sqlite3.Connection, Secretive])
+def test_what_a_failed_commit_leaves_open_in_the_pool_is_not_read(
+    tmp_path: Any, make_world: MakeWorld, kind: type[sqlite3.Connection]
+) -> None:
     """SQLAlchemy gives back a connection whose COMMIT failed without rolling it back: no load sees what it has written.
 
     The locks are gone by then, for the failure was definite.
     """
-    world = make_world(f"sqlite:///{tmp_path}/test.db", connect_args={"timeout": 0})
+    world = make_world(f"sqlite:///{tmp_path}/test.db", connect_args={"timeout": 0, "factory": kind})
     furnish(world)
     with world.outside.connect() as other:
         other.execute(sa.text("begin"))
@@ -84,3 +99,63 @@ def test_what_a_listener_keeps_from_being_committed_is_not_read(world: World) ->
     world.check()
     world.clock.now += world.chain.lock_seconds + 1
     world.check()
+
+
+@pytest.mark.parametrize("interrupted", ["in the commit", "right after it"])
+def test_a_session_that_is_abandoned_after_an_interrupted_commit(world: World, interrupted: str) -> None:
+    """A tier that could not be locked is told of the commit though nobody has ended its session."""
+    furnish(world)
+    world.extension.unreachable = "proceed"
+    commit = world.engine.dialect.do_commit
+
+    def interrupt(raw: Any) -> None:
+        commit(raw)
+        world.memory.failing = None
+        if interrupted == "in the commit":
+            raise KeyboardInterrupt
+
+    def interrupt_later(session: Session) -> None:
+        raise KeyboardInterrupt
+
+    def write() -> None:
+        session = world.Session()
+        if interrupted == "right after it":
+            event.listen(session, "after_commit", interrupt_later, insert=True)
+        session.get_one(User, 1).name = "new"
+        session.flush()
+        world.memory.failing = StoreUnavailable("it is down", "memory", "lock")
+        session.commit()
+
+    world.engine.dialect.do_commit = interrupt  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    world.engine.dialect.do_commit = commit  # type: ignore[method-assign]
+    gc.collect()
+    world.clock.now += PROBE_SECONDS + 1
+    world.check()
+
+
+def test_an_interrupt_while_one_database_is_settled_leaves_no_lock_of_the_other(
+    database_url: str, tmp_path: Any, make_world: MakeWorld
+) -> None:
+    """A session on two databases ends both commits, whatever happens while it ends the first."""
+    one, two = make_world(database_url, bare=True), make_world(f"sqlite:///{tmp_path}/other.db")
+    Both = sessionmaker(binds={User: one.engine, Org: two.engine}, extension=one.extension)
+    one.add(User(id=1, email="1@a.org", name="old"))
+    two.add(Org(id=1, name="old"))
+    publish = one.memory.publish
+    ended: list[str] = []
+
+    def interrupted(locked: Any) -> None:
+        ended.append(locked[0][0].key.spec.klass.__name__)
+        if len(ended) == 1:
+            raise KeyboardInterrupt
+        publish(locked)
+
+    with Both() as session:
+        session.get_one(User, 1).name = "new"
+        session.get_one(Org, 1).name = "new"
+        one.memory.publish = interrupted  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            session.commit()
+    assert set(ended) == {"Org", "User"}
