@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from stockpyle.coherence.debts import Debt
 from stockpyle.coherence.guards import Bypassed, Guard, Guards, guards_of
-from stockpyle.coherence.logs import logger
+from stockpyle.coherence.logs import Seldom, logger
 from stockpyle.coherence.parts import Places
 from stockpyle.exceptions import ImproperlyConfigured, InvalidLifetime, StoreUnavailable, UnsupportedOperation
 from stockpyle.keys import Ident, Key
@@ -21,6 +22,9 @@ from stockpyle.stats import Stats
 
 T = TypeVar("T")
 
+Unreachable = Literal["proceed", "refuse"]
+"""What happens to a commit that a tier cannot be told of beforehand: it happens, and is owed; or it does not."""
+
 DEFAULT_BOUND = 60.0
 """Seconds that a tier which does not say keeps a record in a chain."""
 
@@ -28,7 +32,7 @@ RETRACT_SECONDS = 30.0
 """How long the lock lives by which a reader cleans up. It may replace a writer's, and must then last as long."""
 
 
-def checked_unreachable(value: str | None) -> str | None:
+def checked_unreachable(value: Unreachable | None) -> Unreachable | None:
     """Return what is done when a tier cannot be locked before a commit; ImproperlyConfigured if it is nonsense."""
     if value not in (None, "proceed", "refuse"):
         raise ImproperlyConfigured(f'unreachable is "proceed" or "refuse", not {value!r}')
@@ -54,6 +58,7 @@ class Layer:
 
     def __init__(self, tier: Any, *, counted: bool = True) -> None:
         self.tier: Tier = tier
+        self._seldom = Seldom()
         self._guards: Guards | None = guards_of(tier) if counted else None
         parts = self._guards.parts if self._guards else ()
         self._only: Guard | None = parts[0] if len(parts) == 1 else None
@@ -113,9 +118,9 @@ class Layer:
                 filled = guard.use("filled", partial(guard.tier.fill, own))
             except Bypassed:
                 pass
-            except Exception:  # what was loaded is the caller's, whether or not it can be kept
+            except Exception:  # noqa: BLE001 - what was loaded is the caller's, whether or not it can be kept
                 self.stats.errors += 1
-                logger.exception("%s could not be filled", self.name)
+                self._seldom.log(logging.ERROR, "fill", "%s could not be filled", self.name, exc_info=True)
                 continue
             self.stats.fills += min(filled, wanted)
             self.stats.refused += wanted + aliases - filled
@@ -128,7 +133,7 @@ class Layer:
         seconds: float,
         *,
         without_row_lock: Sequence[Key] = (),
-        unreachable: str | None = None,
+        unreachable: Unreachable | None = None,
     ) -> list[Lock]:
         """See Tier.lock. Keys in a part that cannot be reached get owed locks; or, if refused, StoreUnavailable.
 
@@ -161,7 +166,7 @@ class Layer:
         guards = self._guards.parts if self._guards else ()
         return next((guard.error for guard in guards if guard.error is not None), None)
 
-    def may_proceed(self, unreachable: str | None, operation: str, cause: BaseException | None) -> None:
+    def may_proceed(self, unreachable: Unreachable | None, operation: str, cause: BaseException | None) -> None:
         """Raise StoreUnavailable if a part that cannot be reached, for this cause, is a reason to stop."""
         if (unreachable or self._unreachable) == "refuse":
             why = "another thread is just trying it" if cause is None else repr(cause)
@@ -233,7 +238,11 @@ class Layer:
     # tiers that cannot lock
 
     def forget(
-        self, changes: Sequence[Change], epochs: Iterable[Key], keys: Sequence[Key], unreachable: str | None = None
+        self,
+        changes: Sequence[Change],
+        epochs: Iterable[Key],
+        keys: Sequence[Key],
+        unreachable: Unreachable | None = None,
     ) -> None:
         """Before a commit: have a tier that cannot lock drop what the commit will change."""
         for guard, _ in self._by_part(keys):
@@ -266,7 +275,7 @@ class Layer:
 
     # upkeep
 
-    def drop(self, keys: Sequence[Key], seconds: float, unreachable: str | None = None) -> None:
+    def drop(self, keys: Sequence[Key], seconds: float, unreachable: Unreachable | None = None) -> None:
         """Have a tier that cannot lock drop what it holds under these keys."""
         for guard, own in self._by_part(keys):
             try:
@@ -275,7 +284,7 @@ class Layer:
                 self.may_proceed(unreachable, "invalidate", bypassed.__cause__)
                 guard.owe([Debt(key, False, seconds) for key in own])
 
-    def clear(self, unreachable: str | None = None) -> None:
+    def clear(self, unreachable: Unreachable | None = None) -> None:
         """Have the tier forget everything."""
         clear = getattr(self.tier, "clear", None)
         if clear is None:
@@ -329,7 +338,8 @@ class Layer:
                 own = self.deadline(record.spec.materialise(record.value) if self._lifetimes.asks_object else None)
             except InvalidLifetime:
                 self.stats.errors += 1
-                logger.exception("%s keeps no %s", self.name, record.spec.klass.__qualname__)
+                klass = record.spec.klass.__qualname__
+                self._seldom.log(logging.ERROR, klass, "%s keeps no %s", self.name, klass, exc_info=True)
                 return None
         return self.until(record, own)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from stockpyle.coherence.layers import Layer
 from stockpyle.coherence.logs import logger
@@ -12,10 +13,13 @@ from stockpyle.keys import Ident, Key
 from stockpyle.protocols import Source
 from stockpyle.records import Record
 
+OnWrite = Literal["publish", "invalidate"]
+"""What a commit does to what the tiers hold: it puts in its place what was committed, or only removes it."""
+
 Chosen = Mapping[Ident, Mapping[Layer, float | None]]
 
 
-def publish_committed(writer: Writer, source: Source | None, on_write: str, chosen: Chosen = {}) -> None:  # noqa: B006
+def publish_committed(writer: Writer, source: Source | None, on_write: OnWrite, chosen: Chosen = {}) -> None:  # noqa: B006
     """End a committed write: one load a class, one publish a tier. Nothing is raised: the commit is durable.
 
     chosen are the deadlines, by identity and layer, that a put has asked its lifetime callbacks for beforehand.
@@ -48,7 +52,7 @@ def read_back(layers: Sequence[Layer], source: Source, keys: Iterable[Key]) -> N
     try:
         for own in _by_class(keys).values():
             fetch(layers, source, own)
-    except Exception:
+    except Exception:  # the rest of the put is durable, and must not look as if it had failed
         logger.exception("what was put unchanged could not be read back; the next reader loads it")
 
 

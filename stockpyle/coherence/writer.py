@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from stockpyle.coherence.guards import Bypassed
-from stockpyle.coherence.layers import Layer
+from stockpyle.coherence.layers import Layer, Unreachable
 from stockpyle.coherence.logs import logger
 from stockpyle.exceptions import StoreUnavailable
 from stockpyle.keys import Ident, Key
@@ -31,7 +31,7 @@ class Writer:
         changes: Sequence[Change],
         epochs: Iterable[Key] = (),
         lock_seconds: float = LOCK_SECONDS,
-        unreachable: str | None = None,
+        unreachable: Unreachable | None = None,
     ) -> None:
         self._unreachable = unreachable
         self._layers = layers
@@ -65,7 +65,7 @@ class Writer:
 
         late: the commit has already happened, so that there is nothing left to refuse.
         """
-        unreachable = "proceed" if late else self._unreachable
+        unreachable: Unreachable | None = "proceed" if late else self._unreachable
         for layer in self._layers:
             keys = self._keys_for(layer)
             if not keys:
@@ -109,7 +109,10 @@ class Writer:
             values = {}
         strays = self._strays(locks, records)
         if strays:
+            # owed from here on, whatever interrupts it
+            self._locks[-1] = (layer, [*locks, *(Lock(key, owed=True) for key in strays)])
             locks = [*locks, *layer.lock(strays, self._seconds, without_row_lock=strays, unreachable="proceed")]
+            self._locks[-1] = (layer, locks)
         first = [(lock, values[lock.key.ident]) for lock in locks if isinstance(values.get(lock.key.ident), Record)]
         rest = [(lock, values.get(lock.key.ident)) for lock in locks]
         rest = [(lock, value) for lock, value in rest if not isinstance(value, Record)]
@@ -144,20 +147,21 @@ class Writer:
                     keys = list(self._keys_for(layer).values())
                     layer.forget_again(self._changes, self._epochs.values(), keys, self._seconds)
                 else:
-                    self._try(layer, locks, end)
+                    self._try(end)
                 self._locks.pop()
         finally:
             for layer, locks in self._locks:
                 layer.owe(locks or [Lock(key) for key in self._keys_for(layer).values()], self._seconds)
             self._locks = []
 
-    def _try(self, layer: Layer, locks: list[Lock], end: Callable[[Layer, list[Lock]], None]) -> None:
+    def _try(self, end: Callable[[Layer, list[Lock]], None]) -> None:
+        layer, locks = self._locks[-1]
         try:
             end(layer, locks)
         except Exception:  # a durable commit must not look like a failed one, whatever is in it
             layer.stats.errors += 1
             logger.exception("%s was not told of a commit, but will be", layer.name)
-            layer.owe(locks, self._seconds)
+            layer.owe(self._locks[-1][1], self._seconds)
 
     def _keys_for(self, layer: Layer) -> dict[Ident, Key]:
         keys = dict(self._epochs)
@@ -196,7 +200,9 @@ class Writer:
         return values
 
 
-def drop(layer: Layer, keys: Iterable[Key], seconds: float = LOCK_SECONDS, unreachable: str | None = None) -> None:
+def drop(
+    layer: Layer, keys: Iterable[Key], seconds: float = LOCK_SECONDS, unreachable: Unreachable | None = None
+) -> None:
     """Remove what a tier holds under these keys, and the object that an alternate one leads to.
 
     A tier that cannot be reached is owed it, or raises StoreUnavailable when all that can be is removed.

@@ -14,7 +14,8 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 from sqlalchemy.orm import sessionmaker as _sessionmaker
 
-from stockpyle.coherence.layers import Layer, checked_unreachable
+from stockpyle.coherence.layers import Layer, Unreachable, checked_unreachable
+from stockpyle.coherence.publishing import OnWrite
 from stockpyle.coherence.verbs import VerbTier
 from stockpyle.coherence.writer import LOCK_SECONDS, Writer
 from stockpyle.exceptions import ImproperlyConfigured, StockpyleWarning, UnsupportedOperation
@@ -42,7 +43,7 @@ class StockpyleSessionExtension:
     the tier forget later what was changed, see ChainedStore; by default the store's own choice holds.
     """
 
-    def __init__(self, store: Any, *, on_write: str | None = None, unreachable: str | None = None) -> None:
+    def __init__(self, store: Any, *, on_write: OnWrite | None = None, unreachable: Unreachable | None = None) -> None:
         if on_write not in (None, "publish", "invalidate"):
             raise ImproperlyConfigured(f'on_write is "publish" or "invalidate", not {on_write!r}')
         if isinstance(store, SqlAlchemyStore):
@@ -52,7 +53,8 @@ class StockpyleSessionExtension:
         self.store = store
         self._chain = store if isinstance(store, ChainedStore) else None
         self._layers = store.layers if isinstance(store, ChainedStore) else (_layer(store),)
-        self.on_write: str = on_write or str(getattr(store, "on_write", "publish"))
+        own: Any = getattr(store, "on_write", "publish")
+        self.on_write: OnWrite = on_write or own
         self.lock_seconds: float = getattr(store, "lock_seconds", LOCK_SECONDS)
         self._followed: weakref.WeakKeyDictionary[Session, list[FollowedConnection]] = weakref.WeakKeyDictionary()
         self._reached: weakref.WeakKeyDictionary[sa.Engine, bool] = weakref.WeakKeyDictionary()

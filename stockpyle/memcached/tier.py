@@ -15,15 +15,16 @@ taken. An epoch is a random value under a key of its own; a record of another ep
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stockpyle.codecs import Kind, RecordCodec
-from stockpyle.coherence.logs import logger
+from stockpyle.coherence.logs import Seldom
 from stockpyle.exceptions import DecodeError, EncodeError, StoreError
-from stockpyle.keys import Key, KeySpec
+from stockpyle.keys import Key
 from stockpyle.memcached.epochs import CLOSED, EPOCH_BYTES, Epoch, Epochs
 from stockpyle.memcached.items import Item, time_to_live, whole_seconds
 from stockpyle.memcached.server import Server
@@ -81,7 +82,7 @@ class MemcachedTier:
         self._clock = clock
         self._everything = f"{prefix}::".encode("ascii")
         self._epoch_texts: dict[str, bytes] = {}
-        self._told: set[KeySpec] = set()
+        self._seldom = Seldom()
 
     @property
     def name(self) -> str:
@@ -136,7 +137,9 @@ class MemcachedTier:
         except DecodeError as error:
             if not again:
                 self._stats.corrupt += 1
-                logger.warning("memcached at %s holds no record under %r: %s", self.name, key, error)
+                self._seldom.log(
+                    logging.WARNING, "", "memcached at %s holds no record under %r: %s", self.name, key, error
+                )
             return None
         if value is None or (value.deadline is not None and value.deadline <= self._clock()):
             return None
@@ -391,9 +394,8 @@ class MemcachedTier:
             return self._strict_item(key, value, epoch)
         except EncodeError as error:
             self._stats.errors += 1
-            if key.spec not in self._told:
-                self._told.add(key.spec)
-                logger.error("memcached at %s keeps no %s: %s", self.name, key.spec.klass.__qualname__, error)
+            klass = key.spec.klass.__qualname__
+            self._seldom.log(logging.ERROR, klass, "memcached at %s keeps no %s: %s", self.name, klass, error)
             return None
 
     def _strict_item(self, key: Key, value: Record | Alias, epoch: bytes) -> Item | None:

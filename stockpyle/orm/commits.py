@@ -23,7 +23,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from stockpyle.coherence.logs import logger
-from stockpyle.coherence.publishing import publish_committed
+from stockpyle.coherence.publishing import OnWrite, publish_committed
 from stockpyle.coherence.writer import Writer
 from stockpyle.exceptions import StockpyleWarning
 from stockpyle.keys import Key
@@ -48,7 +48,7 @@ class Work:
 
     writer: Writer
     source: Source
-    on_write: str
+    on_write: OnWrite
 
 
 class Target(Protocol):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stockpyle.classes import is_mapped, spec_of
-from stockpyle.coherence.layers import Layer, checked_unreachable
-from stockpyle.coherence.publishing import publish_committed, read_back
+from stockpyle.coherence.layers import Layer, Unreachable, checked_unreachable
+from stockpyle.coherence.publishing import OnWrite, publish_committed, read_back
 from stockpyle.coherence.reader import fetch
 from stockpyle.coherence.verbs import VerbSource, VerbTier
 from stockpyle.coherence.writer import LOCK_SECONDS, Writer, drop
@@ -63,9 +63,9 @@ class ChainedStore(SessionStore):
         self,
         stores: Iterable[Any] | None = None,
         *,
-        on_write: str = "publish",
+        on_write: OnWrite = "publish",
         lock_seconds: float = LOCK_SECONDS,
-        unreachable: str | None = None,
+        unreachable: Unreachable | None = None,
     ) -> None:
         super().__init__()
         if on_write not in ("publish", "invalidate"):

@@ -15,7 +15,7 @@ from typing import Any
 
 from stockpyle.codecs import Codec, RecordCodec
 from stockpyle.coherence.guards import Guards
-from stockpyle.coherence.layers import checked_unreachable
+from stockpyle.coherence.layers import Unreachable, checked_unreachable
 from stockpyle.coherence.parts import Parts
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
 from stockpyle.keys import Key, checked_prefix
@@ -68,7 +68,7 @@ class MemcacheStore(CacheStore):
         tls_context: ssl.SSLContext | None = None,
         pool_size: int = 16,
         lease_seconds: float = 10.0,
-        unreachable: str = "proceed",
+        unreachable: Unreachable = "proceed",
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(polymorphic, lifetime_cb, lifetime=lifetime, clock=clock)
@@ -194,9 +194,7 @@ def _clients(client: Any, servers: Any, options: Mapping[str, Any]) -> dict[str,
                 f"the client's server {client.server!r} is no memcached server: {error}"
             ) from None
         own = {
-            "timeout": client.timeout or options["timeout"],
-            "connect_timeout": client.connect_timeout or options["connect_timeout"],
-            "tls_context": client.tls_context or options["tls_context"],
+            **{name: _own(client, name, options[name], default) for name, default in _DEFAULTS.items()},
             "socket_module": client.socket_module,
             "socket_keepalive": client.socket_keepalive,
             "no_delay": True,
@@ -215,6 +213,18 @@ def _clients(client: Any, servers: Any, options: Mapping[str, Any]) -> dict[str,
             raise ImproperlyConfigured(f"{server!r} is named twice")
         makers[_name(address)] = partial(Client, address, **options)
     return makers
+
+
+_DEFAULTS = {"timeout": TIMEOUT, "connect_timeout": TIMEOUT, "tls_context": None}
+
+
+def _own(client: Any, name: str, given: Any, default: Any) -> Any:
+    own = getattr(client, name)
+    if own is None:
+        return given
+    if given not in (default, own):
+        raise ImproperlyConfigured(f"the client has {name}={own!r}, and MemcacheStore was given {given!r}: give one")
+    return own
 
 
 def _is_pair(servers: Any) -> bool:

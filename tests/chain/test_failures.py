@@ -13,8 +13,9 @@ import pytest
 
 from stockpyle.classes import spec_of
 from stockpyle.coherence.guards import Guards
+from stockpyle.coherence.writer import Writer
 from stockpyle.exceptions import EncodeError, ImproperlyConfigured, InvalidKeyType, StoreUnavailable
-from stockpyle.protocols import Outcome
+from stockpyle.protocols import Change, Outcome
 from stockpyle.records import LOCKED, MISS, Lease, Lock, Record
 from stockpyle.stores import BaseStore, ChainedStore, ProcessMemoryStore
 from stockpyle.testing import Clock, Person
@@ -353,6 +354,26 @@ def test_interrupted_commit_owes(caplog: pytest.LogCaptureFixture) -> None:
     assert (upper.stats.owed, lower.stats.owed) == (1, 1)
     assert names(chain, 1) == ["new"]
     assert (upper.guards.parts[0].trusted, lower.guards.parts[0].trusted) == (True, True)
+
+
+@pytest.mark.parametrize("when", ["lock", "publish"])
+def test_interrupted_commit_owes_the_keys_that_the_database_has_given(when: str) -> None:
+    """Nor is a key forgotten that is known only since the commit, by a trigger's doing for one."""
+    clock = Clock()
+    tier, source = CutOff(clock), Source()
+    chain = ChainedStore([tier, source])
+    assert chain.get(Person, {"email": "given"}) is None
+    (layer,) = chain.layers
+    change = Change(spec_of(Person), (key(id=1),), (key(id=1),))
+    writer = Writer([layer], [change])
+    writer.lock()
+    source.rows[Person, 1] = Person(1, email="given")
+    tier.error = KeyboardInterrupt()
+    (record,) = source.load(Person, [key(id=1)])
+    with tier.off(when), pytest.raises(KeyboardInterrupt):
+        writer.publish({key(id=1).ident: record})
+    clock.advance(1)
+    assert chain.get(Person, {"email": "given"}).id == 1
 
 
 def test_interrupted_part_owes_the_others() -> None:

@@ -184,6 +184,18 @@ def test_python_memcached_is_no_client() -> None:
         make(client=PythonMemcached())
 
 
+@pytest.mark.parametrize("name", ["timeout", "connect_timeout"])
+def test_a_client_has_its_own_timeouts(name: str) -> None:
+    """What the client has is used, what it lacks may be given, and two different values are an error."""
+    kept = make(client=Client(ADDRESS, **{name: 5}))
+    assert getattr(kept.parts[0].server._new_client(), name) == 5
+    given = make(client=Client(ADDRESS), **{name: 2})
+    assert getattr(given.parts[0].server._new_client(), name) == 2
+    make(client=Client(ADDRESS, **{name: 2}), **{name: 2})
+    with pytest.raises(ImproperlyConfigured, match=f"the client has {name}=5, and MemcacheStore was given 2: give one"):
+        make(client=Client(ADDRESS, **{name: 5}), **{name: 2})
+
+
 def test_endless_timeouts() -> None:
     """None waits as long as the system does, and lease_seconds may be long."""
     store = make(servers=[ADDRESS], timeout=None, connect_timeout=None, lease_seconds=1e9)
