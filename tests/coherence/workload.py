@@ -37,7 +37,7 @@ ORGS = 4
 HOT = 8
 """So many of each pool are asked for more often than the others."""
 
-BUSY_SECONDS = 5.0
+BUSY_SECONDS = 6.0
 QUIET_SECONDS = 2.0
 LEVELS = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 
