@@ -26,8 +26,14 @@ help: ## Print this list
 demo: $(VENV)/installed-demo ## Run the demonstration; with MEMCACHE=localhost:11211, on memcached too
 	@MEMCACHE="$(MEMCACHE)" $(PY) demo/run.py
 
+# The runs of many processes need all cores for themselves. What is chosen by PYTEST_ARGS runs in one process.
 test: lint servers ## Check the code and run all the tests, against real servers
+ifeq ($(strip $(PYTEST_ARGS)),)
+	STOCKPYLE_REQUIRE_SERVERS=1 $(PY) -m pytest -n 2 --dist loadfile --ignore tests/coherence
+	STOCKPYLE_REQUIRE_SERVERS=1 $(PY) -m pytest tests/coherence
+else
 	STOCKPYLE_REQUIRE_SERVERS=1 $(PY) -m pytest $(PYTEST_ARGS)
+endif
 
 coherence: $(VENV)/installed-test servers ## Check what many processes see (SECONDS=600 WORKERS=8 SEED=1 DATABASE=postgresql|sqlite FAULTS=all|none)
 	STOCKPYLE_REQUIRE_SERVERS=1 $(PY) -m tests.coherence --seconds $(SECONDS) --workers $(WORKERS) --seed $(SEED) \

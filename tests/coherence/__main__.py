@@ -14,7 +14,8 @@ from tests.coherence.systems import SYSTEMS
 from tests.coherence.workload import STEPS
 
 
-def _options(arguments: list[str]) -> Options:
+def options_of(arguments: list[str]) -> Options:
+    """Return what a command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m tests.coherence", description=__doc__)
     default = Options()
     parser.add_argument("--seconds", type=float, default=default.seconds)
@@ -45,4 +46,4 @@ def _options(arguments: list[str]) -> Options:
 
 
 if __name__ == "__main__":
-    sys.exit(main(_options(sys.argv[1:])))
+    sys.exit(main(options_of(sys.argv[1:])))

@@ -109,26 +109,26 @@ class RunFailed(Exception):
     """The run could not be brought to its end."""
 
 
-def run(options: Options) -> Outcome:
-    """Run, judge, and clean up."""
+def run(options: Options, postgres: Postgres | None = None) -> Outcome:
+    """Run, judge, and clean up. postgres: a server to use instead of one that is started for this run."""
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="coherence-"))
         if not options.keep:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        this = _Run(options, folder, stack)
+        this = _Run(options, folder, stack, postgres)
         this.go()
         return this.judge()
 
 
 class _Run:
-    def __init__(self, options: Options, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, options: Options, folder: Path, stack: ExitStack, postgres: Postgres | None) -> None:
         self.options = options
         self.folder = folder
         self.stack = stack
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["tests.coherence.worker", "tests.coherence.proxies"])
         self.cache = stack.enter_context(SmallMemcached())
-        self.url = self._database()
+        self.url = self._database(postgres)
         self.engine = sa.create_engine(self.url)
         stack.callback(self.engine.dispose)
         self.transactions = Transactions(self.engine)
@@ -154,7 +154,7 @@ class _Run:
         self.started = self.context.RawValue("q", 0)
         self.ready = self.context.RawArray("i", options.workers)
 
-    def _database(self) -> str:
+    def _database(self, postgres: Postgres | None) -> str:
         if self.options.database == "sqlite":
             url = f"sqlite:///{self.folder / 'test.db'}"
             engine = sa.create_engine(url)
@@ -162,8 +162,11 @@ class _Run:
                 connection.exec_driver_sql("PRAGMA journal_mode = WAL")
             engine.dispose()
             return url
-        server: Postgres = self.stack.enter_context(Postgres())
-        return server.create_database()
+        server: Postgres = postgres or self.stack.enter_context(Postgres())
+        url = server.create_database()
+        if postgres is not None:
+            self.stack.callback(postgres.drop_database, url)
+        return url
 
     # the run
 
