@@ -58,9 +58,10 @@ class Tier(Protocol):
     """A caching level that keeps the protocol of leases and locks. Every method is safe in any thread.
 
     In a chain a tier may raise whatever it likes where it fails: see stockpyle.coherence.guards. One that keeps its
-    keys in several places, which fail one by one, has ``part_of(key)``, which returns what stands for that place, or
-    None for a key that concerns all of them; then no call has keys of two places. ``unreachable`` is "proceed" or
-    "refuse": what a chain does at a commit if the tier cannot be reached, if the chain does not say.
+    keys in several places, which fail one by one, has ``parts``, each a tier of its own, and ``place(key)``, which
+    returns the number of the part that keeps a key; then a chain calls the parts. ``ping()``, of the tier or of a part,
+    raises what is wrong with it; where it is there, a failed tier is tried again in the background. ``unreachable`` is
+    "proceed" or "refuse": what a chain does at a commit if the tier cannot be reached, if the chain does not say.
     """
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
