@@ -366,6 +366,9 @@ def _on_error(context: Any) -> None:
 
 
 def _on_reset(dbapi_connection: Any, record: Any, state: Any = None) -> None:
+    if record is None:
+        # it was detached from its pool: nothing tells any more whose it was, and the locks run out
+        return
     # whoever has the connection next must not find this there
     followed: FollowedConnection | None = record.info.pop(_INFO, None)
     if followed is not None and not followed.in_session:

@@ -37,6 +37,9 @@ def roll_back_what_is_open(dbapi_connection: Any, record: Any, state: Any = None
     After a COMMIT that failed, SQLAlchemy takes a transaction that is closed for one that was rolled back. Whoever had
     the connection next, and a load first of all, would read what was never committed, or commit it.
     """
+    if record is None:
+        # it was detached from its pool, and nobody has it next
+        return
     failed = record.info.pop(_END_FAILED, False)
     if getattr(state, "transaction_was_reset", False) and dbapi_connection is not None:
         is_open = _is_open(dbapi_connection)

@@ -6,6 +6,7 @@ import gc
 import sqlite3
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -159,3 +160,30 @@ def test_an_interrupt_while_one_database_is_settled_leaves_no_lock_of_the_other(
         with pytest.raises(KeyboardInterrupt):
             session.commit()
     assert set(ended) == {"Org", "User"}
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_connection_that_is_detached_from_its_pool(
+    world: World, caplog: pytest.LogCaptureFixture, joined: bool
+) -> None:
+    """It is closed as ever, and what a session has written on it is published."""
+    furnish(world)
+    connection = world.engine.connect()
+    if joined:
+        connection.detach()
+        connection.begin()
+    with world.Session(bind=connection if joined else world.engine) as session:
+        session.get_one(User, 1).name = "new"
+        mine = session.connection()
+        if not joined:
+            mine.detach()
+        raw: Any = mine.connection.dbapi_connection
+        session.commit()
+    if joined:
+        connection.commit()
+    connection.close()
+    with pytest.raises((sqlite3.ProgrammingError, psycopg.OperationalError), match="closed"):
+        raw.execute("select 1")
+    assert "reset" not in caplog.text
+    world.check()
+    assert joined or world.holds(User, {"id": 1})
