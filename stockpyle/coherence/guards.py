@@ -263,15 +263,16 @@ class Guards:
 
 
 def _let_go(error: BaseException) -> None:
-    """Take the traceback from an error that is kept: it would keep all that the callers' frames hold."""
+    """Take the traceback from an error that is kept, and from its causes: it would keep all that the frames hold.
+
+    The context goes whole: it may end with an error that a caller is just handling, who needs its traceback.
+    """
     seen: set[int] = set()
-    left: list[BaseException | None] = [error]
-    while left:
-        each = left.pop()
-        if each is not None and id(each) not in seen:
-            seen.add(id(each))
-            each.__traceback__ = None
-            left += [each.__cause__, each.__context__]
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        each.__traceback__ = each.__context__ = None
+        each = each.__cause__
 
 
 _slotted: dict[int, tuple[Any, Guards]] = {}
