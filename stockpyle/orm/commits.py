@@ -14,7 +14,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any, Protocol
 
@@ -141,14 +141,19 @@ class FollowedConnection:
         if self._flushed_tables:
             self.end_flush()
         connection = self.connection()
-        works = self._take_works(protected=connection is None or not _has_committed_already(connection))
+        durable = connection is not None and _has_committed_already(connection)
+        if durable:
+            self.written.committed_already()
+        works = self._works_for_written()
         self._works += works
         try:
             for work in works:
-                work.writer.lock()
+                work.writer.lock(late=durable)
         except BaseException:
             self._each(lambda work: work.writer.unlock())
             raise
+        # not before: what is durable whatever happens must still be known then
+        self.written.clear()
         if self._works and connection is not None:
             connection.info[_INFO] = self
 
@@ -157,13 +162,10 @@ class FollowedConnection:
         if self._works:
             self.outcome = Outcome.UNKNOWN
 
-    def _take_works(self, *, protected: bool = True) -> list[Work]:
+    def _works_for_written(self) -> list[Work]:
         changes, epochs = self.written.changes, self.written.epochs
-        self.written.clear()
         if not changes and not epochs:
             return []
-        if not protected:
-            changes = [replace(change, unprotected=(*change.before, *change.after)) for change in changes]
         return [work for target in self.targets for work in target.works(self.engine, changes, epochs)]
 
     def failed(self, error: BaseException) -> None:
@@ -214,7 +216,10 @@ class FollowedConnection:
 
     def _invalidate_late(self) -> None:
         """Drop what was written when nobody could lock it any more, by somebody's own listener to the commit."""
-        for work in self._take_works(protected=False):
+        self.written.committed_already()
+        works = self._works_for_written()
+        self.written.clear()
+        for work in works:
             try:
                 work.writer.lock(late=True)
             except Exception:  # a durable commit must not look like a failed one, whatever a tier does
@@ -302,8 +307,12 @@ def _on_commit(connection: sa.Connection) -> None:
     try:
         followed.lock()
     except BaseException:
-        # an open transaction must not go back to the pool with the error
-        connection.dialect.do_rollback(connection.connection)
+        try:
+            # an open transaction must not go back to the pool with the error
+            connection.dialect.do_rollback(connection.connection)
+        finally:
+            # SQLAlchemy, for which it is no transaction any more, will not tell
+            followed.forget()
         raise
     followed.sent()
 

@@ -153,6 +153,33 @@ def test_written_after_the_tiers_were_locked_is_owed(place: Place, mode: str) ->
     assert place.tier.guards.parts[0].trusted
 
 
+def test_refusal_comes_too_late_in_autocommit(place: Place) -> None:
+    """Where every statement is durable at once nothing can be refused: nothing is raised, and all is owed."""
+    engine = place.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with refusing(place)(bind=engine) as session:
+        session.get_one(User, 1).name = "new"
+        with place.tier.off():
+            session.commit()
+    assert place.tier.stats.owed > 0
+    place.clock.advance(1)
+    assert place.name == "new"
+
+
+def test_what_a_savepoint_has_committed_is_owed_though_the_rest_is_refused(place: Place) -> None:
+    """By default sqlite3 commits an outermost savepoint with its release, whatever becomes of what follows."""
+    with refusing(place)() as session:
+        with session.begin_nested():
+            session.add(User(id=3, email="eve@x", name="eve"))
+            session.flush()
+            session.get_one(User, 1).name = "new"
+        session.get_one(User, 2).name = "lost"
+        with place.tier.off(), pytest.raises(StoreUnavailable):
+            session.commit()
+    assert (place.name, place.name_of(2)) == ("new", "old")
+    place.clock.advance(1)
+    assert (place.name, place.name_of(2)) == ("new", "old")
+
+
 def test_extension_takes_its_stores_word(tmp_path: Path) -> None:
     """An extension that says nothing does as its chain says, or its bare tier."""
     tier = CutOff(Clock())
