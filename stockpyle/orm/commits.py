@@ -207,25 +207,21 @@ class FollowedConnection:
         else:
             self._each(lambda work: work.writer.leave())
         if outcome is not Outcome.ROLLED_BACK:
-            self._invalidate_late()
+            self._invalidate_late(outcome)
 
     def abandoned(self) -> None:
         """Nobody is left to tell how the commit has ended."""
         if self.outcome is not Outcome.OPEN:
             self.settle(Outcome.UNKNOWN, load=False)
 
-    def _invalidate_late(self) -> None:
+    def _invalidate_late(self, outcome: Outcome = Outcome.COMMITTED) -> None:
         """Drop what was written when nobody could lock it any more, by somebody's own listener to the commit."""
         self.written.committed_already()
         works = self._works_for_written()
         self.written.clear()
-        for work in works:
-            try:
-                work.writer.lock(late=True)
-            except Exception:  # a durable commit must not look like a failed one, whatever a tier does
-                logger.exception("what was written in the last moment of a commit could not be invalidated")
-            else:
-                work.writer.publish()
+        with ExitStack() as stack:
+            for work in reversed(works):
+                stack.callback(_invalidate, work.writer, outcome)
 
     def _each(self, end: Callable[[Work], None]) -> None:
         works, self._works = self._works, []
@@ -233,6 +229,18 @@ class FollowedConnection:
             # an interrupt in one must not let another be forgotten
             for work in reversed(works):
                 stack.callback(end, work)
+
+
+def _invalidate(writer: Writer, outcome: Outcome) -> None:
+    try:
+        writer.lock(late=True)
+    except Exception:  # a durable commit must not look like a failed one, whatever a tier does
+        logger.exception("what was written in the last moment of a commit is invalidated later")
+    else:
+        if outcome is Outcome.UNKNOWN:
+            writer.leave()
+        else:
+            writer.publish()
 
 
 def _has_committed_already(connection: sa.Connection) -> bool:

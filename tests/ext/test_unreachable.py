@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from stockpyle.exceptions import ImproperlyConfigured, StockpyleWarning, StoreUnavailable
+from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, StockpyleWarning, StoreUnavailable
 from stockpyle.ext.sqlalchemy import StockpyleSessionExtension, sessionmaker
 from stockpyle.orm.mapping import spec_of_mapped
 from stockpyle.stores import ChainedStore, ProcessMemoryStore, SqlAlchemyStore
@@ -151,6 +152,26 @@ def test_written_after_the_tiers_were_locked_is_owed(place: Place, mode: str) ->
     place.clock.advance(1)
     assert (place.name, place.name_of(2)) == ("new", "late")
     assert place.tier.guards.parts[0].trusted
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), InvalidKey("no such key")])
+def test_an_interrupt_at_the_last_moment_of_a_commit_loses_nothing(place: Place, error: BaseException) -> None:
+    """What could only be locked after the commit is owed if even that fails, however it fails."""
+
+    def write(connection: sa.Connection) -> None:
+        connection.execute(sa.update(User).where(User.id == 2).values(name="late"))
+        place.tier.error = error
+        place.tier.cut = {"lock"}
+
+    with place.Session() as session:
+        session.get_one(User, 1).name = "new"
+        event.listen(place.engine, "commit", write)
+        with pytest.warns(StockpyleWarning), suppress(KeyboardInterrupt):
+            session.commit()
+        event.remove(place.engine, "commit", write)
+        place.tier.cut = set()
+        place.clock.advance(1)
+        assert (place.name, place.name_of(2)) == ("new", "late")
 
 
 def test_refusal_comes_too_late_in_autocommit(place: Place) -> None:
