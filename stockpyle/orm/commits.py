@@ -309,6 +309,10 @@ def follow(connection: sa.Connection, target: Target) -> FollowedConnection:
 
 
 def _on_commit(connection: sa.Connection) -> None:
+    _lock_or_roll_back(connection, lambda: connection.dialect.do_rollback(connection.connection))
+
+
+def _lock_or_roll_back(connection: sa.Connection, roll_back: Callable[[], None]) -> None:
     followed = _followed.get(connection)
     if followed is None or followed.outcome is not Outcome.OPEN:
         return
@@ -317,7 +321,7 @@ def _on_commit(connection: sa.Connection) -> None:
     except BaseException:
         try:
             # an open transaction must not go back to the pool with the error
-            connection.dialect.do_rollback(connection.connection)
+            roll_back()
         finally:
             # SQLAlchemy, for which it is no transaction any more, will not tell
             followed.forget()
@@ -336,9 +340,11 @@ def _on_prepare(connection: sa.Connection, xid: Any) -> None:
         raise
 
 
-def _on_commit_prepared(connection: sa.Connection, xid: Any, is_prepared: bool) -> None:
+def _on_commit_twophase(connection: sa.Connection, xid: Any, is_prepared: bool) -> None:
     followed = _followed.get(connection)
-    if followed is not None:
+    if not is_prepared:
+        _lock_or_roll_back(connection, lambda: connection.dialect.do_rollback_twophase(connection, xid, False))
+    elif followed is not None:
         followed.sent()
 
 
@@ -411,9 +417,10 @@ def _ended(followed: FollowedConnection) -> Outcome:
 
 _CONNECTION_EVENTS: dict[str, Callable[..., None]] = {
     "begin": _on_begin,
+    "begin_twophase": _on_begin,
     "commit": _on_commit,
     "prepare_twophase": _on_prepare,
-    "commit_twophase": _on_commit_prepared,
+    "commit_twophase": _on_commit_twophase,
     "rollback": _on_rollback,
     "rollback_twophase": _on_rollback,
     "release_savepoint": _on_release,
