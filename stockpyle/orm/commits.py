@@ -27,7 +27,7 @@ from stockpyle.coherence.publishing import OnWrite, publish_committed
 from stockpyle.coherence.writer import Writer
 from stockpyle.exceptions import StockpyleWarning
 from stockpyle.keys import Key
-from stockpyle.orm.connections import commit_failed_for_sure
+from stockpyle.orm.connections import commit_failed_for_sure, roll_back_what_was_left
 from stockpyle.orm.sessions import listen_to_sessions, tables_written_on
 from stockpyle.orm.statements import (
     is_of_unit_of_work,
@@ -285,7 +285,8 @@ def start_following() -> None:
         if _listening:
             return
         for name, listener in _CONNECTION_EVENTS.items():
-            event.listen(sa.Engine, name, listener)
+            # an application's own listener may send the BEGIN
+            event.listen(sa.Engine, name, listener, insert=name == "begin")
         event.listen(sa.Pool, "reset", _on_reset)
         event.listen(sa.Pool, "invalidate", _on_invalidate)
         _listening = True
@@ -357,7 +358,10 @@ def _on_rollback(connection: sa.Connection, *_: Any) -> None:
 def _on_begin(connection: sa.Connection, *_: Any) -> None:
     followed = _followed.get(connection)
     if followed is not None and followed.outcome is not Outcome.OPEN:
-        followed.settle(_ended(followed), load=False)
+        try:
+            roll_back_what_was_left(connection)
+        finally:
+            followed.settle(_ended(followed), load=False)
 
 
 def _on_release(connection: sa.Connection, name: str, context: Any) -> None:

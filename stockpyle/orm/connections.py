@@ -42,9 +42,24 @@ def roll_back_what_is_open(dbapi_connection: Any, record: Any, state: Any = None
         return
     failed = record.info.pop(_END_FAILED, False)
     if getattr(state, "transaction_was_reset", False) and dbapi_connection is not None:
-        is_open = _is_open(dbapi_connection)
-        if failed if is_open is None else is_open:
-            dbapi_connection.rollback()
+        _roll_back(dbapi_connection, failed)
+
+
+def roll_back_what_was_left(connection: sa.Connection) -> None:
+    """Before a transaction begins on a connection that nobody has given back since a commit failed on it.
+
+    What was written before would be committed with it, by somebody who thinks that it was rolled back.
+    """
+    if not (connection.closed or connection.invalidated):
+        dbapi_connection = connection.connection.dbapi_connection
+        if dbapi_connection is not None:
+            _roll_back(dbapi_connection, connection.info.pop(_END_FAILED, False))
+
+
+def _roll_back(dbapi_connection: Any, failed: bool) -> None:
+    is_open = _is_open(dbapi_connection)
+    if failed if is_open is None else is_open:
+        dbapi_connection.rollback()
 
 
 def _is_open(dbapi_connection: Any) -> bool | None:

@@ -56,6 +56,51 @@ def test_borrowed_connection_whose_commit_was_interrupted_by_an_error(world: Wor
     world.check()
 
 
+def test_what_a_failed_commit_leaves_open_is_not_committed_by_the_next_transaction(world: World) -> None:
+    """A Connection whose COMMIT was not sent, or failed, keeps its writes: they go before it is used again."""
+    furnish(world)
+
+    def refuse(connection: sa.Connection) -> None:
+        raise RuntimeError("not today")
+
+    with world.engine.connect() as connection:
+        connection.begin()
+        with world.Session(bind=connection) as session:
+            session.get_one(User, 1).name = "lost"
+            session.commit()
+        event.listen(world.engine, "commit", refuse)
+        with pytest.raises(RuntimeError, match="not today"):
+            connection.commit()
+        event.remove(world.engine, "commit", refuse)
+        connection.rollback()
+        with connection.begin():
+            world.check()
+    world.check()
+    assert (world.truth(User, {"id": 1}) or {})["name"] == "old"
+
+
+def test_a_session_that_goes_on_does_not_settle_a_commit_that_was_lost(world: World) -> None:
+    """What a session has joined is not committed because the session says so afterwards."""
+    furnish(world)
+    commit = world.engine.dialect.do_commit
+
+    def timed_out(raw: Any) -> None:
+        raise RuntimeError("a signal handler's")
+
+    with world.engine.connect() as connection, world.Session(bind=connection) as session:
+        outer = connection.begin()
+        session.get_one(User, 1).name = "new"
+        session.flush()
+        world.engine.dialect.do_commit = timed_out  # type: ignore[method-assign]
+        with pytest.raises(RuntimeError):
+            outer.commit()
+        world.engine.dialect.do_commit = commit  # type: ignore[method-assign]
+        session.commit()
+        assert world.is_locked(User, {"id": 1})
+    assert world.is_locked(User, {"id": 1})
+    world.check()
+
+
 class Secretive(sqlite3.Connection):
     """Does not tell if a transaction is open, as the connections of many drivers do not."""
 
