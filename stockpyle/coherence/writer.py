@@ -87,6 +87,11 @@ class Writer:
                     self.unlock()
                 raise
 
+    def owe_beforehand(self) -> None:
+        """Right before a commit of whose end one may hear late: owe it already where it could not be locked."""
+        for layer, locks in self._locks:
+            layer.owe([replace(lock, contended=True) for lock in locks if lock.owed], self._seconds)
+
     def _owe_all(self) -> None:
         self._locks = []
         for layer in self._layers:

@@ -161,6 +161,10 @@ class FollowedConnection:
         """From here on the commit may have happened."""
         if self._works:
             self.outcome = Outcome.UNKNOWN
+        if not self.in_session:
+            # who has committed may keep the connection for long before anybody tells that it is over
+            for work in self._works:
+                work.writer.owe_beforehand()
 
     def _works_for_written(self) -> list[Work]:
         changes, epochs = self.written.changes, self.written.epochs

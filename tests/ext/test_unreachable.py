@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, StockpyleWarning, StoreUnavailable
 from stockpyle.ext.sqlalchemy import StockpyleSessionExtension, sessionmaker
 from stockpyle.orm.mapping import spec_of_mapped
+from stockpyle.records import LOCKED
 from stockpyle.stores import ChainedStore, ProcessMemoryStore, SqlAlchemyStore
 from stockpyle.testing import Clock
 from tests.chain.cutoff import CutOff
@@ -199,6 +200,34 @@ def test_what_a_savepoint_has_committed_is_owed_though_the_rest_is_refused(place
     assert (place.name, place.name_of(2)) == ("new", "old")
     place.clock.advance(1)
     assert (place.name, place.name_of(2)) == ("new", "old")
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_connection_that_is_kept_after_its_commit_owes_at_once(place: Place, late: bool) -> None:
+    """Nobody tells of its end before the connection's next transaction: the tier is not believed until it is told.
+
+    late: it is told before the database has committed, and what others then fill would be what was replaced.
+    """
+
+    def deliver(connection: sa.Connection) -> None:
+        place.tier.cut = set()
+        place.clock.advance(1)
+        assert (place.name_of(1), place.name_of(2)) == ("old", "old")
+
+    with place.engine.connect() as connection, connection.begin() as outer:
+        with place.Session(bind=connection) as session:
+            session.get_one(User, 1).name = "new"
+            session.commit()
+        if late:
+            event.listen(place.engine, "commit", deliver)
+        with place.tier.off():
+            outer.commit()
+        if late:
+            event.remove(place.engine, "commit", deliver)
+        place.clock.advance(1)
+        assert (place.name, place.others_see()) == ("new", LOCKED)
+        connection.close()
+    assert place.name == "new"
 
 
 def test_extension_takes_its_stores_word(tmp_path: Path) -> None:
