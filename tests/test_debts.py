@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -203,6 +204,35 @@ def test_interrupted_delivery_is_not_settled_and_lets_others_try() -> None:
         guard.settle()
     assert guard.owes
     assert guard.settle()
+
+
+def test_a_commit_that_the_garbage_collector_ends_stops_nobody() -> None:
+    """An abandoned session may be collected while the thread that collects it is noting something itself."""
+    tier = CutOff(Clock())
+
+    class Abandoned:
+        """What is in a cycle, and owes something when it goes."""
+
+        def __init__(self) -> None:
+            self.own = self
+            weakref.finalize(self, guard.owe, owed(2))
+
+    def collecting() -> float:
+        gc.collect()
+        return 0.0
+
+    guard = Guards(tier, clock=collecting, courier=None).parts[0]
+    Abandoned()
+
+    def fail() -> None:
+        with tier.off(), pytest.raises(Bypassed):
+            guard.use("read", lambda: tier.read([key(id=1)]))
+
+    thread = threading.Thread(target=fail, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert guard.owes
 
 
 def test_child_process_tries_although_a_thread_of_the_parent_does() -> None:

@@ -57,7 +57,8 @@ class Guard:
         self._guards = guards
         self._breaker = Breaker(guards.probe_seconds, guards.clock)
         self._debts = Debts(guards.limit)
-        self._mutex = threading.Lock()
+        # reentrant: the garbage collector may end an abandoned session's commit here, while this thread has it
+        self._mutex = threading.RLock()
 
     @property
     def name(self) -> str:
@@ -220,7 +221,7 @@ class Guard:
 
     def after_fork(self) -> None:
         """In a child process: another thread may have held the mutex, or have been trying."""
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._breaker.end()
         self._set_flags()
 
