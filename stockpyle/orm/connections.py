@@ -164,8 +164,9 @@ class SourceConnections:
                 connection.begin()
             yield
         finally:
-            # also if its COMMIT has failed, after which it is in no transaction that it knows of
             connection.rollback()
+            # that does nothing if its COMMIT has failed, and a connection that all share goes back to no pool
+            roll_back_what_was_left(connection)
 
     def release(self) -> None:
         """Give back the connection kept for this thread."""
