@@ -80,6 +80,12 @@ class FollowedConnection:
         return self.session is not None and self.session() is not None
 
     @property
+    def _session_commits(self) -> bool:
+        session = None if self.session is None else self.session()
+        transaction = None if session is None else session.get_transaction()
+        return transaction is not None and not transaction.is_active
+
+    @property
     def is_back_in_pool(self) -> bool:
         """True if nobody holds the connection any more."""
         connection = self.connection()
@@ -161,7 +167,7 @@ class FollowedConnection:
         """From here on the commit may have happened."""
         if self._works:
             self.outcome = Outcome.UNKNOWN
-        if not self.in_session:
+        if not self._session_commits:
             # who has committed may keep the connection for long before anybody tells that it is over
             for work in self._works:
                 work.writer.owe_beforehand()

@@ -203,10 +203,12 @@ def test_what_a_savepoint_has_committed_is_owed_though_the_rest_is_refused(place
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_connection_that_is_kept_after_its_commit_owes_at_once(place: Place, late: bool) -> None:
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_connection_that_is_kept_after_its_commit_owes_at_once(place: Place, late: bool, kept: bool) -> None:
     """Nobody tells of its end before the connection's next transaction: the tier is not believed until it is told.
 
-    late: it is told before the database has committed, and what others then fill would be what was replaced.
+    kept: so is the session that has joined it. late: it is told before the database has committed, and what others then
+    fill would be what was replaced.
     """
 
     def deliver(connection: sa.Connection) -> None:
@@ -215,8 +217,10 @@ def test_a_connection_that_is_kept_after_its_commit_owes_at_once(place: Place, l
         assert (place.name_of(1), place.name_of(2)) == ("old", "old")
 
     with place.engine.connect() as connection, connection.begin() as outer:
-        with place.Session(bind=connection) as session:
-            session.get_one(User, 1).name = "new"
+        session = place.Session(bind=connection)
+        session.get_one(User, 1).name = "new"
+        session.flush()
+        if not kept:
             session.commit()
         if late:
             event.listen(place.engine, "commit", deliver)
@@ -226,6 +230,7 @@ def test_a_connection_that_is_kept_after_its_commit_owes_at_once(place: Place, l
             event.remove(place.engine, "commit", deliver)
         place.clock.advance(1)
         assert (place.name, place.others_see()) == ("new", LOCKED)
+        session.close()
         connection.close()
     assert place.name == "new"
 
