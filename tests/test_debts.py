@@ -13,7 +13,7 @@ from stockpyle.classes import spec_of
 from stockpyle.coherence.courier import Courier
 from stockpyle.coherence.debts import Debt, Debts, deliver
 from stockpyle.coherence.guards import Bypassed, Guards
-from stockpyle.exceptions import InvalidKeyType
+from stockpyle.exceptions import ImproperlyConfigured, InvalidKeyType
 from stockpyle.records import LOCKED, MISS, Record
 from stockpyle.stores import ProcessMemoryStore
 from stockpyle.testing import Car, Clock, Person
@@ -394,6 +394,32 @@ class Pinged(CutOff):
 
     def ping(self) -> None:
         self._call("ping", lambda: None)
+
+
+def test_tier_that_comes_back_unfit_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    """A server that cannot be used as it was started keeps the courier from nothing; it is logged once."""
+    clock = Clock()
+    courier = Courier(pause=lambda seconds: clock.advance(2))
+    tier = CutOff(clock)
+    tries: list[int] = []
+
+    def ping() -> None:
+        tries.append(1)
+        if len(tries) < 4:
+            raise ImproperlyConfigured("start it without -C")
+
+    tier.ping = ping  # type: ignore[attr-defined]
+    guard = Guards(tier, clock=clock, courier=None).parts[0]
+    with pytest.raises(Bypassed):
+        guard.run("read", lambda: 1 // 0)
+    guard.owe(owed(1))
+    courier.call(guard)
+    thread = courier.thread
+    if thread is not None:
+        thread.join()
+    assert guard.trusted
+    assert len(tries) == 4
+    assert caplog.text.count("start it without -C") == 1
 
 
 def test_nobody_waits_for_a_tier_that_can_be_pinged() -> None:

@@ -6,7 +6,6 @@ part itself. A part that has a ``ping()``, which raises what is wrong with it, i
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -104,9 +103,24 @@ class Guard:
     def settle(self) -> bool:
         """Try the part again and deliver what it is owed, if it is time; True if nothing is left. Raises nothing."""
         if self.waits:
-            with contextlib.suppress(Bypassed):
+            try:
                 self._try("reached", self._ping or (lambda: None))
+            except Bypassed:
+                pass
+            except MISTAKES as error:
+                # a server that has come back and is not fit for use, say; it may be mended
+                self._is_unfit(error)
         return not self.waits
+
+    def _is_unfit(self, error: Exception) -> None:
+        with self._mutex:
+            known = self._breaker.error
+            self._breaker.failed(error)
+            self._set_flags()
+        self._guards.stats.errors += 1
+        if repr(known) != repr(error):
+            logger.error("%s cannot be used; it is tried again: %r", self.name, error)
+        _let_go(error)
 
     def settle_now(self) -> None:
         """Try to deliver what is owed, unless that may keep the caller waiting. Raises nothing."""
