@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -330,6 +331,23 @@ def test_a_two_phase_transaction_that_is_committed_unprepared(postgres_world: Wo
         world.check()
     assert world.locks == []
     world.check()
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_what_a_two_phase_transaction_has_written_is_over_with_it(postgres_world: World, end: str) -> None:
+    """A session that joins the same connection later is not asked for what that has written."""
+    world = postgres_world
+    furnish(world)
+    with world.engine.connect() as connection:
+        transaction = connection.begin_twophase()
+        connection.execute(sa.update(User).where(User.id == 9).values(name="nobody"))
+        getattr(transaction, end)()
+        with world.Session(bind=connection) as session, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            session.connection()
+            with world.statements() as executed:
+                assert world.chain.get(User, {"id": 1}, session=session) is not None
+    assert executed == []
 
 
 def test_a_refused_two_phase_commit_is_rolled_back(postgres_world: World) -> None:
