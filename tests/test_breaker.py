@@ -30,6 +30,18 @@ def test_one_caller_tries_when_it_is_time() -> None:
     assert breaker.begin()
 
 
+def test_try_that_never_ends_is_not_the_last() -> None:
+    """An interrupt may come between a try and its end: after a minute another caller is let through."""
+    clock = Clock()
+    breaker = Breaker(1.0, clock)
+    assert breaker.begin()
+    clock.advance(59)
+    assert not breaker.begin()
+    clock.advance(1)
+    assert breaker.begin()
+    assert not breaker.begin()
+
+
 def test_failed_try_puts_the_next_off() -> None:
     """A try that fails leaves it open for as long again."""
     clock = Clock()

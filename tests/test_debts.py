@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from stockpyle.classes import spec_of
 from stockpyle.coherence.courier import Courier
 from stockpyle.coherence.debts import Debt, Debts, deliver
 from stockpyle.coherence.guards import Bypassed, Guards
-from stockpyle.exceptions import InvalidKeyType
+from stockpyle.exceptions import ImproperlyConfigured, InvalidKeyType
 from stockpyle.records import LOCKED, MISS, Record
 from stockpyle.stores import ProcessMemoryStore
 from stockpyle.testing import Car, Clock, Person
@@ -205,6 +206,35 @@ def test_interrupted_delivery_is_not_settled_and_lets_others_try() -> None:
     assert guard.settle()
 
 
+def test_a_commit_that_the_garbage_collector_ends_stops_nobody() -> None:
+    """An abandoned session may be collected while the thread that collects it is noting something itself."""
+    tier = CutOff(Clock())
+
+    class Abandoned:
+        """What is in a cycle, and owes something when it goes."""
+
+        def __init__(self) -> None:
+            self.own = self
+            weakref.finalize(self, guard.owe, owed(2))
+
+    def collecting() -> float:
+        gc.collect()
+        return 0.0
+
+    guard = Guards(tier, clock=collecting, courier=None).parts[0]
+    Abandoned()
+
+    def fail() -> None:
+        with tier.off(), pytest.raises(Bypassed):
+            guard.use("read", lambda: tier.read([key(id=1)]))
+
+    thread = threading.Thread(target=fail, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert guard.owes
+
+
 def test_child_process_tries_although_a_thread_of_the_parent_does() -> None:
     """After a fork no thread of the parent's keeps the child from trying."""
     tier = CutOff(Clock())
@@ -364,6 +394,32 @@ class Pinged(CutOff):
 
     def ping(self) -> None:
         self._call("ping", lambda: None)
+
+
+def test_tier_that_comes_back_unfit_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    """A server that cannot be used as it was started keeps the courier from nothing; it is logged once."""
+    clock = Clock()
+    courier = Courier(pause=lambda seconds: clock.advance(2))
+    tier = CutOff(clock)
+    tries: list[int] = []
+
+    def ping() -> None:
+        tries.append(1)
+        if len(tries) < 4:
+            raise ImproperlyConfigured("start it without -C")
+
+    tier.ping = ping  # type: ignore[attr-defined]
+    guard = Guards(tier, clock=clock, courier=None).parts[0]
+    with pytest.raises(Bypassed):
+        guard.run("read", lambda: 1 // 0)
+    guard.owe(owed(1))
+    courier.call(guard)
+    thread = courier.thread
+    if thread is not None:
+        thread.join()
+    assert guard.trusted
+    assert len(tries) == 4
+    assert caplog.text.count("start it without -C") == 1
 
 
 def test_nobody_waits_for_a_tier_that_can_be_pinged() -> None:

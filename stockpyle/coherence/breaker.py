@@ -7,6 +7,9 @@ from collections.abc import Callable
 PROBE_SECONDS = 1.0
 """How long after a failure the next try is due."""
 
+LONGEST_TRY = 60.0
+"""Seconds after which nobody waits any more for a try: an interrupt has come between it and its end."""
+
 
 class Breaker:
     """Closed while all goes well; it opens at the first failure, and closes again after a try that went well.
@@ -20,6 +23,7 @@ class Breaker:
         self._clock = clock
         self._due = 0.0
         self._trying = False
+        self._tried_until = 0.0
         self.error: Exception | None = None
         """What opened it, while it is open."""
 
@@ -30,9 +34,10 @@ class Breaker:
 
     def begin(self) -> bool:
         """Let one caller try, if nobody else does and it is time; it must call end()."""
-        if self._trying or (self.is_open and self._clock() < self._due):
+        now = self._clock()
+        if (self._trying and now < self._tried_until) or (self.is_open and now < self._due):
             return False
-        self._trying = True
+        self._trying, self._tried_until = True, now + LONGEST_TRY
         return True
 
     def end(self) -> None:

@@ -41,7 +41,8 @@ class Courier:
         self._seconds = seconds
         self._pause = pause
         self.debtors: weakref.WeakSet[Debtor] = weakref.WeakSet()
-        self._mutex = threading.Lock()
+        # reentrant: see Guard
+        self._mutex = threading.RLock()
         self.thread: threading.Thread | None = None
         """What runs now, if anything is owed."""
         renew_after_fork(self)
@@ -79,5 +80,5 @@ class Courier:
 
     def after_fork(self) -> None:
         """In a child process: there is no thread; the next debt starts one."""
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self.thread = None

@@ -41,7 +41,8 @@ class Debt:
 class Debts:
     """What one part of a tier is owed, each key once.
 
-    It is not safe in several threads by itself: whoever has it brings the mutex.
+    It is not safe in several threads by itself: whoever has it brings the mutex. But the same thread may add debts in
+    the midst of anything.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -62,11 +63,10 @@ class Debts:
             else:
                 new += self._add(self._owed, debt, 0)
         if len(self._owed) > self._limit:
-            coarse: dict[Ident, Debt] = {}
-            for debt in self._owed.values():
+            fine, self._owed = self._owed, {}
+            for debt in fine.values():
                 whole = debt if debt.key is None else replace(debt, key=debt.key.spec.epoch)
-                self._add(coarse, whole, debt.keys)
-            self._owed = coarse
+                self._add(self._owed, whole, debt.keys)
         return new
 
     @staticmethod
@@ -84,7 +84,7 @@ class Debts:
 
     def some(self, number: int) -> list[Debt]:
         """Return so many of the debts, or as many as there are."""
-        return [debt for debt, _ in zip(self._owed.values(), range(number), strict=False)]
+        return list(self._owed.values())[:number]
 
     def settle(self, debts: Iterable[Debt]) -> int:
         """Remove these debts, but for those that were owed again meanwhile; return for how many keys they stood."""

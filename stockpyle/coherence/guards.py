@@ -6,7 +6,6 @@ part itself. A part that has a ``ping()``, which raises what is wrong with it, i
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -57,7 +56,8 @@ class Guard:
         self._guards = guards
         self._breaker = Breaker(guards.probe_seconds, guards.clock)
         self._debts = Debts(guards.limit)
-        self._mutex = threading.Lock()
+        # reentrant: the garbage collector may end an abandoned session's commit here, while this thread has it
+        self._mutex = threading.RLock()
 
     @property
     def name(self) -> str:
@@ -103,9 +103,24 @@ class Guard:
     def settle(self) -> bool:
         """Try the part again and deliver what it is owed, if it is time; True if nothing is left. Raises nothing."""
         if self.waits:
-            with contextlib.suppress(Bypassed):
+            try:
                 self._try("reached", self._ping or (lambda: None))
+            except Bypassed:
+                pass
+            except MISTAKES as error:
+                # a server that has come back and is not fit for use, say; it may be mended
+                self._is_unfit(error)
         return not self.waits
+
+    def _is_unfit(self, error: Exception) -> None:
+        with self._mutex:
+            known = self._breaker.error
+            self._breaker.failed(error)
+            self._set_flags()
+        self._guards.stats.errors += 1
+        if repr(known) != repr(error):
+            logger.error("%s cannot be used; it is tried again: %r", self.name, error)
+        _let_go(error)
 
     def settle_now(self) -> None:
         """Try to deliver what is owed, unless that may keep the caller waiting. Raises nothing."""
@@ -220,7 +235,7 @@ class Guard:
 
     def after_fork(self) -> None:
         """In a child process: another thread may have held the mutex, or have been trying."""
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._breaker.end()
         self._set_flags()
 
@@ -263,15 +278,16 @@ class Guards:
 
 
 def _let_go(error: BaseException) -> None:
-    """Take the traceback from an error that is kept: it would keep all that the callers' frames hold."""
+    """Take the traceback from an error that is kept, and from its causes: it would keep all that the frames hold.
+
+    The context goes whole: it may end with an error that a caller is just handling, who needs its traceback.
+    """
     seen: set[int] = set()
-    left: list[BaseException | None] = [error]
-    while left:
-        each = left.pop()
-        if each is not None and id(each) not in seen:
-            seen.add(id(each))
-            each.__traceback__ = None
-            left += [each.__cause__, each.__context__]
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        each.__traceback__ = each.__context__ = None
+        each = each.__cause__
 
 
 _slotted: dict[int, tuple[Any, Guards]] = {}

@@ -63,7 +63,8 @@ class Writer:
     def lock(self, *, late: bool = False) -> None:
         """Lock all keys, one call a tier. If a tier refuses, the others are unlocked and its error raised.
 
-        late: the commit has already happened, so that there is nothing left to refuse.
+        late: the commit has already happened, so that there is nothing left to refuse: what fails is owed, even if it
+        raises.
         """
         unreachable: Unreachable | None = "proceed" if late else self._unreachable
         for layer in self._layers:
@@ -80,8 +81,21 @@ class Writer:
                     locks = layer.lock(wanted, self._seconds, without_row_lock=loose, unreachable=unreachable)
                     self._locks.append((layer, locks))
             except BaseException:
-                self.unlock()
+                if late:
+                    self._owe_all()
+                else:
+                    self.unlock()
                 raise
+
+    def owe_beforehand(self) -> None:
+        """Right before a commit of whose end one may hear late: owe it already where it could not be locked."""
+        for layer, locks in self._locks:
+            layer.owe([replace(lock, contended=True) for lock in locks if lock.owed], self._seconds)
+
+    def _owe_all(self) -> None:
+        self._locks = []
+        for layer in self._layers:
+            layer.owe([Lock(key) for key in self._keys_for(layer).values()], self._seconds)
 
     def publish(
         self,

@@ -151,7 +151,8 @@ class StockpyleSessionExtension:
 
     def _after_commit(self, session: Session) -> None:
         for followed in self._followed.get(session, ()):
-            if followed.outcome is Outcome.UNKNOWN:
+            # a transaction that the session has only joined may have failed before
+            if followed.outcome is Outcome.UNKNOWN and not followed.lost:
                 followed.outcome = Outcome.COMMITTED
 
     def _after_transaction_end(self, session: Session, transaction: SessionTransaction) -> None:

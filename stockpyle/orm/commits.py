@@ -14,7 +14,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any, Protocol
 
@@ -27,7 +27,7 @@ from stockpyle.coherence.publishing import OnWrite, publish_committed
 from stockpyle.coherence.writer import Writer
 from stockpyle.exceptions import StockpyleWarning
 from stockpyle.keys import Key
-from stockpyle.orm.connections import commit_failed_for_sure
+from stockpyle.orm.connections import commit_failed_for_sure, roll_back_what_was_left
 from stockpyle.orm.sessions import listen_to_sessions, tables_written_on
 from stockpyle.orm.statements import (
     is_of_unit_of_work,
@@ -78,6 +78,12 @@ class FollowedConnection:
     def in_session(self) -> bool:
         """True if a session has joined the transaction, and will tell of its end: one that was not abandoned."""
         return self.session is not None and self.session() is not None
+
+    @property
+    def _session_commits(self) -> bool:
+        session = None if self.session is None else self.session()
+        transaction = None if session is None else session.get_transaction()
+        return transaction is not None and not transaction.is_active
 
     @property
     def is_back_in_pool(self) -> bool:
@@ -141,14 +147,19 @@ class FollowedConnection:
         if self._flushed_tables:
             self.end_flush()
         connection = self.connection()
-        works = self._take_works(protected=connection is None or not _has_committed_already(connection))
+        durable = connection is not None and _has_committed_already(connection)
+        if durable:
+            self.written.committed_already()
+        works = self._works_for_written()
         self._works += works
         try:
             for work in works:
-                work.writer.lock()
+                work.writer.lock(late=durable)
         except BaseException:
             self._each(lambda work: work.writer.unlock())
             raise
+        # not before: what is durable whatever happens must still be known then
+        self.written.clear()
         if self._works and connection is not None:
             connection.info[_INFO] = self
 
@@ -156,14 +167,15 @@ class FollowedConnection:
         """From here on the commit may have happened."""
         if self._works:
             self.outcome = Outcome.UNKNOWN
+        if not self._session_commits:
+            # who has committed may keep the connection for long before anybody tells that it is over
+            for work in self._works:
+                work.writer.owe_beforehand()
 
-    def _take_works(self, *, protected: bool = True) -> list[Work]:
+    def _works_for_written(self) -> list[Work]:
         changes, epochs = self.written.changes, self.written.epochs
-        self.written.clear()
         if not changes and not epochs:
             return []
-        if not protected:
-            changes = [replace(change, unprotected=(*change.before, *change.after)) for change in changes]
         return [work for target in self.targets for work in target.works(self.engine, changes, epochs)]
 
     def failed(self, error: BaseException) -> None:
@@ -205,22 +217,21 @@ class FollowedConnection:
         else:
             self._each(lambda work: work.writer.leave())
         if outcome is not Outcome.ROLLED_BACK:
-            self._invalidate_late()
+            self._invalidate_late(outcome)
 
     def abandoned(self) -> None:
         """Nobody is left to tell how the commit has ended."""
         if self.outcome is not Outcome.OPEN:
             self.settle(Outcome.UNKNOWN, load=False)
 
-    def _invalidate_late(self) -> None:
+    def _invalidate_late(self, outcome: Outcome = Outcome.COMMITTED) -> None:
         """Drop what was written when nobody could lock it any more, by somebody's own listener to the commit."""
-        for work in self._take_works(protected=False):
-            try:
-                work.writer.lock(late=True)
-            except Exception:  # a durable commit must not look like a failed one, whatever a tier does
-                logger.exception("what was written in the last moment of a commit could not be invalidated")
-            else:
-                work.writer.publish()
+        self.written.committed_already()
+        works = self._works_for_written()
+        self.written.clear()
+        with ExitStack() as stack:
+            for work in reversed(works):
+                stack.callback(_invalidate, work.writer, outcome)
 
     def _each(self, end: Callable[[Work], None]) -> None:
         works, self._works = self._works, []
@@ -228,6 +239,18 @@ class FollowedConnection:
             # an interrupt in one must not let another be forgotten
             for work in reversed(works):
                 stack.callback(end, work)
+
+
+def _invalidate(writer: Writer, outcome: Outcome) -> None:
+    try:
+        writer.lock(late=True)
+    except Exception:  # a durable commit must not look like a failed one, whatever a tier does
+        logger.exception("what was written in the last moment of a commit is invalidated later")
+    else:
+        if outcome is Outcome.UNKNOWN:
+            writer.leave()
+        else:
+            writer.publish()
 
 
 def _has_committed_already(connection: sa.Connection) -> bool:
@@ -272,7 +295,8 @@ def start_following() -> None:
         if _listening:
             return
         for name, listener in _CONNECTION_EVENTS.items():
-            event.listen(sa.Engine, name, listener)
+            # an application's own listener may send the BEGIN
+            event.listen(sa.Engine, name, listener, insert=name == "begin")
         event.listen(sa.Pool, "reset", _on_reset)
         event.listen(sa.Pool, "invalidate", _on_invalidate)
         _listening = True
@@ -296,14 +320,22 @@ def follow(connection: sa.Connection, target: Target) -> FollowedConnection:
 
 
 def _on_commit(connection: sa.Connection) -> None:
+    _lock_or_roll_back(connection, lambda: connection.dialect.do_rollback(connection.connection))
+
+
+def _lock_or_roll_back(connection: sa.Connection, roll_back: Callable[[], None]) -> None:
     followed = _followed.get(connection)
     if followed is None or followed.outcome is not Outcome.OPEN:
         return
     try:
         followed.lock()
     except BaseException:
-        # an open transaction must not go back to the pool with the error
-        connection.dialect.do_rollback(connection.connection)
+        try:
+            # an open transaction must not go back to the pool with the error
+            roll_back()
+        finally:
+            # SQLAlchemy, for which it is no transaction any more, will not tell
+            followed.forget()
         raise
     followed.sent()
 
@@ -319,9 +351,11 @@ def _on_prepare(connection: sa.Connection, xid: Any) -> None:
         raise
 
 
-def _on_commit_prepared(connection: sa.Connection, xid: Any, is_prepared: bool) -> None:
+def _on_commit_twophase(connection: sa.Connection, xid: Any, is_prepared: bool) -> None:
     followed = _followed.get(connection)
-    if followed is not None:
+    if not is_prepared:
+        _lock_or_roll_back(connection, lambda: connection.dialect.do_rollback_twophase(connection, xid, False))
+    elif followed is not None:
         followed.sent()
 
 
@@ -334,7 +368,10 @@ def _on_rollback(connection: sa.Connection, *_: Any) -> None:
 def _on_begin(connection: sa.Connection, *_: Any) -> None:
     followed = _followed.get(connection)
     if followed is not None and followed.outcome is not Outcome.OPEN:
-        followed.settle(_ended(followed), load=False)
+        try:
+            roll_back_what_was_left(connection)
+        finally:
+            followed.settle(_ended(followed), load=False)
 
 
 def _on_release(connection: sa.Connection, name: str, context: Any) -> None:
@@ -366,6 +403,9 @@ def _on_error(context: Any) -> None:
 
 
 def _on_reset(dbapi_connection: Any, record: Any, state: Any = None) -> None:
+    if record is None:
+        # it was detached from its pool: nothing tells any more whose it was, and the locks run out
+        return
     # whoever has the connection next must not find this there
     followed: FollowedConnection | None = record.info.pop(_INFO, None)
     if followed is not None and not followed.in_session:
@@ -391,9 +431,10 @@ def _ended(followed: FollowedConnection) -> Outcome:
 
 _CONNECTION_EVENTS: dict[str, Callable[..., None]] = {
     "begin": _on_begin,
+    "begin_twophase": _on_begin,
     "commit": _on_commit,
     "prepare_twophase": _on_prepare,
-    "commit_twophase": _on_commit_prepared,
+    "commit_twophase": _on_commit_twophase,
     "rollback": _on_rollback,
     "rollback_twophase": _on_rollback,
     "release_savepoint": _on_release,

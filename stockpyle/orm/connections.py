@@ -37,11 +37,29 @@ def roll_back_what_is_open(dbapi_connection: Any, record: Any, state: Any = None
     After a COMMIT that failed, SQLAlchemy takes a transaction that is closed for one that was rolled back. Whoever had
     the connection next, and a load first of all, would read what was never committed, or commit it.
     """
+    if record is None:
+        # it was detached from its pool, and nobody has it next
+        return
     failed = record.info.pop(_END_FAILED, False)
     if getattr(state, "transaction_was_reset", False) and dbapi_connection is not None:
-        is_open = _is_open(dbapi_connection)
-        if failed if is_open is None else is_open:
-            dbapi_connection.rollback()
+        _roll_back(dbapi_connection, failed)
+
+
+def roll_back_what_was_left(connection: sa.Connection) -> None:
+    """Before a transaction begins on a connection that nobody has given back since a commit failed on it.
+
+    What was written before would be committed with it, by somebody who thinks that it was rolled back.
+    """
+    if not (connection.closed or connection.invalidated):
+        dbapi_connection = connection.connection.dbapi_connection
+        if dbapi_connection is not None:
+            _roll_back(dbapi_connection, connection.info.pop(_END_FAILED, False))
+
+
+def _roll_back(dbapi_connection: Any, failed: bool) -> None:
+    is_open = _is_open(dbapi_connection)
+    if failed if is_open is None else is_open:
+        dbapi_connection.rollback()
 
 
 def _is_open(dbapi_connection: Any) -> bool | None:
@@ -146,8 +164,9 @@ class SourceConnections:
                 connection.begin()
             yield
         finally:
-            # also if its COMMIT has failed, after which it is in no transaction that it knows of
             connection.rollback()
+            # that does nothing if its COMMIT has failed, and a connection that all share goes back to no pool
+            roll_back_what_was_left(connection)
 
     def release(self) -> None:
         """Give back the connection kept for this thread."""

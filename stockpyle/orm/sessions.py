@@ -153,8 +153,8 @@ def listen_to_sessions() -> None:
             for name, listener in _SESSION_EVENTS.items():
                 event.listen(Session, name, listener)
             event.listen(sa.Engine, "after_cursor_execute", _executed)
-            event.listen(sa.Engine, "commit", _ended)
-            event.listen(sa.Engine, "rollback", _ended)
+            for end in ("commit", "rollback", "commit_twophase", "rollback_twophase"):
+                event.listen(sa.Engine, end, _ended)
             event.listen(sa.Engine, "handle_error", note_failed_end)
             event.listen(sa.Pool, "reset", roll_back_what_is_open)
             _listening = True
@@ -184,7 +184,7 @@ def _executed(
         _tables.setdefault(connection, set()).update(tables)
 
 
-def _ended(connection: sa.Connection) -> None:
+def _ended(connection: sa.Connection, *_: Any) -> None:
     _tables.pop(connection, None)
 
 

@@ -99,6 +99,27 @@ def test_failure_keeps_nothing_of_its_caller() -> None:
     assert kept() is None
 
 
+def test_failure_leaves_its_callers_own_error_alone() -> None:
+    """Who reads while handling an error still has its traceback, though the tier fails, and no longer than ever."""
+    chain, tier, _, _ = chain_of()
+
+    class Mistake(Exception):
+        """The caller's own."""
+
+    def read() -> tuple[weakref.ref[Mistake], bool]:
+        try:
+            raise Mistake
+        except Mistake as error:
+            chain.get(Person, {"id": 1})
+            return weakref.ref(error), error.__traceback__ is not None
+
+    with tier.off():
+        kept, has_traceback = read()
+    assert has_traceback
+    gc.collect()
+    assert kept() is None
+
+
 def test_one_reader_probes_while_the_others_go_on() -> None:
     """While one thread tries a tier that hangs, others are answered without it."""
     chain, tier, _, clock = chain_of(Person(1, name="ann"))

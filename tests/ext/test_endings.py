@@ -6,6 +6,7 @@ import gc
 import sqlite3
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -52,6 +53,51 @@ def test_borrowed_connection_whose_commit_was_interrupted_by_an_error(world: Wor
     assert world.is_locked(User, {"id": 1})
     world.check()
     world.clock.now += world.chain.lock_seconds + 1
+    world.check()
+
+
+def test_what_a_failed_commit_leaves_open_is_not_committed_by_the_next_transaction(world: World) -> None:
+    """A Connection whose COMMIT was not sent, or failed, keeps its writes: they go before it is used again."""
+    furnish(world)
+
+    def refuse(connection: sa.Connection) -> None:
+        raise RuntimeError("not today")
+
+    with world.engine.connect() as connection:
+        connection.begin()
+        with world.Session(bind=connection) as session:
+            session.get_one(User, 1).name = "lost"
+            session.commit()
+        event.listen(world.engine, "commit", refuse)
+        with pytest.raises(RuntimeError, match="not today"):
+            connection.commit()
+        event.remove(world.engine, "commit", refuse)
+        connection.rollback()
+        with connection.begin():
+            world.check()
+    world.check()
+    assert (world.truth(User, {"id": 1}) or {})["name"] == "old"
+
+
+def test_a_session_that_goes_on_does_not_settle_a_commit_that_was_lost(world: World) -> None:
+    """What a session has joined is not committed because the session says so afterwards."""
+    furnish(world)
+    commit = world.engine.dialect.do_commit
+
+    def timed_out(raw: Any) -> None:
+        raise RuntimeError("a signal handler's")
+
+    with world.engine.connect() as connection, world.Session(bind=connection) as session:
+        outer = connection.begin()
+        session.get_one(User, 1).name = "new"
+        session.flush()
+        world.engine.dialect.do_commit = timed_out  # type: ignore[method-assign]
+        with pytest.raises(RuntimeError):
+            outer.commit()
+        world.engine.dialect.do_commit = commit  # type: ignore[method-assign]
+        session.commit()
+        assert world.is_locked(User, {"id": 1})
+    assert world.is_locked(User, {"id": 1})
     world.check()
 
 
@@ -159,3 +205,30 @@ def test_an_interrupt_while_one_database_is_settled_leaves_no_lock_of_the_other(
         with pytest.raises(KeyboardInterrupt):
             session.commit()
     assert set(ended) == {"Org", "User"}
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_connection_that_is_detached_from_its_pool(
+    world: World, caplog: pytest.LogCaptureFixture, joined: bool
+) -> None:
+    """It is closed as ever, and what a session has written on it is published."""
+    furnish(world)
+    connection = world.engine.connect()
+    if joined:
+        connection.detach()
+        connection.begin()
+    with world.Session(bind=connection if joined else world.engine) as session:
+        session.get_one(User, 1).name = "new"
+        mine = session.connection()
+        if not joined:
+            mine.detach()
+        raw: Any = mine.connection.dbapi_connection
+        session.commit()
+    if joined:
+        connection.commit()
+    connection.close()
+    with pytest.raises((sqlite3.ProgrammingError, psycopg.OperationalError), match="closed"):
+        raw.execute("select 1")
+    assert "reset" not in caplog.text
+    world.check()
+    assert joined or world.holds(User, {"id": 1})

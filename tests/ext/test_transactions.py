@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -313,6 +314,76 @@ def test_two_phase_rollbacks(postgres_world: World, prepared: bool) -> None:
             session.prepare()
         session.rollback()
     assert world.locks == []
+    world.check()
+
+
+def test_a_two_phase_transaction_that_is_committed_unprepared(postgres_world: World) -> None:
+    """A Connection's transaction of two phases may be committed in one: it is locked before that."""
+    world = postgres_world
+    furnish(world)
+    with world.engine.connect() as connection:
+        transaction = connection.begin_twophase()
+        with world.Session(bind=connection) as session:
+            session.get_one(User, 1).name = "new"
+            session.commit()
+        transaction.commit()
+        assert world.is_locked(User, {"id": 1})
+        world.check()
+    assert world.locks == []
+    world.check()
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_what_a_two_phase_transaction_has_written_is_over_with_it(postgres_world: World, end: str) -> None:
+    """A session that joins the same connection later is not asked for what that has written."""
+    world = postgres_world
+    furnish(world)
+    with world.engine.connect() as connection:
+        transaction = connection.begin_twophase()
+        connection.execute(sa.update(User).where(User.id == 9).values(name="nobody"))
+        getattr(transaction, end)()
+        with world.Session(bind=connection) as session, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            session.connection()
+            with world.statements() as executed:
+                assert world.chain.get(User, {"id": 1}, session=session) is not None
+    assert executed == []
+
+
+def test_a_refused_two_phase_commit_is_rolled_back(postgres_world: World) -> None:
+    """Nothing of it is left in the transaction that comes next on the connection."""
+    world = postgres_world
+    furnish(world)
+    world.extension.unreachable = "refuse"
+    with world.engine.connect() as connection:
+        transaction = connection.begin_twophase()
+        with world.Session(bind=connection) as session:
+            session.get_one(User, 1).name = "lost"
+            session.commit()
+        world.memory.failing = StoreUnavailable("it is down", "memory", "lock")
+        with pytest.raises(StoreUnavailable):
+            transaction.commit()
+        transaction.rollback()
+        world.memory.failing = None
+        with connection.begin():
+            connection.execute(sa.text("select 1"))
+    assert (world.truth(User, {"id": 1}) or {})["name"] == "1"
+    world.check()
+
+
+def test_a_two_phase_transaction_ends_what_was_before_it(postgres_world: World) -> None:
+    """Its rollback is not that of the transaction which was committed on the connection before."""
+    world = postgres_world
+    furnish(world)
+    with world.engine.connect() as connection:
+        for begin, end in (("begin", "commit"), ("begin_twophase", "rollback")):
+            transaction = getattr(connection, begin)()
+            with world.Session(bind=connection) as session:
+                session.get_one(User, 1).name = end
+                session.commit()
+            getattr(transaction, end)()
+    assert world.memory.calls == ["lock", "publish"]
+    assert (world.truth(User, {"id": 1}) or {})["name"] == "commit"
     world.check()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from stockpyle.exceptions import ImproperlyConfigured, StockpyleWarning, StoreUnavailable
+from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, StockpyleWarning, StoreUnavailable
 from stockpyle.ext.sqlalchemy import StockpyleSessionExtension, sessionmaker
 from stockpyle.orm.mapping import spec_of_mapped
+from stockpyle.records import LOCKED
 from stockpyle.stores import ChainedStore, ProcessMemoryStore, SqlAlchemyStore
 from stockpyle.testing import Clock
 from tests.chain.cutoff import CutOff
@@ -151,6 +153,86 @@ def test_written_after_the_tiers_were_locked_is_owed(place: Place, mode: str) ->
     place.clock.advance(1)
     assert (place.name, place.name_of(2)) == ("new", "late")
     assert place.tier.guards.parts[0].trusted
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), InvalidKey("no such key")])
+def test_an_interrupt_at_the_last_moment_of_a_commit_loses_nothing(place: Place, error: BaseException) -> None:
+    """What could only be locked after the commit is owed if even that fails, however it fails."""
+
+    def write(connection: sa.Connection) -> None:
+        connection.execute(sa.update(User).where(User.id == 2).values(name="late"))
+        place.tier.error = error
+        place.tier.cut = {"lock"}
+
+    with place.Session() as session:
+        session.get_one(User, 1).name = "new"
+        event.listen(place.engine, "commit", write)
+        with pytest.warns(StockpyleWarning), suppress(KeyboardInterrupt):
+            session.commit()
+        event.remove(place.engine, "commit", write)
+        place.tier.cut = set()
+        place.clock.advance(1)
+        assert (place.name, place.name_of(2)) == ("new", "late")
+
+
+def test_refusal_comes_too_late_in_autocommit(place: Place) -> None:
+    """Where every statement is durable at once nothing can be refused: nothing is raised, and all is owed."""
+    engine = place.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with refusing(place)(bind=engine) as session:
+        session.get_one(User, 1).name = "new"
+        with place.tier.off():
+            session.commit()
+    assert place.tier.stats.owed > 0
+    place.clock.advance(1)
+    assert place.name == "new"
+
+
+def test_what_a_savepoint_has_committed_is_owed_though_the_rest_is_refused(place: Place) -> None:
+    """By default sqlite3 commits an outermost savepoint with its release, whatever becomes of what follows."""
+    with refusing(place)() as session:
+        with session.begin_nested():
+            session.add(User(id=3, email="eve@x", name="eve"))
+            session.flush()
+            session.get_one(User, 1).name = "new"
+        session.get_one(User, 2).name = "lost"
+        with place.tier.off(), pytest.raises(StoreUnavailable):
+            session.commit()
+    assert (place.name, place.name_of(2)) == ("new", "old")
+    place.clock.advance(1)
+    assert (place.name, place.name_of(2)) == ("new", "old")
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_connection_that_is_kept_after_its_commit_owes_at_once(place: Place, late: bool, kept: bool) -> None:
+    """Nobody tells of its end before the connection's next transaction: the tier is not believed until it is told.
+
+    kept: so is the session that has joined it. late: it is told before the database has committed, and what others then
+    fill would be what was replaced.
+    """
+
+    def deliver(connection: sa.Connection) -> None:
+        place.tier.cut = set()
+        place.clock.advance(1)
+        assert (place.name_of(1), place.name_of(2)) == ("old", "old")
+
+    with place.engine.connect() as connection, connection.begin() as outer:
+        session = place.Session(bind=connection)
+        session.get_one(User, 1).name = "new"
+        session.flush()
+        if not kept:
+            session.commit()
+        if late:
+            event.listen(place.engine, "commit", deliver)
+        with place.tier.off():
+            outer.commit()
+        if late:
+            event.remove(place.engine, "commit", deliver)
+        place.clock.advance(1)
+        assert (place.name, place.others_see()) == ("new", LOCKED)
+        session.close()
+        connection.close()
+    assert place.name == "new"
 
 
 def test_extension_takes_its_stores_word(tmp_path: Path) -> None:

@@ -785,6 +785,30 @@ def test_a_failed_write_on_the_only_connection_leaves_no_transaction(shared: sa.
     assert _rows(shared) == [1, 3, 4]
 
 
+def test_a_put_whose_commit_fails_on_the_only_connection(shared: sa.Engine) -> None:
+    """SQLite keeps the transaction open: nobody reads what was not committed, and the next write works."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Leaf(Own):
+        __tablename__ = "leaves"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        parent: Mapped[int | None] = mapped_column(
+            sa.ForeignKey("leaves.id", deferrable=True, initially="DEFERRED"), default=None
+        )
+
+    sa.event.listen(shared, "connect", lambda connection, record: connection.execute("pragma foreign_keys = on"))
+    shared.dispose()
+    Own.metadata.create_all(shared)
+    chain = chain_on(shared)
+    with pytest.raises(StoreError, match="FOREIGN KEY"):
+        chain.put(Leaf(id=1, parent=7))
+    assert chain.get(Leaf, {"id": 1}) is None
+    chain.put(Leaf(id=2))
+    assert _rows(shared, Leaf.id) == [2]
+
+
 def test_an_engine_with_its_own_begin_on_the_only_connection(shared: sa.Engine) -> None:
     """Where every SQLAlchemy transaction begins one in SQLite, a read leaves none behind."""
     sa.event.listen(shared, "connect", lambda connection, record: setattr(connection, "isolation_level", None))
