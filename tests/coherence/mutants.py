@@ -183,7 +183,7 @@ def _identities(work: Work) -> dict[type, list[Key]]:
     return found
 
 
-@_instead_of(FollowedConnection, "_take_works")
+@_instead_of(FollowedConnection, "_works_for_written")
 def load_before_the_lock(real: Real, followed: Any, **kw: Any) -> list[Work]:
     """What a writer publishes it has loaded before it locked and committed: it loads again after the commit."""
     works: list[Work] = real(followed, **kw)
@@ -193,7 +193,7 @@ def load_before_the_lock(real: Real, followed: Any, **kw: Any) -> list[Work]:
     return works
 
 
-@_instead_of(FollowedConnection, "_take_works")
+@_instead_of(FollowedConnection, "_works_for_written")
 def publish_what_the_transaction_read(real: Real, followed: Any, **kw: Any) -> list[Work]:
     """What is published was read inside the transaction: nothing that was may be, a trigger may still change it."""
     works: list[Work] = real(followed, **kw)
@@ -212,11 +212,11 @@ def publish_the_sessions_state(real: Real, followed: Any, dirty: Iterable[Any] =
     specs = [(spec_of_mapped(type(obj)), obj) for obj in objs]
     followed.states = [*getattr(followed, "states", ()), *[Record(spec, spec.dehydrate(obj)) for spec, obj in specs]]
 
-    def take_works(**kw: Any) -> list[Work]:
-        works = FollowedConnection._take_works(followed, **kw)
+    def works_for_written(**kw: Any) -> list[Work]:
+        works = FollowedConnection._works_for_written(followed, **kw)
         return [replace(work, source=_Loaded(followed.states)) for work in works]
 
-    followed._take_works = take_works
+    followed._works_for_written = works_for_written
 
 
 @_instead_of(StockpyleSessionExtension, "_after_commit")

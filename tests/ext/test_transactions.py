@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from stockpyle.exceptions import StockpyleWarning, StoreUnavailable
 from stockpyle.ext.sqlalchemy import StockpyleSessionExtension, sessionmaker
@@ -314,6 +314,25 @@ def test_two_phase_rollbacks(postgres_world: World, prepared: bool) -> None:
             session.prepare()
         session.rollback()
     assert world.locks == []
+    world.check()
+
+
+def test_a_prepared_transaction_that_somebody_else_has_ended(postgres_world: World) -> None:
+    """That there is nothing to commit any more is no rollback: the locks are left, and nobody is handed the old row."""
+    world = postgres_world
+    world.add(User(id=1, email="1@a.org", name="old"))
+    world.warm(User, {"id": 1})
+    session = sessionmaker(world.engine, extension=world.extension, twophase=True)()
+    session.get_one(User, 1).name = "new"
+    session.prepare()
+    with world.outside.connect().execution_options(isolation_level="AUTOCOMMIT") as other:
+        xid = other.scalar(sa.text("select gid from pg_prepared_xacts"))
+        other.exec_driver_sql(f"commit prepared '{xid}'")
+    with pytest.raises(ProgrammingError):
+        session.commit()
+    # psycopg does not let go of such a connection
+    world.engine.dispose()
+    assert world.is_locked(User, {"id": 1})
     world.check()
 
 
