@@ -71,7 +71,6 @@ class FollowedConnection:
         self.flushing = False
         self.outcome = Outcome.OPEN
         self.lost = False
-        self.prepared = False
         self._flushed_tables: set[str] = set()
         self._works: list[Work] = []
 
@@ -182,8 +181,7 @@ class FollowedConnection:
     def failed(self, error: BaseException) -> None:
         """The database, or what leads to it, has raised while it committed: the outcome is known, or is lost."""
         if self.outcome is Outcome.UNKNOWN:
-            # of what is prepared the database may only say that somebody else has ended it, and not how
-            self.lost = self.prepared or not commit_failed_for_sure(error)
+            self.lost = not commit_failed_for_sure(error)
             self.outcome = Outcome.UNKNOWN if self.lost else Outcome.ROLLED_BACK
 
     def rolled_back(self) -> None:
@@ -206,7 +204,7 @@ class FollowedConnection:
     def settle(self, outcome: Outcome, *, load: bool) -> None:
         """End what lock() began. load: publish what was committed; else only invalidate."""
         self.outcome = Outcome.OPEN
-        self.lost = self.prepared = False
+        self.lost = False
         connection = self.connection()
         if connection is not None and not connection.closed and not connection.invalidated:
             connection.info.pop(_INFO, None)
@@ -358,7 +356,6 @@ def _on_commit_twophase(connection: sa.Connection, xid: Any, is_prepared: bool) 
     if not is_prepared:
         _lock_or_roll_back(connection, lambda: connection.dialect.do_rollback_twophase(connection, xid, False))
     elif followed is not None:
-        followed.prepared = True
         followed.sent()
 
 
