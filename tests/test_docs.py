@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from sqlalchemy.orm import DeclarativeBase
 
 from stockpyle.stores import MemcacheStore
 
@@ -27,6 +28,10 @@ def run(page: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for line, code in blocks(page):
         code = code.replace("localhost:11211", server)
         exec(compile("\n" * (line - 1) + code, str(page), "exec"), vars(module))
+    for made in list(vars(module).values()):
+        if isinstance(made, type) and issubclass(made, DeclarativeBase) and made is not DeclarativeBase:
+            # other tests' tables have the same names
+            made.registry.dispose()
     return module
 
 
