@@ -237,8 +237,13 @@ class Checker:
         transaction = timeline.transactions[place]
         assert transaction is not None
         excuse = self._excuse(transaction, timeline.name, begin)
-        if excuse is not None or self._given is None:
+        if excuse is not None:
             return excuse
+        if self._given is None:
+            # one that has only changed what already had the key need not know of the key; whoever gave it that did
+            giver = self._giver(timeline, i, place)
+            known = replace(giver, witnessed=min(giver.witnessed, transaction.known))
+            return None if giver is transaction else self._excuse(known, timeline.name, begin)
         # one that has not touched what was seen did not make it stale; whoever has taken the key from it did, and an
         # alias that is left is no more than a hint to what was seen, which has the key
         rows = [self._given] if self._given[0] == 0 else [self._given, (MEMBERS_ID, self._given[1])]
@@ -250,6 +255,15 @@ class Checker:
                 known = replace(other, witnessed=min(other.witnessed, transaction.known))
                 return self._excuse(known, timeline.name, begin)
         return None
+
+    def _giver(self, timeline: Timeline, i: int, place: int) -> Transaction:
+        """Return who, since the state i, has given the key to the object that has it at this later place."""
+        states = [self._states.get(wid) for wid in timeline.wids[i : place + 1]]
+        while len(states) > 2 and states[-1] and states[-2] and states[-1][1] == states[-2][1]:
+            states.pop()
+        giver = timeline.transactions[i + len(states) - 1]
+        assert giver is not None
+        return giver
 
     def _excuse(self, transaction: Transaction, key: KeyName, begin: int) -> str | None:
         """Return what excuses a reader who asked for this key and did not see this transaction, or None."""

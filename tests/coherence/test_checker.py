@@ -446,6 +446,23 @@ def test_a_debt_excuses_what_a_key_of_the_second_table_has_moved_from() -> None:
     assert story.judge(81, 82, MEMBERS_BADGE, "b", person(1), member(2), klass=MEMBER) == "stale"
 
 
+@pytest.mark.parametrize("later", ["changed", "given to another"])
+def test_a_debt_excuses_that_nothing_had_the_key_before(later: str) -> None:
+    """Where nothing had a key, nothing is found by it until the debt is paid, whoever changes its object meanwhile."""
+    story = Story()
+    one = account(2, 5, "e", "n")
+    story.tx(1, (ACCOUNTS, None, account(1, 5, "d", "n")))
+    story.tx(2, (ACCOUNTS, account(1, 5, "d", "n"), one), owed={(EMAIL, "e"): 80})
+    if later == "changed":
+        story.tx(3, (ACCOUNTS, one, account(3, 5, "e", "n")))
+        assert story.judge(70, 71, EMAIL, "e") == "(owed)"
+    else:
+        story.tx(3, (ACCOUNTS, one, account(3, 5, "f", "n")), (ACCOUNTS, None, account(4, 6, "e", "t")))
+        assert story.judge(70, 71, EMAIL, "e") == "absent"
+    assert story.judge(81, 82, EMAIL, "e") == "absent"
+    assert story.judge(70, 71, ID, 5) == "absent"
+
+
 def test_who_owes_has_no_excuse(updated: Story) -> None:
     """A process believes nothing of a cache that it owes something: the excuse is the others'."""
     updated.transactions[3].owed = {(ID, 5): 80}
