@@ -27,6 +27,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("coherence", "coherence.*"),
     ("orm", "orm.*"),
     ("memcached", "memcached.*"),
+    ("stores._slots",),
     ("stores._*",),
     ("stores.base",),
     ("stores.cache",),

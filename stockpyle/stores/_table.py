@@ -1,93 +1,41 @@
 """Process memory as a tier: the table that keeps the protocol of leases and locks.
 
-How it is built. Objects of one class (or one table) live in a _Space, a dict from key idents to slots; a slot is
-an entry with a record, an alias of an entry, a reader's lease or a writer's lock. The slot object itself is the
-token of a lease or lock: "unchanged" is ``is``. A hit takes no lock: it is one look into the dict, one at the
-deadline, and it sets the entry's `used` bit; all that changes a dict does so under one mutex. To invalidate a
-whole class its space is replaced by an empty one, in one step for those readers; leases of the old one fill nothing.
+How it is built. Objects of one class (or one table) live in a Space, a dict from key idents to slots; a slot is
+an entry with a record, an alias of an entry, or a reader's lease. Writers' locks stand in a dict beside it. The slot
+object itself is the token of a lease or lock: "unchanged" is ``is``. A hit takes no lock: it is one look into the
+dict, one at the deadline, and it sets the entry's `used` bit; all that changes a dict does so under one mutex.
+
+To invalidate a whole class its dict is replaced by an empty one, in one step for those readers, and in the same time
+whatever it held; leases of the old one fill nothing. What was in it is freed a little at a time, by what comes next.
 
 Eviction is CLOCK (F. J. Corbato, "A paging experiment with the Multics system", 1968): entries stand in a ring, the
 hand passes over those that were used since it last came by, once. It makes room before an insertion, so that what was
 just put stays. Each insertion also looks at two entries for ones that are expired or that a policy has evicted, so
-that what is never asked for again does not stay for ever.
+that what is never asked for again does not stay for ever; each removal looks at two, for ones that are gone.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.forks import renew_after_fork
-from stockpyle.keys import Ident, Key, KeySpec
-from stockpyle.records import ABSENT, LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
+from stockpyle.keys import Ident, Key
+from stockpyle.records import LOCKED, MISS, Alias, Found, Lease, Lock, Record
+from stockpyle.stores._slots import AliasSlot, Entry, LeaseSlot, LockSlot, Slot, Space
 
 LEASE_SECONDS = 10.0
 """How long a reader may take to load before another may."""
 
+FREED_AT_ONCE = 1000
+"""How much of a class that is dropped is freed right then; of the rest, so many at each insertion and removal: """
+FREED_LATER = 8
+
 Policy = MutableMapping[Any, Any]
-
-
-class _Entry:
-    __slots__ = ("aliases", "gone", "ident", "record", "space", "used")
-
-    def __init__(self, space: _Space, ident: Ident, record: Record) -> None:
-        self.space = space
-        self.ident = ident
-        self.record = record
-        self.aliases: list[Ident] = []
-        self.used = False
-        self.gone = False
-
-
-class _AliasSlot:
-    __slots__ = ("alias", "entry")
-
-    def __init__(self, alias: Alias, entry: _Entry) -> None:
-        self.alias = alias
-        self.entry = entry
-
-
-class _LeaseSlot:
-    __slots__ = ("done", "expires", "thread")
-
-    def __init__(self, expires: float) -> None:
-        self.expires = expires
-        self.thread = threading.get_ident()
-        self.done: threading.Event | None = None
-
-    def finish(self) -> None:
-        if self.done is not None:
-            self.done.set()
-
-
-class _LockSlot:
-    """bare: the whole class was invalidated meanwhile, so what this lock's owner loads may be older than that."""
-
-    __slots__ = ("bare", "expires", "ident", "space")
-
-    def __init__(self, space: str, ident: Ident, expires: float) -> None:
-        self.space = space
-        self.ident = ident
-        self.expires = expires
-        self.bare = False
-
-
-_Slot = _Entry | _AliasSlot | _LeaseSlot | _LockSlot
-
-
-class _Space:
-    """All that is held of one class, or of one table, and its lock while somebody changes it as a whole."""
-
-    __slots__ = ("lock", "slots")
-
-    def __init__(self, lock: _LockSlot | None = None) -> None:
-        self.slots: dict[Ident, _Slot] = {}
-        self.lock = lock
 
 
 class MemoryTable:
@@ -114,9 +62,11 @@ class MemoryTable:
         self._policy = policy
         self._clock = clock
         self._lease_seconds = lease_seconds
-        self._spaces: dict[str, _Space] = {}
-        self._ring: deque[_Entry] = deque()
-        self._locks: deque[_LockSlot] = deque()
+        self._spaces: dict[str, Space] = {}
+        self._ring: deque[Entry] = deque()
+        self._locks: deque[LockSlot] = deque()
+        self._dropped: deque[dict[Ident, Slot]] = deque()
+        """What was dropped and is not freed yet."""
         self._count = 0
         self._mutex = threading.RLock()
         renew_after_fork(self)
@@ -132,7 +82,7 @@ class MemoryTable:
         for key in keys:
             space = self._spaces.get(key.spec.space)
             slot = space.slots.get(key.ident) if space is not None else None
-            if type(slot) is _Entry and self._policy is None:
+            if type(slot) is Entry and self._policy is None:
                 record = slot.record
                 if record.deadline is None or record.deadline > self._clock():
                     slot.used = True
@@ -150,23 +100,28 @@ class MemoryTable:
                 if space.lock.expires > now:
                     return LOCKED
                 space.lock = None
+            lock = space.locks.get(ident)
+            if lock is not None:
+                if lock.expires > now:
+                    return LOCKED
+                del space.locks[ident]
             slot = space.slots.get(ident)
-            if isinstance(slot, _Entry):
+            if isinstance(slot, Entry):
                 if self._is_live(slot, now):
                     self._use(slot)
                     return slot.record
                 self._remove(space, ident)
-            elif isinstance(slot, _AliasSlot):
+            elif isinstance(slot, AliasSlot):
                 if self._is_live(slot.entry, now):
                     return slot.alias
                 self._remove(space, slot.entry.ident)
-            elif slot is not None and slot.expires > now:
-                return LOCKED if isinstance(slot, _LockSlot) else _busy(slot)
             elif slot is not None:
+                if slot.expires > now:
+                    return space.busy(slot)
                 self._remove(space, ident)
             if not lease:
                 return MISS
-            mine = space.slots[ident] = _LeaseSlot(now + self._lease_seconds)
+            mine = space.slots[ident] = LeaseSlot(ident, now + self._lease_seconds)
             return Lease(key, mine)
 
     # filling
@@ -190,20 +145,20 @@ class MemoryTable:
         locks = []
         with self._mutex:
             now = self._clock()
-            self._forget_old_locks(now)
+            self._forget_old_locks(now, 2 * len(keys) + FREED_LATER)
             for key in keys:
                 ident = key.ident
-                mine = _LockSlot(key.spec.space, ident, now + seconds)
                 space = self._space(key)
                 if key.is_epoch:
-                    over: _Slot | None = space.lock
-                    self._drop(key.spec.space, mine)
+                    over = space.lock
+                    self._drop(space)
+                    mine = space.lock = LockSlot(space, ident, now + seconds)
                 else:
-                    over = space.slots.get(ident)
+                    over = space.locks.get(ident)
                     self._remove(space, ident)
-                    space.slots[ident] = mine
+                    mine = space.locks[ident] = LockSlot(space, ident, now + seconds)
                     self._locks.append(mine)
-                contended = ident in loose and isinstance(over, _LockSlot) and over.expires > now
+                contended = ident in loose and over is not None and over.expires > now
                 locks.append(Lock(key, mine, contended))
         return locks
 
@@ -214,15 +169,17 @@ class MemoryTable:
             for lock, value in locked:
                 ident = lock.key.ident
                 space = self._space(lock.key)
-                held = space.lock if lock.key.is_epoch else space.slots.get(ident)
+                held = space.lock if lock.key.is_epoch else space.locks.get(ident)
                 mine = held is lock.token
-                if lock.contended if mine else isinstance(held, _LockSlot) and held.expires > now:
+                if lock.contended if mine else held is not None and held.expires > now:
                     continue
                 if lock.key.is_epoch:
-                    self._drop(lock.key.spec.space)
+                    self._drop(space)
+                    space.lock = None
                     continue
+                space.locks.pop(ident, None)
                 self._remove(space, ident)
-                if mine and value is not None and space.lock is None and not lock.token.bare:
+                if mine and value is not None and space.lock is None and lock.token.number == space.number:
                     self._set(space, ident, value)
 
     def unlock(self, locks: Sequence[Lock]) -> None:
@@ -235,8 +192,8 @@ class MemoryTable:
                 if lock.key.is_epoch:
                     if space.lock is lock.token:
                         space.lock = None
-                elif space.slots.get(lock.key.ident) is lock.token:
-                    self._remove(space, lock.key.ident)
+                elif space.locks.get(lock.key.ident) is lock.token:
+                    del space.locks[lock.key.ident]
 
     def replace(self, values: Mapping[Key, Record | Alias | None], seconds: float) -> None:
         """Put these values in place of whatever is held, at once: no reader sees the keys without a value."""
@@ -247,39 +204,40 @@ class MemoryTable:
     def clear(self) -> None:
         """Forget every record; locks stay."""
         with self._mutex:
-            for name, space in list(self._spaces.items()):
-                self._drop(name, space.lock)
+            for space in self._spaces.values():
+                self._drop(space)
+            self._free(None)
 
     # all below under the mutex
 
-    def _space(self, key: Key) -> _Space:
+    def _space(self, key: Key) -> Space:
         # not by the key's own space: a subclass's alternate keys have one, but belong to the table's epoch
         name = key.spec.space
-        return self._spaces.get(name) or self._spaces.setdefault(name, _Space())
+        return self._spaces.get(name) or self._spaces.setdefault(name, Space())
 
-    def _is_live(self, entry: _Entry, now: float) -> bool:
-        if entry.gone or (entry.record.deadline is not None and entry.record.deadline <= now):
+    def _is_live(self, entry: Entry, now: float) -> bool:
+        if not entry.is_held or (entry.record.deadline is not None and entry.record.deadline <= now):
             return False
         return self._policy is None or entry.ident in self._policy
 
-    def _use(self, entry: _Entry) -> None:
+    def _use(self, entry: Entry) -> None:
         entry.used = True
         if self._policy is not None:
             self._policy.get(entry.ident)
 
-    def _set(self, space: _Space, ident: Ident, value: Record | Alias) -> bool:
+    def _set(self, space: Space, ident: Ident, value: Record | Alias) -> bool:
         """Put a value into an empty slot; False if there is no room or no record for it."""
         if isinstance(value, Alias):
             entry = space.slots.get(value.identity.ident)
-            if not isinstance(entry, _Entry):
+            if not isinstance(entry, Entry):
                 return False
-            space.slots[ident] = _AliasSlot(value, entry)
+            space.slots[ident] = AliasSlot(value, entry)
             entry.aliases.append(ident)
             return True
         if value.deadline is not None and value.deadline <= self._clock():
             return False
         self._make_room()
-        entry = _Entry(space, ident, value)
+        entry = Entry(space, ident, value)
         if self._policy is not None:
             try:
                 self._policy[ident] = entry
@@ -287,56 +245,67 @@ class MemoryTable:
                 # cachetools refuses a value that is larger than the whole cache
                 return False
         space.slots[ident] = entry
+        space.count += 1
         self._count += 1
         self._ring.append(entry)
         return True
 
-    def _drop(self, name: str, lock: _LockSlot | None = None) -> None:
-        """Replace a class's space by an empty one; only the locks of single keys live on, without their values."""
-        old = self._spaces.get(name)
-        new = self._spaces[name] = _Space(lock)
-        for ident, slot in () if old is None else old.slots.items():
-            if isinstance(slot, _Entry):
-                self._retire(slot)
-            elif isinstance(slot, _LockSlot):
-                slot.bare = True
-                new.slots[ident] = slot
-            elif isinstance(slot, _LeaseSlot):
-                slot.finish()
-        self._shrink_ring()
+    def _drop(self, space: Space) -> None:
+        """Drop a whole class, but the locks of single keys, whose owners may not publish any more."""
+        self._count -= space.count
+        self._dropped.append(space.drop())
+        # a policy goes on counting what it holds
+        self._free(FREED_AT_ONCE if self._policy is None else None)
+        self._pass_over(FREED_AT_ONCE)
 
-    def _remove(self, space: _Space, ident: Ident) -> None:
+    def _free(self, most: int | None) -> None:
+        """Free what was dropped: all of it, or so many slots."""
+        left = sum(map(len, self._dropped)) if most is None else most
+        while self._dropped and left:
+            slots = self._dropped[0]
+            if not slots:
+                self._dropped.popleft()
+                continue
+            left -= 1
+            _, slot = slots.popitem()
+            if isinstance(slot, Entry):
+                self._let_go(slot)
+
+    def _remove(self, space: Space, ident: Ident) -> None:
         slot = space.slots.pop(ident, None)
-        if isinstance(slot, _LeaseSlot):
+        if isinstance(slot, LeaseSlot):
             slot.finish()
-        elif isinstance(slot, _AliasSlot):
+        elif isinstance(slot, AliasSlot):
             slot.entry.aliases.remove(ident)
-        elif isinstance(slot, _Entry):
+        elif isinstance(slot, Entry):
             for alias in slot.aliases:
                 del space.slots[alias]
-            self._retire(slot)
-            self._shrink_ring()
+            space.count -= 1
+            self._count -= 1
+            self._let_go(slot)
+            self._pass_over(2)
+        self._free(FREED_LATER)
 
-    def _retire(self, entry: _Entry) -> None:
-        entry.gone = True
-        # a reader without the mutex may still hold the entry, and the ring does; neither needs the object
-        entry.record = _GONE
-        self._count -= 1
+    def _let_go(self, entry: Entry) -> None:
+        entry.let_go()
         if self._policy is not None:
             self._policy.pop(entry.ident, None)
 
-    def _shrink_ring(self) -> None:
-        # each entry that is gone pays for being passed over once more
-        if len(self._ring) > 2 * self._count + 16:
-            self._ring = deque(entry for entry in self._ring if not entry.gone)
+    def _pass_over(self, most: int) -> None:
+        """Take the ring's next entries out of it, if they are gone, and put them at its end if not."""
+        for _ in range(min(most, len(self._ring))):
+            entry = self._ring.popleft()
+            if entry.is_held:
+                self._ring.append(entry)
 
     def _make_room(self) -> None:
         """Before an insertion: evict one entry if it must be, else sweep two."""
+        self._free(FREED_LATER)
         now = self._clock()
         if self._maxsize is None or self._count < self._maxsize:
             for _ in range(2):
                 entry = self._ring.popleft() if self._ring else None
-                if entry is None or entry.gone:
+                if entry is None or not entry.is_held:
                     continue
                 if self._is_live(entry, now):
                     self._ring.append(entry)
@@ -344,7 +313,7 @@ class MemoryTable:
                     self._remove(entry.space, entry.ident)
         while self._maxsize is not None and self._count >= self._maxsize:
             entry = self._ring.popleft()
-            if entry.gone:
+            if not entry.is_held:
                 continue
             if entry.used and self._is_live(entry, now):
                 entry.used = False
@@ -352,31 +321,25 @@ class MemoryTable:
             else:
                 self._remove(entry.space, entry.ident)
 
-    def _forget_old_locks(self, now: float) -> None:
-        """Remove locks that ran out and that nobody has asked for since."""
-        while self._locks and (self._locks[0].expires <= now or not self._holds(self._locks[0])):
+    def _forget_old_locks(self, now: float, most: int) -> None:
+        """Remove so many of the locks that ran out and that nobody has asked for since."""
+        for _ in range(most):
+            if not self._locks or (self._locks[0].expires > now and self._holds(self._locks[0])):
+                return
             old = self._locks.popleft()
             if self._holds(old):
-                self._remove(self._spaces[old.space], old.ident)
+                del old.space.locks[old.ident]
 
-    def _holds(self, lock: _LockSlot) -> bool:
-        return self._spaces[lock.space].slots.get(lock.ident) is lock
+    @staticmethod
+    def _holds(lock: LockSlot) -> bool:
+        return lock.space.locks.get(lock.ident) is lock
 
     def after_fork(self) -> None:
         """In a child process: another thread may have held the mutex, and left things half done."""
         intact = self._mutex.acquire(blocking=False)
         self._mutex = threading.RLock()
         if not intact:
-            self._spaces, self._ring, self._locks, self._count = {}, deque(), deque(), 0
+            self._spaces, self._ring, self._locks, self._dropped = {}, deque(), deque(), deque()
+            self._count = 0
             if self._policy is not None:
                 self._policy.clear()
-
-
-_GONE = Record(spec=cast(KeySpec, None), value=ABSENT, deadline=-math.inf)
-"""What stands in an entry that was removed: a record that expired long ago."""
-
-
-def _busy(slot: _LeaseSlot) -> Busy:
-    if slot.done is None:
-        slot.done = threading.Event()
-    return Busy(slot.done, own_thread=slot.thread == threading.get_ident())

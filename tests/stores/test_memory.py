@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.keys import Key
 from stockpyle.records import ABSENT, LOCKED, Alias, Lease, Record
 from stockpyle.stores import ProcessMemoryStore, ThreadLocalStore
-from stockpyle.stores._table import MemoryTable, _AliasSlot, _Entry
+from stockpyle.stores._slots import AliasSlot, Entry
+from stockpyle.stores._table import FREED_AT_ONCE, MemoryTable
 from stockpyle.testing import Clock, Person, Pet, StoreContract, TierContract
 
 POLICIES: list[Callable[[], Any]] = [
@@ -67,16 +69,16 @@ def check(store: ProcessMemoryStore) -> None:
     with table._mutex:
         for space in table._spaces.values():
             for ident, slot in space.slots.items():
-                if isinstance(slot, _AliasSlot):
-                    assert not slot.entry.gone
+                if isinstance(slot, AliasSlot):
+                    assert slot.entry.is_held
                     assert space.slots[slot.entry.ident] is slot.entry
                     assert ident in slot.entry.aliases
-                elif isinstance(slot, _Entry):
+                elif isinstance(slot, Entry):
                     assert slot.space is space
                     assert all(space.slots[alias].entry is slot for alias in slot.aliases)  # type: ignore[union-attr]
                     entries.add(id(slot))
         assert table._count == len(entries)
-        assert entries == {id(entry) for entry in table._ring if not entry.gone}
+        assert entries == {id(entry) for entry in table._ring if entry.is_held}
         assert len(table._ring) <= 2 * table._count + 16
         assert table._maxsize is None or table._count <= table._maxsize
 
@@ -93,7 +95,7 @@ def in_thread(work: Callable[[], Any]) -> Any:
 
 def slots_of(store: ProcessMemoryStore) -> int:
     """Return how much a store holds: records, aliases, leases and locks."""
-    return sum(len(space.slots) for space in store._table._spaces.values())
+    return sum(len(space.slots) + len(space.locks) for space in store._table._spaces.values())
 
 
 # objects
@@ -505,3 +507,62 @@ def test_keys_that_live_under_a_name_of_their_own_belong_to_the_epoch() -> None:
     assert table.read([own]) == [LOCKED]
     table.publish([(locks[0], None)])
     assert isinstance(table.read([own])[0], Lease)
+
+
+def lines_run(work: Callable[[], Any]) -> int:
+    """Run `work` and return how many lines of Python it took."""
+    count = 0
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("verb", ["lock", "publish"])
+def test_dropping_a_class_takes_the_same_time_whatever_it_holds(verb: str) -> None:
+    """From some size on a larger class does not cost a line more; its objects are freed by what comes later."""
+    epoch = spec_of(Person).epoch
+
+    def taken(size: int) -> int:
+        store = ProcessMemoryStore()
+        locks = store.lock([epoch], 30)
+        store.unlock(locks)
+        store.batch_put([Person(i) for i in range(size)])
+        lines = lines_run(lambda: store.lock([epoch], 30) if verb == "lock" else store.publish([(locks[0], None)]))
+        assert len(store) == 0
+        return lines
+
+    assert taken(2 * FREED_AT_ONCE) == taken(6 * FREED_AT_ONCE)
+
+
+def test_what_was_dropped_is_freed_by_what_comes_later() -> None:
+    """A class as large as one likes is freed, a little at each put or delete."""
+    store = ProcessMemoryStore()
+    store.batch_put([Person(i) for i in range(3 * FREED_AT_ONCE)])
+    store.invalidate(Person)
+    assert sum(map(len, store._table._dropped)) > 0
+    for i in range(FREED_AT_ONCE):
+        store.put(Pet(1, f"{i}"))
+    assert sum(map(len, store._table._dropped)) == 0
+    assert len(store._table._ring) <= 2 * len(store) + 16
+
+
+def test_who_waits_for_a_lease_of_a_dropped_class_goes_on() -> None:
+    """A reader that waits for another's lease looks again as soon as the class is dropped."""
+    store = ProcessMemoryStore()
+    (lease,) = store.read([key(id=1)])
+    busy = in_thread(lambda: store.read([key(id=1)])[0])
+    locks = store.lock([spec_of(Person).epoch], 30)
+    assert busy.done.is_set()
+    assert store.fill([(lease, Record(spec_of(Person), Person(1)))]) == 0
+    store.publish([(locks[0], None)])
+    assert isinstance(store.read([key(id=1)])[0], Lease)
