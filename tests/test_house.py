@@ -26,7 +26,8 @@ LAYERS: list[tuple[str, ...]] = [
     ("codecs",),
     ("coherence", "coherence.*"),
     ("orm", "orm.*"),
-    ("memcached", "memcached.*"),
+    ("remote", "remote.*"),
+    ("memcached", "memcached.*", "redis", "redis.*"),
     ("stores._slots",),
     ("stores._*",),
     ("stores.base",),
@@ -40,7 +41,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("testing", "testing.*"),
     ("",),
 ]
-FAMILIES = ("coherence", "orm", "memcached", "views", "testing")
+FAMILIES = ("coherence", "orm", "remote", "memcached", "redis", "views", "testing")
 """Layers in which one module may import another, as long as it goes one way."""
 
 EXCEPTIONS = {

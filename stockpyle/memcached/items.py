@@ -38,9 +38,10 @@ class Item:
             self.data,
         )
 
-    def size(self, text: bytes) -> int:
-        """Return about how many bytes the item takes under this key, rather more than less."""
-        return len(self.data) + len(text) + OVERHEAD
+
+def item_size(text: bytes, data: bytes) -> int:
+    """Return about how many bytes an item takes under this key, rather more than less."""
+    return len(data) + len(text) + OVERHEAD
 
 
 def time_to_live(deadline: float | None, now: float) -> int:

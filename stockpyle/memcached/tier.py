@@ -15,30 +15,20 @@ taken. An epoch is a random value under a key of its own; a record of another ep
 
 from __future__ import annotations
 
-import logging
-import random
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stockpyle.codecs import Kind, RecordCodec
-from stockpyle.coherence.logs import Seldom
-from stockpyle.exceptions import DecodeError, EncodeError, StoreError
+from stockpyle.exceptions import StoreError
 from stockpyle.keys import Key
-from stockpyle.memcached.epochs import CLOSED, EPOCH_BYTES, Epoch, Epochs
-from stockpyle.memcached.items import Item, time_to_live, whole_seconds
+from stockpyle.memcached.epochs import Epochs
+from stockpyle.memcached.items import Item, item_size, time_to_live, whole_seconds
 from stockpyle.memcached.server import Server
 from stockpyle.memcached.wire import Connection, Reply
 from stockpyle.records import LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
+from stockpyle.remote.epochs import CLOSED, NO_EPOCH, Epoch
+from stockpyle.remote.tier import ATTEMPTS, LOCK_SECONDS, BusyElsewhere, RemoteTier, pause
 from stockpyle.stats import Stats
-
-ATTEMPTS = 100
-"""How often others may come between a look and a swap before the operation is given up."""
-
-LOCK_SECONDS = 30.0
-"""How long everything is bypassed if who clears it dies in the middle."""
-
-NO_EPOCH = bytes(2 * EPOCH_BYTES)
 
 
 @dataclass(slots=True)
@@ -50,20 +40,10 @@ class Token:
     epoch: bytes | None = None
 
 
-class BusyElsewhere(Busy):
-    """Another reader is loading, in this process or in another; memcached does not tell when it has finished."""
-
-    waited = False
-
-    def wait(self, seconds: float) -> None:
-        """Wait a little, once, however many keys are waited for."""
-        if not self.waited:
-            self.waited = True
-            time.sleep(min(seconds, random.uniform(0.01, 0.03)))
-
-
-class MemcachedTier:
+class MemcachedTier(RemoteTier):
     """A Tier on one server."""
+
+    _cure = ": raise its -I"
 
     def __init__(
         self,
@@ -74,15 +54,9 @@ class MemcachedTier:
         lease_seconds: float,
         clock: Callable[[], float],
     ) -> None:
+        super().__init__(f"memcached at {server.name}", "MemcacheStore", prefix, codec, stats, clock)
         self.server = server
-        self._prefix = prefix
-        self._codec = codec
-        self._stats = stats
         self._lease_seconds = whole_seconds(lease_seconds)
-        self._clock = clock
-        self._everything = f"{prefix}::".encode("ascii")
-        self._epoch_texts: dict[str, bytes] = {}
-        self._seldom = Seldom()
 
     @property
     def name(self) -> str:
@@ -132,18 +106,7 @@ class MemcachedTier:
             return busy
         if not isinstance(epoch, bytes):
             return None
-        try:
-            value = self._codec.decode(key, data, epoch)
-        except DecodeError as error:
-            if not again:
-                self._stats.corrupt += 1
-                self._seldom.log(
-                    logging.WARNING, "", "memcached at %s holds no record under %r: %s", self.name, key, error
-                )
-            return None
-        if value is None or (value.deadline is not None and value.deadline <= self._clock()):
-            return None
-        return value
+        return self._decode(key, data, epoch, again=again)
 
     def _lease(
         self,
@@ -281,7 +244,7 @@ class MemcachedTier:
                     refused.append((text, reply))
             if refused:
                 text, reply = refused[0]
-                raise StoreError(f"memcached at {self.name} did not lock {text.decode('ascii')}: {reply.said}")
+                raise StoreError(f"{self.where} did not lock {text.decode('ascii')}: {reply.said}")
             again = [text for text in again if text not in held]
             preamble = []
             if not again:
@@ -345,17 +308,11 @@ class MemcachedTier:
 
     # for a cache used alone, and for the source of plain objects
 
-    def check(self, values: Mapping[Key, Record | Alias]) -> None:
-        """Raise EncodeError for a value that cannot be kept here, before anything is written."""
-        self._epochs(values)
-        items = {key: self._strict_item(key, value, NO_EPOCH) for key, value in values.items()}
-        largest = self.server.call("put", lambda connection: connection.largest)
-        for key, item in items.items():
-            if item is not None and item.size(self._text(key)) > largest:
-                raise EncodeError(
-                    f"{key!r} takes {len(item.data)} bytes; memcached at {self.name} takes items of at most {largest} "
-                    "bytes: raise its -I"
-                )
+    def _largest(self) -> float:
+        return self.server.call("put", lambda connection: connection.largest)
+
+    def _size(self, text: bytes, data: bytes) -> int:
+        return item_size(text, data)
 
     def replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
         """Put these values in place of whatever is there, and remove the keys that have None."""
@@ -364,11 +321,13 @@ class MemcachedTier:
             epochs = self._open_epochs(connection, values)
             commands = []
             for key, value in values.items():
-                item = None if value is None else self._strict_item(key, value, _usable(epochs, key) or NO_EPOCH)
+                item = (
+                    None if value is None else self._strict_item(key, value, epochs.usable(key.spec.space) or NO_EPOCH)
+                )
                 commands.append(b"md %b\r\n" % self._text(key) if item is None else item.command(self._text(key)))
             for key, reply in zip(values, connection.meta(commands), strict=True):
                 if reply.status not in (b"HD", b"NF"):
-                    raise StoreError(f"memcached at {self.name} did not keep {key!r}: {reply.said}")
+                    raise StoreError(f"{self.where} did not keep {key!r}: {reply.said}")
 
         self.server.call("put", work)
 
@@ -382,28 +341,18 @@ class MemcachedTier:
                 return epochs
             connection.meta(epochs.repairs())
             # somebody is dropping the whole class, which takes a moment
-            time.sleep(random.uniform(0.01, 0.03))
+            pause()
         raise self._gave_up(epochs.keys[-1])
 
     # items
 
     def _item(self, key: Key, value: Record | Alias | None, epoch: bytes | None) -> Item | None:
-        if value is None or epoch is None:
-            return None
-        try:
-            return self._strict_item(key, value, epoch)
-        except EncodeError as error:
-            self._stats.errors += 1
-            klass = key.spec.klass.__qualname__
-            self._seldom.log(logging.ERROR, klass, "memcached at %s keeps no %s: %s", self.name, klass, error)
-            return None
+        encoded = self._encode(key, value, epoch)
+        return None if encoded is None or value is None else Item(*encoded, time_to_live(value.deadline, self._clock()))
 
     def _strict_item(self, key: Key, value: Record | Alias, epoch: bytes) -> Item | None:
-        now = self._clock()
-        if value.deadline is not None and value.deadline <= now:
-            return None
-        kind, data = self._codec.encode(key, value, epoch, now)
-        return Item(kind, data, time_to_live(value.deadline, now))
+        encoded = self._encode_strictly(key, value, epoch)
+        return None if encoded is None else Item(*encoded, time_to_live(value.deadline, self._clock()))
 
     def _swap_for(self, connection: Connection, own: Lease | Lock, item: Item | None) -> bytes:
         """The command that puts an item, or nothing, in place of one's own lease or lock.
@@ -411,29 +360,15 @@ class MemcachedTier:
         An item that is too large is not sent: memcached would refuse it, and remove whatever is there by then.
         """
         text, cas = self._text(own.key), own.token.cas
-        if item is not None and item.size(text) > connection.largest:
+        if item is not None and item_size(text, item.data) > connection.largest:
             self._stats.oversize += 1
             item = None
         return b"md %b C%d\r\n" % (text, cas) if item is None else item.command(text, cas)
 
     # keys
 
-    def _text(self, key: Key) -> bytes:
-        return key.text(self._prefix).encode("ascii")
-
     def _epochs(self, keys: Iterable[Key]) -> Epochs:
-        texts = {}
-        for key in keys:
-            space = key.spec.space
-            text = self._epoch_texts.get(space)
-            if text is None:
-                key.spec.check_portable("MemcacheStore")
-                text = self._epoch_texts[space] = self._text(key.spec.epoch)
-            texts[space] = text
-        return Epochs(self._everything, texts)
-
-    def _gave_up(self, text: bytes) -> StoreError:
-        return StoreError(f"memcached at {self.name}: others change {text.decode('ascii')} all the time")
+        return Epochs(self._everything, self._spaces(keys))
 
 
 def _lock(text: bytes, lasts: int, condition: bytes = b"") -> bytes:
@@ -452,5 +387,4 @@ def _leased(connection: Connection, key: Key, reply: Reply, epoch: Epoch) -> Fou
 
 
 def _usable(epochs: Epochs, key: Key) -> bytes | None:
-    epoch = None if key.is_epoch else epochs.of(key.spec.space)
-    return epoch if isinstance(epoch, bytes) else None
+    return None if key.is_epoch else epochs.usable(key.spec.space)

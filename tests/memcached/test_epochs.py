@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from stockpyle.exceptions import StoreError
-from stockpyle.memcached.epochs import EPOCH, EPOCH_BYTES
+from stockpyle.memcached.epochs import EPOCH
 from stockpyle.memcached.tier import MemcachedTier
 from stockpyle.records import ABSENT, LOCKED, MISS, Alias, Busy, Lease, Record
+from stockpyle.remote.epochs import EPOCH_BYTES
 from stockpyle.stores import MemcacheStore
 from stockpyle.testing.samples import Person, Pet
 from tests.memcached.parts import (

@@ -25,10 +25,11 @@ import pytest
 
 from stockpyle.codecs import Kind
 from stockpyle.keys import Key
-from stockpyle.memcached.epochs import CLOSED, EPOCH_BYTES, Epochs
+from stockpyle.memcached.epochs import Epochs
 from stockpyle.memcached.tier import MemcachedTier, _is_lock
 from stockpyle.memcached.wire import Connection
 from stockpyle.records import Lease, Lock
+from stockpyle.remote.epochs import CLOSED, EPOCH_BYTES
 from tests.model.histories import Explored, explore
 from tests.model.processes import ALL, EPOCH, ID, SPEC, A, B, key_of, no_chance, text_of
 from tests.model.world import World

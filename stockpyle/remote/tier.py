@@ -1,0 +1,138 @@
+"""What the tiers on servers share: keys as text, records as bytes, and what is counted and logged of these."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from stockpyle.codecs import Kind, RecordCodec
+from stockpyle.coherence.logs import Seldom
+from stockpyle.exceptions import DecodeError, EncodeError, StoreError
+from stockpyle.keys import Key
+from stockpyle.records import Alias, Busy, Record
+from stockpyle.remote.epochs import NO_EPOCH
+from stockpyle.stats import Stats
+
+ATTEMPTS = 100
+"""How often others may come in between before an operation is given up."""
+
+LOCK_SECONDS = 30.0
+"""How long everything is bypassed if who clears it dies in the middle."""
+
+
+class BusyElsewhere(Busy):
+    """Another reader is loading, in this process or in another; the server does not tell when it has finished."""
+
+    waited = False
+
+    def wait(self, seconds: float) -> None:
+        """Wait a little, once, however many keys are waited for."""
+        if not self.waited:
+            self.waited = True
+            pause(seconds)
+
+
+def pause(most: float = 1.0) -> None:
+    """Wait a moment that is not everybody's."""
+    time.sleep(min(most, random.uniform(0.01, 0.03)))
+
+
+class RemoteTier:
+    """What a tier on one server does without asking it. server: what it is, and where, for messages."""
+
+    def __init__(
+        self,
+        server: str,
+        store: str,
+        prefix: str,
+        codec: RecordCodec,
+        stats: Stats,
+        clock: Callable[[], float],
+    ) -> None:
+        self.where = server
+        self._store = store
+        self._prefix = prefix
+        self._codec = codec
+        self._stats = stats
+        self._clock = clock
+        self._everything = f"{prefix}::".encode("ascii")
+        self._epoch_texts: dict[str, bytes] = {}
+        self._seldom = Seldom()
+
+    # values
+
+    def _decode(self, key: Key, data: bytes, epoch: bytes, *, again: bool = False) -> Record | Alias | None:
+        """Return what these bytes are, or None if they are of no use. again: this reader has been told before."""
+        try:
+            value = self._codec.decode(key, data, epoch)
+        except DecodeError as error:
+            if not again:
+                self._stats.corrupt += 1
+                self._seldom.log(logging.WARNING, "", "%s holds no record under %r: %s", self.where, key, error)
+            return None
+        if value is None or (value.deadline is not None and value.deadline <= self._clock()):
+            return None
+        return value
+
+    def _encode(self, key: Key, value: Record | Alias | None, epoch: bytes | None) -> tuple[Kind, bytes] | None:
+        """Return the bytes of a value; None if there is nothing to keep, or it cannot be kept, which is counted."""
+        if value is None or epoch is None:
+            return None
+        try:
+            return self._encode_strictly(key, value, epoch)
+        except EncodeError as error:
+            self._stats.errors += 1
+            klass = key.spec.klass.__qualname__
+            self._seldom.log(logging.ERROR, klass, "%s keeps no %s: %s", self.where, klass, error)
+            return None
+
+    def _encode_strictly(self, key: Key, value: Record | Alias, epoch: bytes) -> tuple[Kind, bytes] | None:
+        now = self._clock()
+        if value.deadline is not None and value.deadline <= now:
+            return None
+        return self._codec.encode(key, value, epoch, now)
+
+    def check(self, values: Mapping[Key, Record | Alias]) -> None:
+        """Raise EncodeError for a value that cannot be kept here, before anything is written."""
+        self._spaces(values)
+        encoded = {key: self._encode_strictly(key, value, NO_EPOCH) for key, value in values.items()}
+        largest = self._largest()
+        for key, each in encoded.items():
+            if each is not None and self._size(self._text(key), each[1]) > largest:
+                raise EncodeError(
+                    f"{key!r} takes {len(each[1])} bytes; {self.where} takes items of at most {largest} bytes"
+                    f"{self._cure}"
+                )
+
+    _cure = ""
+    """What can be done for larger items."""
+
+    def _largest(self) -> float:
+        """Return how many bytes an item may take."""
+        raise NotImplementedError
+
+    def _size(self, text: bytes, data: bytes) -> int:
+        """Return about how many bytes an item takes under this key, rather more than less."""
+        return len(text) + len(data)
+
+    # keys
+
+    def _text(self, key: Key) -> bytes:
+        return key.text(self._prefix).encode("ascii")
+
+    def _spaces(self, keys: Iterable[Key]) -> dict[str, bytes]:
+        """Return the epoch keys of these keys' classes, by the classes' spaces."""
+        texts = {}
+        for key in keys:
+            space = key.spec.space
+            text = self._epoch_texts.get(space)
+            if text is None:
+                key.spec.check_portable(self._store)
+                text = self._epoch_texts[space] = self._text(key.spec.epoch)
+            texts[space] = text
+        return texts
+
+    def _gave_up(self, text: bytes) -> StoreError:
+        return StoreError(f"{self.where}: others change {text.decode('ascii')} all the time")
