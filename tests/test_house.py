@@ -32,6 +32,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("stores._*",),
     ("stores.base",),
     ("stores.cache",),
+    ("stores._remote",),
     ("stores.*",),
     ("stores.chained",),
     ("views", "views.*"),

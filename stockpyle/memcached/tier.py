@@ -63,6 +63,10 @@ class MemcachedTier(RemoteTier):
         """The server's address."""
         return self.server.name
 
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self.server.close()
+
     def ping(self) -> None:
         """Raise StoreUnavailable if the server does not answer."""
         self.server.call("ping", lambda connection: connection.get([self._everything]))

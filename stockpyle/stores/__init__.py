@@ -8,6 +8,7 @@ from stockpyle.stores.dictionary import BaseDictionaryStore
 from stockpyle.stores.memcache import MemcacheStore
 from stockpyle.stores.memory import ProcessMemoryStore, ThreadLocalStore
 from stockpyle.stores.null import NullStore
+from stockpyle.stores.redis import RedisStore
 from stockpyle.stores.sqlalchemy import SqlAlchemyStore
 
 MemcachedStore = MemcacheStore
@@ -20,6 +21,7 @@ __all__ = [
     "MemcachedStore",
     "NullStore",
     "ProcessMemoryStore",
+    "RedisStore",
     "SqlAlchemyStore",
     "ThreadLocalStore",
 ]

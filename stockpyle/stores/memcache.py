@@ -6,35 +6,24 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from hashlib import blake2b
 from ipaddress import ip_address
-from threading import TIMEOUT_MAX
 from typing import Any
 
-from stockpyle.codecs import Codec, RecordCodec
-from stockpyle.coherence.guards import Guards
-from stockpyle.coherence.layers import Unreachable, checked_unreachable
-from stockpyle.coherence.parts import Parts
+from stockpyle.codecs import Codec
+from stockpyle.coherence.layers import Unreachable
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
-from stockpyle.keys import Key, checked_prefix
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.memcached.server import Server
 from stockpyle.memcached.tier import MemcachedTier
-from stockpyle.protocols import Tier
-from stockpyle.records import Alias, Found, Lease, Lock, Record
-from stockpyle.stores.cache import CacheStore
-
-DAY = 86400.0
-TIMEOUT = 1.0
-"""Seconds to wait for a connection or an answer."""
+from stockpyle.stores._remote import TIMEOUT, RemoteStore, check_seconds
 
 Address = str | tuple[str, int]
 """Where a server is: "host:port", ("host", port) or "/path/to/socket"."""
 
 
-class MemcacheStore(CacheStore):
+class MemcacheStore(RemoteStore):
     """Objects in memcached (1.6.13 or later), shared by all processes that use it with the same prefix.
 
     Give the servers ("host:port", ("host", port), "/path/to/socket") or one pymemcache Client, of which the address,
@@ -47,9 +36,6 @@ class MemcacheStore(CacheStore):
     kept open while idle. lease_seconds: how long a reader may take to load before another may.
     unreachable: what happens to a commit that cannot be announced here: "proceed" or "refuse", see ChainedStore.
     """
-
-    shared = True
-    chain_lifetime = DAY
 
     def __init__(
         self,
@@ -71,100 +57,29 @@ class MemcacheStore(CacheStore):
         unreachable: Unreachable = "proceed",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(polymorphic, lifetime_cb, lifetime=lifetime, clock=clock)
-        if prefix is not None and namespace is not None:
-            raise ImproperlyConfigured("give either prefix or namespace: both mean the beginning of all keys")
-        _check_number("lease_seconds", lease_seconds)
-        _check_number("timeout", timeout, none=True)
-        _check_number("connect_timeout", connect_timeout, none=True)
+        super().__init__(polymorphic, lifetime_cb, prefix, namespace, codec, allow_pickle, lifetime, unreachable, clock)
+        check_seconds("lease_seconds", lease_seconds)
+        check_seconds("timeout", timeout, none=True)
+        check_seconds("connect_timeout", connect_timeout, none=True)
         if tls_context is not None and not isinstance(tls_context, ssl.SSLContext):
             raise ImproperlyConfigured(f"tls_context is an ssl.SSLContext, not {tls_context!r}")
         if isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size < 1:
             raise ImproperlyConfigured(f"pool_size is a number of connections, 1 or more, not {pool_size!r}")
-        own = namespace if prefix is None else prefix
-        self.prefix = checked_prefix("stockpyle" if own is None else own)
-        self.unreachable = checked_unreachable(unreachable)
         options = {"timeout": timeout, "connect_timeout": connect_timeout, "tls_context": tls_context, "no_delay": True}
         makers = _clients(client, servers, options)
-        records = RecordCodec(codec, allow_pickle=allow_pickle, prefix=self.prefix)
         run_key = f"{self.prefix}::run".encode("ascii")
-        self.parts = tuple(
+        parts = [
             MemcachedTier(
                 Server(name, make, run_key, pool_size, self.name),
                 self.prefix,
-                records,
+                self._codec,
                 self.stats,
                 lease_seconds,
                 clock,
             )
             for name, make in makers.items()
-        )
-        self.guards = Guards(self)
-        self._ring = _ring([part.name for part in self.parts])
-        self._tier: Tier = self.parts[0] if len(self.parts) == 1 else Parts(self.parts, self.place)
-
-    def place(self, key: Key) -> int:
-        """Return the number of the server that keeps this key."""
-        return 0 if len(self.parts) == 1 else self._ring(key.text(self.prefix))
-
-    # the tier
-
-    def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
-        """See Tier.read."""
-        return self._tier.read(keys, lease=lease)
-
-    def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> int:
-        """See Tier.fill."""
-        return self._tier.fill(leased)
-
-    def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
-        """See Tier.lock."""
-        return self._tier.lock(keys, seconds, without_row_lock=without_row_lock)
-
-    def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
-        """See Tier.publish."""
-        self._tier.publish(locked)
-
-    def unlock(self, locks: Sequence[Lock]) -> None:
-        """See Tier.unlock."""
-        self._tier.unlock(locks)
-
-    # used alone
-
-    def _check(self, values: Mapping[Key, Record | Alias]) -> None:
-        for part, own in self._by_part(values).items():
-            part.check(own)
-
-    def _replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
-        for part, own in self._by_part(values).items():
-            part.replace(own)
-
-    def _by_part(self, values: Mapping[Key, Any]) -> dict[MemcachedTier, dict[Key, Any]]:
-        shares: dict[MemcachedTier, dict[Key, Any]] = {}
-        for key, value in values.items():
-            shares.setdefault(self.parts[self.place(key)], {})[key] = value
-        return shares
-
-    def clear(self) -> None:
-        """Forget every object under this prefix, in all processes. Other users of the servers keep theirs."""
-        with ExitStack() as stack:
-            for part in self.parts:
-                stack.callback(part.clear, self.lock_seconds)
-
-    def close(self) -> None:
-        """Close the idle connections; the objects stay for other processes."""
-        for part in self.parts:
-            part.server.close()
-
-    def __repr__(self) -> str:
-        return f"MemcacheStore(servers={[part.name for part in self.parts]!r}, prefix={self.prefix!r})"
-
-
-def _check_number(name: str, seconds: Any, *, none: bool = False) -> None:
-    if none and seconds is None:
-        return
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= TIMEOUT_MAX:
-        raise ImproperlyConfigured(f"{name} is a number of seconds above 0, not {seconds!r}")
+        ]
+        self._use(parts, _ring(list(makers)))
 
 
 def _clients(client: Any, servers: Any, options: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:

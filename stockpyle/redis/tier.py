@@ -1,0 +1,283 @@
+"""The protocol of leases and locks on Redis, or Valkey: one server, one that Sentinel names, or a cluster.
+
+Under a key stands a record, an alias, "known absent", a lease or a lock; "if unchanged" compares the bytes of one's own
+lease or lock, which are random. Each step is a script that Redis runs at once. All keys of a call go in one pipeline,
+and so cost one round trip (in a cluster: one a node).
+
+An epoch lives until somebody changes it. So that no epoch outlives the server's memory, see RedisServer.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stockpyle.codecs import RecordCodec
+from stockpyle.exceptions import StoreError
+from stockpyle.keys import Key
+from stockpyle.records import LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
+from stockpyle.redis.scripts import EPOCH, LEASE, LOCK, MAKE_EPOCH, PUBLISH, RECORD, SWAP, TAKE_LEASE, TAKE_LOCK
+from stockpyle.redis.server import RedisServer
+from stockpyle.remote.epochs import CLOSED, EPOCH_BYTES, NO_EPOCH, Epoch, Epochs
+from stockpyle.remote.tier import ATTEMPTS, LOCK_SECONDS, BusyElsewhere, RemoteTier, pause
+from stockpyle.stats import Stats
+
+TOKEN_BYTES = 12
+LONGEST = 2**53
+"""Milliseconds: more than anybody lives, and few enough for Lua's numbers."""
+
+
+@dataclass(slots=True)
+class Token:
+    """What a lease or a lock is known by: the bytes that stand under its key, and the epoch it was taken in."""
+
+    value: bytes
+    epoch: bytes | None = None
+
+
+class RedisTier(RemoteTier):
+    """A Tier on one server, or on what behaves like one."""
+
+    def __init__(
+        self,
+        server: RedisServer,
+        prefix: str,
+        codec: RecordCodec,
+        stats: Stats,
+        lease_seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        super().__init__(f"Redis at {server.name}", "RedisStore", prefix, codec, stats, clock)
+        self.server = server
+        self._everything = server.everything
+        self._lease_for = _milliseconds(lease_seconds)
+
+    @property
+    def name(self) -> str:
+        """The server's address."""
+        return self.server.name
+
+    def ping(self) -> None:
+        """Raise StoreUnavailable if the server does not answer."""
+        self.server.call("ping", lambda: self.server.get([self._everything]))
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self.server.close()
+
+    # reading
+
+    def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
+        """See Tier.read."""
+        texts = [self._text(key) for key in keys]
+        asked = dict(zip(texts, keys, strict=True))
+        found = self.server.call("read", lambda: self._read(asked, lease))
+        return [found[text] for text in texts]
+
+    def _read(self, asked: Mapping[bytes, Key], lease: bool) -> dict[bytes, Found]:
+        epochs = Epochs(self._everything, self._spaces(asked.values()))
+        values = self.server.get([*asked, *epochs.keys])
+        for text, value in zip(epochs.keys, values[len(asked) :], strict=True):
+            epochs.know(text, _epoch(value))
+        busy = BusyElsewhere()
+        found: dict[bytes, Found] = {}
+        left: dict[bytes, bytes] = {}
+        for (text, key), value in zip(asked.items(), values, strict=False):
+            answer = None if value is None else self._judge(key, value, epochs.of(key.spec.space), busy)
+            if answer is not None:
+                found[text] = answer
+            elif lease:
+                left[text] = value or b""
+            else:
+                found[text] = MISS
+        if left:
+            found.update(self._lease(asked, left, epochs, busy))
+        return found
+
+    def _judge(self, key: Key, value: bytes, epoch: Epoch, busy: Busy, *, again: bool = False) -> Found | None:
+        """What is there, as a reader takes it; None if it is of no use. again: this reader has been told before."""
+        kind = value[:1]
+        if epoch is CLOSED or kind == LOCK:
+            return LOCKED
+        if kind == LEASE:
+            return busy
+        if not isinstance(epoch, bytes):
+            return None
+        return self._decode(key, value[1:] if kind == RECORD else value, epoch, again=again)
+
+    def _lease(
+        self, asked: Mapping[bytes, Key], left: Mapping[bytes, bytes], epochs: Epochs, busy: Busy
+    ) -> dict[bytes, Found]:
+        """Take the leases of what is missing, or in place of what is there and of no use."""
+        makes = self._makes(epochs)
+        mine = {text: LEASE + secrets.token_bytes(TOKEN_BYTES) for text in left}
+        takes = [(TAKE_LEASE, text, mine[text], self._lease_for, useless) for text, useless in left.items()]
+        replies = self.server.run([*makes, *takes])
+        self._learn(epochs, replies)
+        found: dict[bytes, Found] = {}
+        unwanted = []
+        for (text, useless), reply in zip(left.items(), replies[len(makes) :], strict=True):
+            key = asked[text]
+            epoch = epochs.of(key.spec.space)
+            if isinstance(reply, Exception):
+                # no room for a lease
+                found[text] = MISS
+            elif reply is not None:
+                answer = self._judge(key, reply, epoch, busy, again=reply == useless)
+                found[text] = MISS if answer is None else answer
+            elif isinstance(epoch, bytes):
+                found[text] = Lease(key, Token(mine[text], epoch))
+            else:
+                found[text] = LOCKED if epoch is CLOSED else MISS
+                unwanted.append((SWAP, text, mine[text], b"", b"0"))
+        self.server.run(unwanted)
+        return found
+
+    # filling
+
+    def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> int:
+        """See Tier.fill."""
+        commands = [
+            (SWAP, self._text(lease.key), lease.token.value, *self._value(lease.key, value, lease.token.epoch))
+            for lease, value in leased
+        ]
+        replies = self.server.call("fill", lambda: self.server.run(commands))
+        return sum(reply == 1 and command[3] != b"" for command, reply in zip(commands, replies, strict=True))
+
+    # writing
+
+    def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
+        """See Tier.lock."""
+        loose = {key.ident for key in without_row_lock}
+        lasts = _milliseconds(seconds)
+        epochs_of = self._spaces([key for key in keys if not key.is_epoch])
+        self._spaces([key for key in keys if key.is_epoch])
+        mine = {self._text(key): LOCK + secrets.token_bytes(TOKEN_BYTES) for key in keys}
+
+        def work() -> list[Lock]:
+            epochs = Epochs(self._everything, epochs_of)
+            makes = self._makes(epochs)
+            replies = self.server.run([*makes, *((TAKE_LOCK, text, lock, lasts) for text, lock in mine.items())])
+            over = dict(zip(mine, replies[len(makes) :], strict=True))
+            self._refuse_failed(over, mine)
+            self._learn(epochs, replies)
+            return [self._locked(key, mine, over, loose, epochs) for key in keys]
+
+        return self.server.call("lock", work)
+
+    def _locked(
+        self, key: Key, mine: Mapping[bytes, bytes], over: Mapping[bytes, Any], loose: Iterable[Any], epochs: Epochs
+    ) -> Lock:
+        text = self._text(key)
+        epoch = None if key.is_epoch else epochs.usable(key.spec.space)
+        return Lock(key, Token(mine[text], epoch), contended=key.ident in loose and over[text] == 1)
+
+    def _refuse_failed(self, over: Mapping[bytes, Any], mine: Mapping[bytes, bytes]) -> None:
+        failed = [text for text, reply in over.items() if isinstance(reply, Exception)]
+        if failed:
+            self.server.run([(SWAP, text, mine[text], b"", b"0") for text, reply in over.items() if reply == 0])
+            text, error = failed[0], over[failed[0]]
+            raise StoreError(f"{self.where} did not lock {text.decode('ascii')}: {error}") from error
+
+    def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
+        """See Tier.publish."""
+        commands = []
+        for lock, value in locked:
+            # a lock that is left to run out is nobody's here; and so is one that was never taken
+            mine = b"" if lock.contended or lock.token is None else lock.token.value
+            epoch = lock.token.epoch if mine else None
+            commands.append((PUBLISH, self._text(lock.key), mine, *self._value(lock.key, value, epoch)))
+        self._all_done("publish", commands)
+
+    def unlock(self, locks: Sequence[Lock]) -> None:
+        """See Tier.unlock."""
+        own = [lock for lock in locks if not lock.contended]
+        self._all_done("unlock", [(SWAP, self._text(lock.key), lock.token.value, b"", b"0") for lock in own])
+
+    def clear(self, seconds: float = LOCK_SECONDS) -> None:
+        """Change the epoch of everything under the prefix."""
+        mine = LOCK + secrets.token_bytes(TOKEN_BYTES)
+
+        def work() -> None:
+            (over,) = self._done([(TAKE_LOCK, self._everything, mine, _milliseconds(seconds))])
+            if over == 0:
+                self._done([(SWAP, self._everything, mine, b"", b"0")])
+
+        self.server.call("clear", work)
+
+    def _all_done(self, operation: str, commands: Sequence[tuple[Any, ...]]) -> None:
+        self.server.call(operation, lambda: self._done(commands))
+
+    def _done(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        replies = self.server.run(commands)
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, Exception):
+                raise StoreError(f"{self.where} has refused {command[1].decode('ascii')}: {reply}") from reply
+        return replies
+
+    # for a cache used alone, and for the source of plain objects
+
+    def replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
+        """Put these values in place of whatever is there, and remove the keys that have None."""
+
+        def work() -> None:
+            epochs = self._open_epochs(values)
+            commands: list[tuple[Any, ...]] = []
+            for key, value in values.items():
+                data, lasts = b"", b"0"
+                if value is not None:
+                    encoded = self._encode_strictly(key, value, epochs.usable(key.spec.space) or NO_EPOCH)
+                    data, lasts = (b"", b"0") if encoded is None else (RECORD + encoded[1], self._lasts(value))
+                commands.append((None, self._text(key), data, lasts))
+            for key, reply in zip(values, self.server.set(commands), strict=True):
+                if isinstance(reply, Exception):
+                    raise StoreError(f"{self.where} did not keep {key!r}: {reply}") from reply
+
+        self.server.call("put", work)
+
+    def _open_epochs(self, keys: Iterable[Key]) -> Epochs:
+        spaces = self._spaces(keys)
+        for _ in range(ATTEMPTS):
+            epochs = Epochs(self._everything, spaces)
+            self._learn(epochs, self.server.run(self._makes(epochs)))
+            if epochs.open(spaces):
+                return epochs
+            # somebody is dropping the whole class, which takes a moment
+            pause()
+        raise self._gave_up(epochs.keys[-1])
+
+    def _largest(self) -> float:
+        return math.inf
+
+    # values and epochs
+
+    def _value(self, key: Key, value: Record | Alias | None, epoch: bytes | None) -> tuple[bytes, bytes]:
+        """Return the bytes, and for how many milliseconds; no bytes if there is nothing to keep."""
+        encoded = self._encode(key, value, epoch)
+        return (b"", b"0") if encoded is None or value is None else (RECORD + encoded[1], self._lasts(value))
+
+    def _lasts(self, value: Record | Alias) -> bytes:
+        return b"0" if value.deadline is None else _milliseconds(value.deadline - self._clock())
+
+    def _makes(self, epochs: Epochs) -> list[tuple[Any, ...]]:
+        return [(MAKE_EPOCH, text, EPOCH + secrets.token_bytes(EPOCH_BYTES)) for text in epochs.missing()]
+
+    @staticmethod
+    def _learn(epochs: Epochs, replies: Sequence[Any]) -> None:
+        for text, reply in zip(epochs.missing(), replies, strict=False):
+            epochs.know(text, _epoch(reply))
+
+
+def _epoch(value: Any) -> Epoch:
+    if not isinstance(value, bytes):
+        return None
+    if value[:1] == LOCK:
+        return CLOSED
+    return value[1:] if value[:1] == EPOCH and len(value) == 1 + EPOCH_BYTES else None
+
+
+def _milliseconds(seconds: float) -> bytes:
+    return b"%d" % max(1, min(math.ceil(seconds * 1000), LONGEST))

@@ -1,0 +1,148 @@
+"""A store of objects on servers that all processes share, made of a tier for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from threading import TIMEOUT_MAX
+from typing import Any, Protocol
+
+from stockpyle.codecs import Codec, RecordCodec
+from stockpyle.coherence.guards import Guards
+from stockpyle.coherence.layers import Unreachable, checked_unreachable
+from stockpyle.coherence.parts import Parts
+from stockpyle.exceptions import ImproperlyConfigured
+from stockpyle.keys import Key, checked_prefix
+from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.protocols import Tier
+from stockpyle.records import Alias, Found, Lease, Lock, Record
+from stockpyle.stores.cache import CacheStore
+
+DAY = 86400.0
+TIMEOUT = 1.0
+"""Seconds to wait for a connection or an answer."""
+
+
+class Part(Tier, Protocol):
+    """A tier on one server, and what a store used alone asks of it."""
+
+    @property
+    def name(self) -> str:
+        """Where the server is."""
+        ...
+
+    def check(self, values: Mapping[Key, Record | Alias]) -> None:
+        """Raise EncodeError for a value that cannot be kept here."""
+        ...
+
+    def replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
+        """Put these values in place of whatever is there."""
+        ...
+
+    def clear(self, seconds: float) -> None:
+        """Forget everything under the prefix."""
+        ...
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        ...
+
+
+class RemoteStore(CacheStore):
+    """What a store on servers is, whatever the servers: a subclass makes the parts."""
+
+    shared = True
+    chain_lifetime = DAY
+
+    parts: tuple[Any, ...]
+
+    def __init__(
+        self,
+        polymorphic: bool,
+        lifetime_cb: LifetimeCallback | None,
+        prefix: str | None,
+        namespace: str | None,
+        codec: Codec | None,
+        allow_pickle: bool,
+        lifetime: Lifetime,
+        unreachable: Unreachable,
+        clock: Callable[[], float],
+    ) -> None:
+        super().__init__(polymorphic, lifetime_cb, lifetime=lifetime, clock=clock)
+        if prefix is not None and namespace is not None:
+            raise ImproperlyConfigured("give either prefix or namespace: both mean the beginning of all keys")
+        own = namespace if prefix is None else prefix
+        self.prefix = checked_prefix("stockpyle" if own is None else own)
+        self.unreachable = checked_unreachable(unreachable)
+        self._codec = RecordCodec(codec, allow_pickle=allow_pickle, prefix=self.prefix)
+
+    def _use(self, parts: Iterable[Part], ring: Callable[[str], int] = lambda text: 0) -> None:
+        """Use these parts. ring returns the number of the one that keeps a key."""
+        self.parts = tuple(parts)
+        self.guards = Guards(self)
+        self._ring = ring
+        self._tier: Tier = self.parts[0] if len(self.parts) == 1 else Parts(self.parts, self.place)
+
+    def place(self, key: Key) -> int:
+        """Return the number of the server that keeps this key."""
+        return 0 if len(self.parts) == 1 else self._ring(key.text(self.prefix))
+
+    # the tier
+
+    def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
+        """See Tier.read."""
+        return self._tier.read(keys, lease=lease)
+
+    def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> int:
+        """See Tier.fill."""
+        return self._tier.fill(leased)
+
+    def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
+        """See Tier.lock."""
+        return self._tier.lock(keys, seconds, without_row_lock=without_row_lock)
+
+    def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
+        """See Tier.publish."""
+        self._tier.publish(locked)
+
+    def unlock(self, locks: Sequence[Lock]) -> None:
+        """See Tier.unlock."""
+        self._tier.unlock(locks)
+
+    # used alone
+
+    def _check(self, values: Mapping[Key, Record | Alias]) -> None:
+        for part, own in self._by_part(values).items():
+            part.check(own)
+
+    def _replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
+        for part, own in self._by_part(values).items():
+            part.replace(own)
+
+    def _by_part(self, values: Mapping[Key, Any]) -> dict[Part, dict[Key, Any]]:
+        shares: dict[Part, dict[Key, Any]] = {}
+        for key, value in values.items():
+            shares.setdefault(self.parts[self.place(key)], {})[key] = value
+        return shares
+
+    def clear(self) -> None:
+        """Forget every object under this prefix, in all processes. Other users of the servers keep theirs."""
+        with ExitStack() as stack:
+            for part in self.parts:
+                stack.callback(part.clear, self.lock_seconds)
+
+    def close(self) -> None:
+        """Close the idle connections; the objects stay for other processes."""
+        for part in self.parts:
+            part.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(servers={[part.name for part in self.parts]!r}, prefix={self.prefix!r})"
+
+
+def check_seconds(name: str, seconds: Any, *, none: bool = False) -> None:
+    """Raise ImproperlyConfigured if this is no number of seconds; None may be one without end."""
+    if none and seconds is None:
+        return
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= TIMEOUT_MAX:
+        raise ImproperlyConfigured(f"{name} is a number of seconds above 0, not {seconds!r}")

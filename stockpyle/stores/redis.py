@@ -1,0 +1,179 @@
+"""RedisStore: objects in Redis or Valkey, shared by all processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from stockpyle.codecs import Codec
+from stockpyle.coherence.layers import Unreachable
+from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
+from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.redis.server import RedisServer
+from stockpyle.redis.tier import RedisTier
+from stockpyle.stores._remote import TIMEOUT, RemoteStore, check_seconds
+
+SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "rediss+sentinel", "rediss+cluster")
+_EXAMPLES = (
+    '"redis://localhost:6379/0", "rediss://user:password@host", "unix:///path/to/socket?db=0", '
+    '"redis+sentinel://host1:26379,host2:26379/service/0", "redis+cluster://host1:7000,host2:7001"'
+)
+
+
+class RedisStore(RemoteStore):
+    """Objects in Redis 6.0 or later, or Valkey, shared by all processes that use it with the same prefix.
+
+    url is "redis://host:6379/0", "rediss://..." with TLS, "unix:///path?db=0", "redis+sentinel://host:26379,.../service/0"
+    for the server that Sentinel names at the moment, or "redis+cluster://host:7000,..." for a cluster. Or give one
+    client of redis-py, whose addresses, credentials and TLS settings are used.
+
+    prefix (or namespace, which is the same) begins all keys. Plain objects are pickled, unless `codec` says otherwise;
+    mapped objects are rows in msgpack, and are never unpickled. allow_pickle: pickle column values that need it.
+    timeout and connect_timeout are in seconds. lease_seconds: how long a reader may take to load before another may.
+    unreachable: what happens to a commit that cannot be announced here: "proceed" or "refuse", see ChainedStore.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        client: Any = None,
+        polymorphic: bool = False,
+        lifetime_cb: LifetimeCallback | None = None,
+        prefix: str | None = None,
+        codec: Codec | None = None,
+        *,
+        namespace: str | None = None,
+        lifetime: Lifetime = None,
+        allow_pickle: bool = False,
+        timeout: float | None = TIMEOUT,
+        connect_timeout: float | None = TIMEOUT,
+        lease_seconds: float = 10.0,
+        unreachable: Unreachable = "proceed",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(polymorphic, lifetime_cb, prefix, namespace, codec, allow_pickle, lifetime, unreachable, clock)
+        check_seconds("lease_seconds", lease_seconds)
+        check_seconds("timeout", timeout, none=True)
+        check_seconds("connect_timeout", connect_timeout, none=True)
+        name, make, is_cluster = _clients(url, client, timeout, connect_timeout)
+        server = RedisServer(name, make, self.prefix, self.name, is_cluster)
+        self._use([RedisTier(server, self.prefix, self._codec, self.stats, lease_seconds, clock)])
+
+
+Maker = Callable[[Callable[[Any], None]], Any]
+
+
+def _clients(url: Any, client: Any, timeout: float | None, connect_timeout: float | None) -> tuple[str, Maker, bool]:
+    """Return the server's name, what makes a client, and whether that is one of a cluster."""
+    try:
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+    except ImportError as error:
+        raise MissingDependency("RedisStore needs redis: pip install 'stockpyle[redis]'") from error
+    if (url is None) == (client is None):
+        raise ImproperlyConfigured(f"give RedisStore either a url ({_EXAMPLES}) or one client= of redis-py")
+    options: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": connect_timeout,
+        "protocol": 3,
+        # a server that hangs costs its timeout once: who asks again, and when, is the breaker's business
+        "retry": Retry(NoBackoff(), 0),
+        "decode_responses": False,
+    }
+    if client is not None:
+        return _of_client(redis, client, options)
+    if not isinstance(url, str) or urlsplit(url).scheme not in SCHEMES:
+        raise ImproperlyConfigured(f"{url!r} is no URL of a Redis, such as {_EXAMPLES}")
+    scheme, _, kind = urlsplit(url).scheme.partition("+")
+    try:
+        if kind:
+            return _of_several(redis, url, scheme, kind, options)
+        pool = redis.ConnectionPool.from_url(url, **options)
+    except (ValueError, TypeError, redis.RedisError) as error:
+        raise ImproperlyConfigured(f"{_shown(url)} is no URL of a Redis, such as {_EXAMPLES}: {error}") from error
+    kwargs = pool.connection_kwargs
+    name = kwargs.get("path") or f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}"
+
+    def make(arrives: Callable[[Any], None]) -> Any:
+        return redis.Redis.from_pool(redis.ConnectionPool.from_url(url, **options, redis_connect_func=arrives))
+
+    return str(name), make, False
+
+
+def _of_client(redis: Any, client: Any, options: dict[str, Any]) -> tuple[str, Maker, bool]:
+    pool: Any = getattr(client, "connection_pool", None)
+    if not isinstance(client, redis.Redis) or type(pool) not in (redis.ConnectionPool, redis.BlockingConnectionPool):
+        raise ImproperlyConfigured(f"client is a redis.Redis on a ConnectionPool, not {client!r}: else give a url")
+    own = dict(pool.connection_kwargs)
+    kwargs = {**own, "retry": options["retry"], "decode_responses": False, "encoding_errors": "strict"}
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        if own.get(name) is None:
+            kwargs[name] = options[name]
+    where = own.get("path") or f"{own.get('host', 'localhost')}:{own.get('port', 6379)}"
+
+    def make(arrives: Callable[[Any], None]) -> Any:
+        made = redis.ConnectionPool(connection_class=pool.connection_class, **{**kwargs, "redis_connect_func": arrives})
+        return redis.Redis.from_pool(made)
+
+    return str(where), make, False
+
+
+def _of_several(redis: Any, url: str, scheme: str, kind: str, options: dict[str, Any]) -> tuple[str, Maker, bool]:
+    """Sentinel, or a cluster: their URLs have several hosts, which redis-py's do not."""
+    parts = urlsplit(url)
+    credentials, _, listed = parts.netloc.rpartition("@")
+    addresses = [_address(each, 26379 if kind == "sentinel" else 6379) for each in listed.split(",")]
+    user, _, password = credentials.partition(":")
+    options = {**options, **dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))}
+    if credentials:
+        options.update(username=unquote(user) or None, password=unquote(password) or None)
+    if scheme == "rediss":
+        options["ssl"] = True
+    path = [unquote(each) for each in parts.path.split("/")[1:] if each]
+    if kind == "cluster":
+        if path not in ([], ["0"]):
+            raise ValueError("a cluster has no databases but 0")
+        from redis.cluster import ClusterNode, RedisCluster
+
+        node: Any = ClusterNode
+        nodes = [node(host, port) for host, port in addresses]
+
+        def make_cluster(arrives: Callable[[Any], None]) -> Any:
+            return RedisCluster(startup_nodes=nodes, redis_connect_func=arrives, **options)
+
+        return listed, make_cluster, True
+    if not path or len(path) > 2 or not "".join(path[1:] or ["0"]).isdigit():
+        raise ValueError("the path of a Sentinel's URL is /service or /service/database")
+    options["db"] = int(path[1]) if len(path) == 2 else 0
+
+    def make_master(arrives: Callable[[Any], None]) -> Any:
+        asking = {
+            name: options[name]
+            for name in ("socket_timeout", "socket_connect_timeout", "retry", "ssl")
+            if name in options
+        }
+        return redis.Sentinel(addresses, sentinel_kwargs=asking, **options).master_for(
+            path[0], redis_connect_func=arrives
+        )
+
+    return f"{listed}/{path[0]}", make_master, False
+
+
+def _address(listed: str, port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{listed}")
+    if not parts.hostname:
+        raise ValueError(f"{listed!r} names no host")
+    return parts.hostname, parts.port or port
+
+
+def _shown(url: str) -> str:
+    """The URL as it may be shown: without a password."""
+    head, at, rest = url.rpartition("@")
+    scheme, slashes, credentials = head.partition("//")
+    return repr(f"{scheme}{slashes}{credentials.partition(':')[0]}:***@{rest}" if at else url)
+
+
+__all__ = ["RedisStore"]
