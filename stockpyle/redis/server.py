@@ -77,7 +77,9 @@ class RedisServer:
         except (self._errors.RedisError, OSError) as error:
             # whatever it was, replies to what was sent may still come
             self.close()
-            raise StoreUnavailable(f"Redis at {self.name} cannot be used: {error!r}", self._store, operation) from error
+            raise StoreUnavailable(
+                f"Redis at {self.name} cannot be used: {type(error).__name__}: {error}", self._store, operation
+            ) from error
 
     def get(self, texts: Sequence[bytes]) -> list[bytes | None]:
         """Return the strings under these keys, None for others."""

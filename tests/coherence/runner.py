@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -21,14 +20,15 @@ from sqlalchemy.orm import Session
 
 from tests.coherence import faults, history, proxies, worker
 from tests.coherence.audit import WRITES, Transactions, Witness, create, read_log
+from tests.coherence.caches import Cache, SmallMemcached, SmallRedis
 from tests.coherence.checker import Verdict, judge
 from tests.coherence.models import WRITES_EACH
 from tests.coherence.report import describe
 from tests.coherence.results import SETUP, Results, collect, conditions, reads, why_void
-from tests.coherence.systems import Settings, find
+from tests.coherence.systems import ON_REDIS, Settings, find
 from tests.coherence.timelines import BrokenHistory, Timelines, build
 from tests.coherence.workload import ACCOUNTS_POOL, initial
-from tests.servers import Memcached, Postgres
+from tests.servers import Postgres
 
 PATIENCE = 60.0
 """How many seconds workers may take to begin, or to end, on a machine with much else to do."""
@@ -91,20 +91,6 @@ class Outcome:
         return found
 
 
-class SmallMemcached(Memcached):
-    """A memcached that is soon full."""
-
-    megabytes = 8
-
-    def _arguments(self) -> list[str]:
-        return [*super()._arguments(), "-m", str(self.megabytes), "-t", "1", "-c", "512"]
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process."""
-        assert self._process is not None
-        self._process.send_signal(number)
-
-
 class RunFailed(Exception):
     """The run could not be brought to its end."""
 
@@ -127,7 +113,7 @@ class _Run:
         self.stack = stack
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["tests.coherence.worker", "tests.coherence.proxies"])
-        self.cache = stack.enter_context(SmallMemcached())
+        self.cache: Cache = stack.enter_context(SmallRedis() if options.system in ON_REDIS else SmallMemcached())
         self.url = self._database(postgres)
         self.engine = sa.create_engine(self.url)
         stack.callback(self.engine.dispose)
@@ -367,34 +353,11 @@ class _Run:
         self.cache_modes[i] = proxies.PASS
 
     def _fill(self) -> None:
-        """Put junk of the size of records into the cache until it evicts."""
         begin = time.monotonic_ns()
-        before = self._evictions()
-        try:
-            with socket.create_connection(self.cache.address, timeout=5) as connection:
-                for start in range(0, 30_000, 500):
-                    lines = [
-                        b"set junk%d 0 20 %d noreply\r\n%s\r\n" % (i, size, b"x" * size)
-                        for i, size in ((start + j, 60 + (start + j) % 10 * 60) for j in range(500))
-                    ]
-                    connection.sendall(b"".join(lines))
-                connection.sendall(b"version\r\n")
-                connection.recv(100)
-        except OSError:
-            return
-        if self._evictions() > before:
+        before = self.cache.evictions()
+        self.cache.fill()
+        if self.cache.evictions() > before:
             self._fired(begin, faults.FILL)
-
-    def _evictions(self) -> int:
-        try:
-            with socket.create_connection(self.cache.address, timeout=5) as connection:
-                connection.sendall(b"stats\r\n")
-                answer = b""
-                while not answer.endswith(b"END\r\n"):
-                    answer += connection.recv(65_536)
-        except OSError:
-            return 0
-        return int(answer.partition(b"STAT evictions ")[2].partition(b"\r")[0])
 
     def _fired(self, begin: int, name: str, detail: Any = None) -> None:
         self.history.add(history.FAULT, begin, time.monotonic_ns(), name, detail)

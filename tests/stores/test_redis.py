@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.stores import RedisStore
 from stockpyle.testing import Clock, StoreContract, TierContract
-from stockpyle.testing.samples import Person
 
 
 class OnRedis:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 SYSTEMS = {
     "stockpyle": "tests.coherence.systems.stockpyle_chain:shared",
+    "stockpyle-redis": "tests.coherence.systems.stockpyle_chain:on_redis",
     "source": "tests.coherence.systems.stockpyle_chain:source_only",
     "look-aside": "tests.coherence.systems.look_aside:LookAside",
     "dogpile.cache": "tests.coherence.systems.dogpile_cache:distributed",
@@ -21,6 +22,9 @@ SYSTEMS = {
     "advanced-alchemy": "tests.coherence.systems.advanced_alchemy_cache:AdvancedAlchemy",
 }
 """What --system takes: a module, and the callable in it that takes Settings and returns a SystemUnderTest."""
+
+ON_REDIS = frozenset({"stockpyle-redis"})
+"""The systems whose cache is a Redis, on which a run then works its faults."""
 
 REDIS = "COHERENCE_REDIS"
 """The environment variable with the URL of a Redis, for the systems that share nothing else between processes."""

@@ -37,6 +37,22 @@ def shared(settings: Settings) -> Chain:
     return Chain(settings, [tier])
 
 
+def on_redis(settings: Settings) -> Chain:
+    """A Redis in front of the database."""
+    from stockpyle.stores import RedisStore
+
+    assert settings.cache is not None
+    tier = RedisStore(
+        "redis://{}:{}/0".format(*settings.cache),
+        timeout=settings.timeout,
+        connect_timeout=settings.timeout,
+        lease_seconds=settings.lock_seconds,
+        lifetime=settings.lifetime,
+        unreachable=settings.unreachable,  # type: ignore[arg-type]
+    )
+    return Chain(settings, [tier])
+
+
 def source_only(settings: Settings) -> Chain:
     """No cache at all: what the checker finds here is its own mistake."""
     return Chain(settings, [])
