@@ -254,10 +254,14 @@ class MemcachedWithTls(Memcached):
 
 
 class Redis(Server):
-    """A Redis that keeps everything in memory."""
+    """A Redis that keeps everything in memory, started with these options besides its own."""
 
     program = "redis-server"
     package = "redis-server"
+
+    def __init__(self, *options: str) -> None:
+        super().__init__()
+        self._options_given = options
 
     @property
     def url(self) -> str:
@@ -265,10 +269,81 @@ class Redis(Server):
         return f"redis://{self.host}:{self.port}/0"
 
     def _arguments(self) -> list[str]:
-        return ["--bind", self.host, "--port", str(self.port), "--save", "", "--appendonly", "no"]
+        own = ["--bind", self.host, "--port", str(self.port), "--dir", str(self.folder)]
+        return [*own, "--save", "", "--appendonly", "no", *self._options_given]
 
     def _answers(self) -> bool:
         return self._ask(b"PING").startswith(b"+PONG")
+
+    def tell(self, *command: str | int) -> bytes:
+        """Send it a command, and return the answer's first kilobyte."""
+        return self._ask(" ".join(map(str, command)).encode())
+
+
+class RedisSentinel(Redis):
+    """A Sentinel that watches one Redis, under the name "service", and alone decides that it is down."""
+
+    def __init__(self, master: Redis) -> None:
+        super().__init__()
+        self._master = master
+
+    def _arguments(self) -> list[str]:
+        path = self.folder / "sentinel.conf"
+        if not path.exists():
+            lines = [
+                f"bind {self.host}",
+                f"port {self.port}",
+                f"dir {self.folder}",
+                f"sentinel monitor service {self._master.host} {self._master.port} 1",
+                "sentinel down-after-milliseconds service 300",
+                "sentinel failover-timeout service 2000",
+            ]
+            path.write_text("\n".join(lines) + "\n")
+            if self._identity:
+                os.chown(path, self._identity["user"], self._identity["group"])
+        return [str(path), "--sentinel"]
+
+
+class RedisCluster:
+    """Three Redis that share the keys."""
+
+    def __init__(self) -> None:
+        self.nodes = [Redis("--cluster-enabled", "yes", "--cluster-node-timeout", "1000") for _ in range(3)]
+
+    def __enter__(self) -> Self:
+        try:
+            for node in self.nodes:
+                node.start()
+            self._meet()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all of them."""
+        for node in self.nodes:
+            node.close()
+
+    def _meet(self) -> None:
+        slots = 16_384
+        bounds = [slots * i // len(self.nodes) for i in range(len(self.nodes) + 1)]
+        for i, node in enumerate(self.nodes):
+            node.tell("CLUSTER", "ADDSLOTSRANGE", bounds[i], bounds[i + 1] - 1)
+            node.tell("CLUSTER", "MEET", self.nodes[0].host, self.nodes[0].port)
+        deadline = time.monotonic() + PATIENCE
+        while not all(b"cluster_state:ok" in node.tell("CLUSTER", "INFO") for node in self.nodes):
+            if time.monotonic() > deadline:
+                raise RuntimeError("the cluster does not come together")
+            time.sleep(0.05)
+
+    @property
+    def url(self) -> str:
+        """Where it is, for RedisStore."""
+        return "redis+cluster://" + ",".join(f"{node.host}:{node.port}" for node in self.nodes)
 
 
 class Postgres(Server):

@@ -93,5 +93,5 @@ redis.call('SET', KEYS[1], ARGV[1])
 redis.call('SET', KEYS[2], ARGV[2])
 return 1
 """
-"""Note in which run of the server (1) its keys are; if it is another than before, put a new epoch (2) over everything:
+"""Note of which reign of the server (1) its keys are; if of another than before, put a new epoch (2) over everything:
 what a server has kept over a restart, or another has copied from it, may be older than what was there since."""

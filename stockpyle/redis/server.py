@@ -2,9 +2,12 @@
 
 A Redis that is started anew may bring back what it had saved some time before, and one that takes another's place has
 a copy of it that may lack the last commands. Values from there can be older than what was cached since. So the first
-connection to each run of a server, which Redis gives a random name, puts a new epoch over everything. That is done
-before the connection is used for anything else; in a cluster, where the node need not be the one that has the epoch,
-right after the first use, which is then repeated.
+connection to each reign of a server puts a new epoch over everything: Redis gives a random name to each run of a server
+and to each time that it becomes the master. That is done before the connection is used for anything else; in a cluster,
+where the node need not be the one that has the epoch, right after the first use, which is then repeated.
+
+Behind a Sentinel a connection may lead to a server that is the master no more, and still answers. So it is asked with
+every read. In a cluster such a server sends its clients away by itself.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from stockpyle.exceptions import ImproperlyConfigured, StockpyleError, StoreTimeout, StoreUnavailable
 from stockpyle.forks import renew_after_fork
@@ -22,6 +25,7 @@ from stockpyle.redis.scripts import ARRIVE, EPOCH
 from stockpyle.remote.epochs import EPOCH_BYTES
 
 T = TypeVar("T")
+Kind = Literal["server", "sentinel", "cluster"]
 
 OLDEST = (6, 0)
 """The version that has RESP3, and with it all that is used here."""
@@ -31,11 +35,11 @@ class RedisServer:
     """What RedisTier sends its commands to.
 
     new_client takes a function that is to be called with every connection that it makes, and returns a client of
-    redis-py that keeps bytes as they are. is_cluster: the client is a RedisCluster.
+    redis-py that keeps bytes as they are. kind is "server", "sentinel" or "cluster".
     """
 
     def __init__(
-        self, name: str, new_client: Callable[[Callable[[Any], None]], Any], prefix: str, store: str, is_cluster: bool
+        self, name: str, new_client: Callable[[Callable[[Any], None]], Any], prefix: str, store: str, kind: Kind
     ) -> None:
         import redis
 
@@ -46,12 +50,14 @@ class RedisServer:
         self._errors = redis.exceptions
         self._new_client = new_client
         self._store = store
-        self._is_cluster = is_cluster
+        self._is_cluster = kind == "cluster"
+        self._asks_role = kind == "sentinel"
         self._client: Any = None
         self._mutex = threading.Lock()
         self._arrived: list[tuple[bytes, bytes]] = []
-        """Runs of a cluster's nodes that may be new; _arrivals counts all that ever came."""
+        """Reigns of a cluster's nodes that may be new; _arrivals counts all that ever came."""
         self._arrivals = 0
+        self._known: set[tuple[bytes, bytes]] = set()
         renew_after_fork(self)
 
     def after_fork(self) -> None:
@@ -69,7 +75,7 @@ class RedisServer:
                 result = work()
                 if self._arrivals == before and not self._arrived:
                     return result
-                self._register()
+                self._register(self._client)
         except StockpyleError:
             raise
         except (self._errors.TimeoutError, TimeoutError) as error:
@@ -83,6 +89,14 @@ class RedisServer:
 
     def get(self, texts: Sequence[bytes]) -> list[bytes | None]:
         """Return the strings under these keys, None for others."""
+        if self._asks_role:
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.mget(texts)
+            pipeline.execute_command("ROLE")
+            found, role = self._execute(pipeline)
+            if isinstance(found, Exception) or role[0] not in (b"master", "master"):
+                raise self._errors.ConnectionError("it is the master no more")
+            return list(found)
         if not self._is_cluster:
             return list(self._client.mget(texts))
         pipeline = self._client.pipeline(transaction=False)
@@ -96,7 +110,7 @@ class RedisServer:
             return []
         pipeline = self._client.pipeline(transaction=False)
         for script, text, *arguments in commands:
-            pipeline.eval(script, 1, text, *arguments)
+            pipeline.execute_command("EVAL", script, 1, text, *arguments)
         return self._execute(pipeline)
 
     def set(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -124,32 +138,41 @@ class RedisServer:
         if self._client is None:
             with self._mutex:
                 if self._client is None:
-                    self._client = self._new_client(self._arrives)
+                    client = self._new_client(self._arrives)
+                    if self._is_cluster:
+                        # what is done twice is done at its worst: a lock is contended by itself
+                        client.ping(target_nodes=client.PRIMARIES)
+                        self._register(client)
+                    self._client = client
 
     def _arrives(self, connection: Any) -> None:
-        """See which run of the server a new connection leads to."""
+        """See which reign of the server a new connection belongs to."""
         if not self._is_cluster:
             connection.on_connect()
-        connection.send_command("INFO", "server")
-        told = _bytes(connection.read_response())
+        told = b""
+        for section in ("server", "replication"):
+            connection.send_command("INFO", section)
+            told += _bytes(connection.read_response())
         self._check_version(told)
-        found = re.search(rb"run_id:(\w+)", told)
-        run = found[1] if found else secrets.token_hex().encode("ascii")
-        if self._is_cluster:
-            self._arrived.append((f"{connection.host}:{connection.port}".encode(), run))
-            self._arrivals += 1
-            return
-        fresh = EPOCH + secrets.token_bytes(EPOCH_BYTES)
-        connection.send_command("EVAL", ARRIVE, 2, self._run_key, self.everything, run, fresh)
-        connection.read_response()
-
-    def _register(self) -> None:
-        while self._arrived:
-            node, run = self._arrived[0]
+        reign = b":".join(re.findall(rb"^(?:run_id|master_replid):(\w+)", told, re.MULTILINE))
+        if not self._is_cluster:
             fresh = EPOCH + secrets.token_bytes(EPOCH_BYTES)
-            self._client.eval(ARRIVE, 2, self._run_key + b":" + node, self.everything, run, fresh)
+            connection.send_command("EVAL", ARRIVE, 2, self._run_key, self.everything, reign, fresh)
+            connection.read_response()
+            return
+        arrival = f"{connection.host}:{connection.port}".encode(), reign
+        if arrival not in self._known:
+            self._arrived.append(arrival)
+            self._arrivals += 1
+
+    def _register(self, client: Any) -> None:
+        while self._arrived:
+            node, reign = arrival = self._arrived[0]
+            fresh = EPOCH + secrets.token_bytes(EPOCH_BYTES)
+            client.eval(ARRIVE, 2, self._run_key + b":" + node, self.everything, reign, fresh)
+            self._known.add(arrival)
             with suppress(ValueError):
-                self._arrived.remove((node, run))
+                self._arrived.remove(arrival)
 
     def _check_version(self, told: bytes) -> None:
         found = re.search(rb"redis_version:(\d+)\.(\d+)", told)

@@ -11,7 +11,7 @@ from stockpyle.codecs import Codec
 from stockpyle.coherence.layers import Unreachable
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
-from stockpyle.redis.server import RedisServer
+from stockpyle.redis.server import Kind, RedisServer
 from stockpyle.redis.tier import RedisTier
 from stockpyle.stores._remote import TIMEOUT, RemoteStore, check_seconds
 
@@ -57,16 +57,16 @@ class RedisStore(RemoteStore):
         check_seconds("lease_seconds", lease_seconds)
         check_seconds("timeout", timeout, none=True)
         check_seconds("connect_timeout", connect_timeout, none=True)
-        name, make, is_cluster = _clients(url, client, timeout, connect_timeout)
-        server = RedisServer(name, make, self.prefix, self.name, is_cluster)
+        name, make, kind = _clients(url, client, timeout, connect_timeout)
+        server = RedisServer(name, make, self.prefix, self.name, kind)
         self._use([RedisTier(server, self.prefix, self._codec, self.stats, lease_seconds, clock)])
 
 
 Maker = Callable[[Callable[[Any], None]], Any]
 
 
-def _clients(url: Any, client: Any, timeout: float | None, connect_timeout: float | None) -> tuple[str, Maker, bool]:
-    """Return the server's name, what makes a client, and whether that is one of a cluster."""
+def _clients(url: Any, client: Any, timeout: float | None, connect_timeout: float | None) -> tuple[str, Maker, Kind]:
+    """Return the server's name, what makes a client, and of which kind it is."""
     try:
         import redis
         from redis.backoff import NoBackoff
@@ -100,10 +100,10 @@ def _clients(url: Any, client: Any, timeout: float | None, connect_timeout: floa
     def make(arrives: Callable[[Any], None]) -> Any:
         return redis.Redis.from_pool(redis.ConnectionPool.from_url(url, **options, redis_connect_func=arrives))
 
-    return str(name), make, False
+    return str(name), make, "server"
 
 
-def _of_client(redis: Any, client: Any, options: dict[str, Any]) -> tuple[str, Maker, bool]:
+def _of_client(redis: Any, client: Any, options: dict[str, Any]) -> tuple[str, Maker, Kind]:
     pool: Any = getattr(client, "connection_pool", None)
     if not isinstance(client, redis.Redis) or type(pool) not in (redis.ConnectionPool, redis.BlockingConnectionPool):
         raise ImproperlyConfigured(f"client is a redis.Redis on a ConnectionPool, not {client!r}: else give a url")
@@ -118,10 +118,10 @@ def _of_client(redis: Any, client: Any, options: dict[str, Any]) -> tuple[str, M
         made = redis.ConnectionPool(connection_class=pool.connection_class, **{**kwargs, "redis_connect_func": arrives})
         return redis.Redis.from_pool(made)
 
-    return str(where), make, False
+    return str(where), make, "server"
 
 
-def _of_several(redis: Any, url: str, scheme: str, kind: str, options: dict[str, Any]) -> tuple[str, Maker, bool]:
+def _of_several(redis: Any, url: str, scheme: str, kind: str, options: dict[str, Any]) -> tuple[str, Maker, Kind]:
     """Sentinel, or a cluster: their URLs have several hosts, which redis-py's do not."""
     parts = urlsplit(url)
     credentials, _, listed = parts.netloc.rpartition("@")
@@ -144,7 +144,7 @@ def _of_several(redis: Any, url: str, scheme: str, kind: str, options: dict[str,
         def make_cluster(arrives: Callable[[Any], None]) -> Any:
             return RedisCluster(startup_nodes=nodes, redis_connect_func=arrives, **options)
 
-        return listed, make_cluster, True
+        return listed, make_cluster, "cluster"
     if not path or len(path) > 2 or not "".join(path[1:] or ["0"]).isdigit():
         raise ValueError("the path of a Sentinel's URL is /service or /service/database")
     options["db"] = int(path[1]) if len(path) == 2 else 0
@@ -159,7 +159,7 @@ def _of_several(redis: Any, url: str, scheme: str, kind: str, options: dict[str,
             path[0], redis_connect_func=arrives
         )
 
-    return f"{listed}/{path[0]}", make_master, False
+    return f"{listed}/{path[0]}", make_master, "sentinel"
 
 
 def _address(listed: str, port: int) -> tuple[str, int]:
