@@ -21,12 +21,19 @@ def blocks(page: Path) -> list[tuple[int, str]]:
     return [(text.count("\n", 0, match.start(1)) + 1, match.group(1)) for match in found]
 
 
-def run(page: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Run the Python blocks of a page in a module of their own, with this memcached."""
+@pytest.fixture
+def servers(memcached: tuple[str, int], redis_server: str) -> dict[str, str]:
+    """What stands for the servers that the documents name."""
+    return {"localhost:11211": f"localhost:{memcached[1]}", "redis://localhost:6379/0": redis_server}
+
+
+def run(page: Path, servers: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Run the Python blocks of a page in a module of their own, with these servers."""
     module = ModuleType(f"document_{page.stem.replace('.', '_').replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for line, code in blocks(page):
-        code = code.replace("localhost:11211", server)
+        for named, server in servers.items():
+            code = code.replace(named, server)
         exec(compile("\n" * (line - 1) + code, str(page), "exec"), vars(module))
     for made in list(vars(module).values()):
         if isinstance(made, type) and issubclass(made, DeclarativeBase) and made is not DeclarativeBase:
@@ -37,21 +44,18 @@ def run(page: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_in_the_documents_runs(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memcached: tuple[str, int]
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: dict[str, str]
 ) -> None:
-    """Every Python block of a document runs as it stands, after those above it; its memcached is that of the tests."""
+    """Every Python block of a document runs as it stands, after those above it; its servers are those of the tests."""
     monkeypatch.chdir(tmp_path)
-    run(page, f"localhost:{memcached[1]}", monkeypatch)
+    run(page, servers, monkeypatch)
 
 
-def test_the_readme_can_be_run_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memcached: tuple[str, int]
-) -> None:
+def test_the_readme_can_be_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: dict[str, str]) -> None:
     """The README's database is new in each run, and none is handed what another has left in memcached."""
     monkeypatch.chdir(tmp_path)
-    server = f"localhost:{memcached[1]}"
-    MemcacheStore(servers=[server]).clear()
-    once, again = (run(ROOT / "README.md", server, monkeypatch).shared for _ in range(2))
+    MemcacheStore(servers=[servers["localhost:11211"]]).clear()
+    once, again = (run(ROOT / "README.md", servers, monkeypatch).shared for _ in range(2))
     assert again.stats == once.stats
 
 
