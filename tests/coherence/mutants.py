@@ -22,6 +22,8 @@ from stockpyle.orm.mapping import spec_of_mapped
 from stockpyle.orm.transactions import WrittenObjects
 from stockpyle.protocols import Outcome
 from stockpyle.records import ABSENT, Lease, Lock, Record
+from stockpyle.redis.scripts import LEASE, PUBLISH, SWAP
+from stockpyle.redis.server import RedisServer
 from stockpyle.stores import ChainedStore
 
 Real = Callable[..., Any]
@@ -30,6 +32,8 @@ MUTANTS: dict[str, Callable[[], None]] = {}
 
 _DYING = "--workers 8 --rows 12 --lock-seconds 6 --faults kill-after-commit --rate 5 --steps update_base,update_sub"
 _LATE = "--rows 4 --hesitate 0.7 --at none/between-tiers --steps update_a,update_b"
+
+_REDIS = "--system stockpyle-redis"
 
 RECORDED: dict[str, tuple[int, str]] = {
     "fill-without-a-lease": (4, "--rows 16 --hesitate 0.7 --pause 0.1 --at none/before-fill --steps update_base"),
@@ -45,6 +49,12 @@ RECORDED: dict[str, tuple[int, str]] = {
         6,
         "--workers 6 --rows 6 --hesitate 0.8 --at after-lock/between-tiers --steps update_base,update_sub",
     ),
+    "redis-fills-without-a-lease": (
+        4,
+        f"{_REDIS} --rows 16 --hesitate 0.7 --pause 0.1 --at none/before-fill --steps update_base",
+    ),
+    "redis-publishes-without-comparing": (4, f"{_REDIS} {_LATE}"),
+    "redis-believes-what-was-saved": (6, f"{_REDIS} --rows 16 --faults restart-cache --rate 30 --steps update_a"),
     "load-before-the-lock": (3, ""),
     "publish-what-the-transaction-read": (3, "--steps half,update_a"),
     "publish-the-sessions-state": (3, "--rows 8 --steps half,update_a,update_b"),
@@ -103,6 +113,11 @@ def _instead_of(owner: Any, method: str) -> Callable[[Real], Real]:
 
 # the cache's own steps
 
+_ANYWAY = """
+if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2]) end
+return 1
+"""
+
 
 @_instead_of(MemcachedTier, "_swap_for")
 def fill_without_a_lease(real: Real, tier: Any, connection: Any, own: Lease | Lock, item: Any) -> bytes:
@@ -131,6 +146,35 @@ def unlock_without_comparing(real: Real, tier: Any, locks: Sequence[Lock]) -> No
 def remove_a_contended_lock(real: Real, tier: Any, keys: Sequence[Key], *args: Any, **kw: Any) -> list[Lock]:
     """A writer forgets that its lock has replaced another's, and removes it: on joined rows it is left to run out."""
     return [replace(lock, contended=False) for lock in real(tier, keys, *args, **kw)]
+
+
+def _in_any_case(real: Real, server: Any, commands: Any, which: Callable[..., bool]) -> list[Any]:
+    done: list[Any] = real(server, [(_ANYWAY, *each[1:]) if which(*each) else each for each in commands])
+    return done
+
+
+@_instead_of(RedisServer, "run")
+def redis_fills_without_a_lease(real: Real, server: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """What is "if unchanged" a reader's on Redis is done in any case."""
+    ask: list[Any] = real(
+        server, [(_ANYWAY if each[0] is SWAP and each[2][:1] == LEASE else each[0], *each[1:]) for each in commands]
+    )
+    return ask
+
+
+@_instead_of(RedisServer, "run")
+def redis_publishes_without_comparing(real: Real, server: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """What is "if unchanged" a writer's on Redis is done in any case."""
+    ask: list[Any] = real(
+        server, [(_ANYWAY if each[0] is PUBLISH and each[3] else each[0], *each[1:]) for each in commands]
+    )
+    return ask
+
+
+@_instead_of(RedisServer, "_arrives")
+def redis_believes_what_was_saved(real: Real, server: Any, connection: Any) -> None:
+    """What a Redis has kept over a restart is believed: it may be older than what was there."""
+    connection.on_connect()
 
 
 # a writer's steps
