@@ -20,9 +20,10 @@ from stockpyle.coherence.publishing import publish_committed
 from stockpyle.coherence.reader import fetch
 from stockpyle.coherence.writer import Writer, drop
 from stockpyle.keys import Key
-from stockpyle.memcached import epochs, tier, wire
+from stockpyle.memcached import epochs, wire
 from stockpyle.protocols import Change
 from stockpyle.records import ABSENT, Record
+from stockpyle.remote import tier
 from stockpyle.stores.memcache import MemcacheStore
 from tests.model.histories import Port
 from tests.model.memcached import parse

@@ -24,7 +24,8 @@ from stockpyle.keys import Key
 from stockpyle.protocols import Change
 from stockpyle.records import ABSENT, Alias, Busy, Lease, Lock, Record, Sentinel
 from stockpyle.stores import ProcessMemoryStore
-from stockpyle.stores._table import MemoryTable, _AliasSlot, _Entry, _LeaseSlot
+from stockpyle.stores._slots import AliasSlot, Entry, LeaseSlot, Space
+from stockpyle.stores._table import MemoryTable
 from tests.model.explorer import Actor, World, Wrong, always, explore
 
 Locked = Sequence[tuple[Lock, Record | Alias | None]]
@@ -81,7 +82,7 @@ class Table(World):
         names: dict[int, Hashable] = {}
         for i, store in enumerate(self.stores):
             for space, held in sorted(store._table._spaces.items()):
-                for ident, slot in [*sorted(held.slots.items()), (None, held.lock)]:
+                for ident, slot in [*sorted(held.slots.items()), *sorted(held.locks.items()), (None, held.lock)]:
                     names[id(slot)] = i, space, ident
                     memory.append((i, space, ident, plain_slot(slot)))
         unsettled = [each for each in self.committed.items() if each[1] > self.settled]
@@ -198,13 +199,13 @@ class Table(World):
 
 def plain_slot(slot: Any) -> Hashable:
     """Return what is held in a tier, but for whose it is: tokens are known by the place they are held in."""
-    if isinstance(slot, _Entry):
+    if isinstance(slot, Entry):
         return plain(slot.record, {})
-    if isinstance(slot, _AliasSlot):
+    if isinstance(slot, AliasSlot):
         return plain(slot.alias, {})
-    if isinstance(slot, _LeaseSlot):
+    if isinstance(slot, LeaseSlot):
         return "lease", slot.expires
-    return None if slot is None else ("lock", slot.expires, slot.bare)
+    return None if slot is None else ("lock", slot.expires, slot.number != slot.space.number)
 
 
 def plain(seen: Any, names: Mapping[int, Hashable]) -> Hashable:
@@ -421,6 +422,7 @@ def publish_without_comparing(self: MemoryTable, locked: Locked) -> None:
     """Publish whatever has happened to the lock."""
     for lock, value in locked:
         space = self._space(lock.key)
+        space.locks.pop(lock.key.ident, None)
         self._remove(space, lock.key.ident)
         if value is not None:
             self._set(space, lock.key.ident, value)
@@ -429,7 +431,9 @@ def publish_without_comparing(self: MemoryTable, locked: Locked) -> None:
 def unlock_without_comparing(self: MemoryTable, locks: Sequence[Lock]) -> None:
     """Remove whatever there is in the lock's place."""
     for lock in locks:
-        self._remove(self._space(lock.key), lock.key.ident)
+        space = self._space(lock.key)
+        space.locks.pop(lock.key.ident, None)
+        self._remove(space, lock.key.ident)
 
 
 def lock_nothing(self: MemoryTable, keys: Sequence[Key], seconds: float, **_: Any) -> list[Lock]:
@@ -442,11 +446,11 @@ def forget_contention(self: MemoryTable, keys: Sequence[Key], seconds: float, **
     return [replace(lock, contended=False) for lock in real_lock(self, keys, seconds, **loose)]
 
 
-def keep_leases_of_the_class(self: MemoryTable, name: str, lock: Any = None) -> None:
+def keep_leases_of_the_class(self: MemoryTable, space: Space) -> None:
     """Invalidate a class, and let those who are loading fill what they load."""
-    leases = {ident: slot for ident, slot in self._spaces[name].slots.items() if isinstance(slot, _LeaseSlot)}
-    real_drop(self, name, lock)
-    self._spaces[name].slots.update(leases)
+    leases = {ident: slot for ident, slot in space.slots.items() if isinstance(slot, LeaseSlot)}
+    real_drop(self, space)
+    space.slots.update(leases)
 
 
 def fill_the_first_load(self: Any, loaded: Any, asked: Any, answers: Any, source: Any) -> None:
