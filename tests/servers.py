@@ -308,7 +308,9 @@ class RedisCluster:
     """Three Redis that share the keys."""
 
     def __init__(self) -> None:
-        self.nodes = [Redis("--cluster-enabled", "yes", "--cluster-node-timeout", "1000") for _ in range(3)]
+        self._bus = [free_port() for _ in range(3)]
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port")
+        self.nodes = [Redis(*options, str(port)) for port in self._bus]
 
     def __enter__(self) -> Self:
         try:
@@ -333,7 +335,7 @@ class RedisCluster:
         bounds = [slots * i // len(self.nodes) for i in range(len(self.nodes) + 1)]
         for i, node in enumerate(self.nodes):
             node.tell("CLUSTER", "ADDSLOTSRANGE", bounds[i], bounds[i + 1] - 1)
-            node.tell("CLUSTER", "MEET", self.nodes[0].host, self.nodes[0].port)
+            node.tell("CLUSTER", "MEET", self.nodes[0].host, self.nodes[0].port, self._bus[0])
         deadline = time.monotonic() + PATIENCE
         while not all(b"cluster_state:ok" in node.tell("CLUSTER", "INFO") for node in self.nodes):
             if time.monotonic() > deadline:
