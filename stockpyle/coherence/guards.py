@@ -113,14 +113,18 @@ class Guard:
         return not self.waits
 
     def _is_unfit(self, error: Exception) -> None:
+        if repr(self._failed(error)) != repr(error):
+            logger.error("%s cannot be used; it is tried again: %r", self.name, error)
+        _let_go(error)
+
+    def _failed(self, error: Exception) -> Exception | None:
+        """Bypass the part from now on; return what it had failed with before, if it had."""
         with self._mutex:
             known = self._breaker.error
             self._breaker.failed(error)
             self._set_flags()
         self._guards.stats.errors += 1
-        if repr(known) != repr(error):
-            logger.error("%s cannot be used; it is tried again: %r", self.name, error)
-        _let_go(error)
+        return known
 
     def settle_now(self) -> None:
         """Try to deliver what is owed, unless that may keep the caller waiting. Raises nothing."""
@@ -159,11 +163,7 @@ class Guard:
         """Take an error for a failure of the part, which is bypassed from now on; raise it if it is the caller's."""
         if isinstance(error, MISTAKES):
             raise error
-        with self._mutex:
-            changed = self._breaker.failed(error)
-            self._set_flags()
-        self._guards.stats.errors += 1
-        if changed:
+        if self._failed(error) is None:
             logger.warning(
                 "%s could not be %s; it is bypassed, and tried again every %g seconds: %r",
                 self.name,

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stockpyle.codecs import Kind, RecordCodec
+from stockpyle.coherence.writer import LOCK_SECONDS
 from stockpyle.exceptions import StoreError
 from stockpyle.keys import Key
 from stockpyle.memcached.epochs import Epochs
@@ -27,7 +28,7 @@ from stockpyle.memcached.server import Server
 from stockpyle.memcached.wire import Connection, Reply
 from stockpyle.records import LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
 from stockpyle.remote.epochs import CLOSED, NO_EPOCH, Epoch
-from stockpyle.remote.tier import ATTEMPTS, LOCK_SECONDS, BusyElsewhere, RemoteTier, pause
+from stockpyle.remote.tier import ATTEMPTS, BusyElsewhere, RemoteTier
 from stockpyle.stats import Stats
 
 
@@ -43,6 +44,7 @@ class Token:
 class MemcachedTier(RemoteTier):
     """A Tier on one server."""
 
+    server: Server
     _cure = ": raise its -I"
 
     def __init__(
@@ -54,18 +56,8 @@ class MemcachedTier(RemoteTier):
         lease_seconds: float,
         clock: Callable[[], float],
     ) -> None:
-        super().__init__(f"memcached at {server.name}", "MemcacheStore", prefix, codec, stats, clock)
-        self.server = server
+        super().__init__(server, "memcached", "MemcacheStore", prefix, codec, stats, clock)
         self._lease_seconds = whole_seconds(lease_seconds)
-
-    @property
-    def name(self) -> str:
-        """The server's address."""
-        return self.server.name
-
-    def close(self) -> None:
-        """Close the connections that nobody uses."""
-        self.server.close()
 
     def ping(self) -> None:
         """Raise StoreUnavailable if the server does not answer."""
@@ -188,7 +180,7 @@ class MemcachedTier(RemoteTier):
             firm = [text for text in dict.fromkeys(texts) if text not in loose]
             held = self._take(connection, epochs, firm, loose, lasts)
             return [
-                Lock(key, Token(connection.run, held[text][0], _usable(epochs, key)), contended=held[text][1])
+                Lock(key, Token(connection.run, held[text][0], self._epoch_for(epochs, key)), contended=held[text][1])
                 for text, key in zip(texts, keys, strict=True)
             ]
 
@@ -322,7 +314,7 @@ class MemcachedTier(RemoteTier):
         """Put these values in place of whatever is there, and remove the keys that have None."""
 
         def work(connection: Connection) -> None:
-            epochs = self._open_epochs(connection, values)
+            epochs = self._wait_until_open(lambda: self._ask_epochs(connection, values))
             commands = []
             for key, value in values.items():
                 item = (
@@ -335,18 +327,12 @@ class MemcachedTier(RemoteTier):
 
         self.server.call("put", work)
 
-    def _open_epochs(self, connection: Connection, keys: Iterable[Key]) -> Epochs:
-        keys = list(keys)
-        spaces = {key.spec.space for key in keys}
-        for _ in range(ATTEMPTS):
-            epochs = self._epochs(keys)
-            epochs.learn_replies(connection.meta(epochs.commands()))
-            if epochs.open(spaces):
-                return epochs
+    def _ask_epochs(self, connection: Connection, keys: Iterable[Key]) -> Epochs:
+        epochs = self._epochs(keys)
+        epochs.learn_replies(connection.meta(epochs.commands()))
+        if not epochs.are_open:
             connection.meta(epochs.repairs())
-            # somebody is dropping the whole class, which takes a moment
-            pause()
-        raise self._gave_up(epochs.keys[-1])
+        return epochs
 
     # items
 
@@ -388,7 +374,3 @@ def _leased(connection: Connection, key: Key, reply: Reply, epoch: Epoch) -> Fou
     if epoch is CLOSED:
         return LOCKED
     return Lease(key, Token(connection.run, reply.number(b"c"), epoch)) if isinstance(epoch, bytes) else MISS
-
-
-def _usable(epochs: Epochs, key: Key) -> bytes | None:
-    return None if key.is_epoch else epochs.usable(key.spec.space)

@@ -8,16 +8,36 @@ https://redis.io/docs/latest/develop/programmability/eval-intro/
 
 from __future__ import annotations
 
+import secrets
 from typing import Final
+
+from stockpyle.remote.epochs import EPOCH_BYTES
 
 RECORD: Final = b"\x01"
 LEASE: Final = b"\x02"
 LOCK: Final = b"\x03"
 EPOCH: Final = b"\x04"
 
+
+def new_epoch() -> bytes:
+    """Return the value of an epoch that nobody has had before."""
+    return EPOCH + secrets.token_bytes(EPOCH_BYTES)
+
+
 _HELD = """
 local held = redis.pcall('GET', KEYS[1])
 if type(held) == 'table' then held = '' end
+"""
+
+_PUT = """
+if ARGV[2] == '' then
+    redis.call('DEL', KEYS[1])
+elseif ARGV[3] == '0' then
+    redis.call('SET', KEYS[1], ARGV[2])
+else
+    redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+end
+return 1
 """
 
 TAKE_LEASE = (
@@ -36,15 +56,8 @@ SWAP = (
     _HELD
     + """
 if held ~= ARGV[1] then return 0 end
-if ARGV[2] == '' then
-    redis.call('DEL', KEYS[1])
-elseif ARGV[3] == '0' then
-    redis.call('SET', KEYS[1], ARGV[2])
-else
-    redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-end
-return 1
 """
+    + _PUT
 )
 """Put a value (2) for so many milliseconds (3; 0 for ever), or nothing if it is empty, in place of one's own (1)."""
 
@@ -61,19 +74,12 @@ PUBLISH = (
     _HELD
     + """
 if held == false then return 0 end
-if held == ARGV[1] then
-    if ARGV[2] == '' then
-        redis.call('DEL', KEYS[1])
-    elseif ARGV[3] == '0' then
-        redis.call('SET', KEYS[1], ARGV[2])
-    else
-        redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-    end
-    return 1
+if held ~= ARGV[1] then
+    if string.byte(held) ~= 3 then redis.call('DEL', KEYS[1]) end
+    return 0
 end
-if string.byte(held) ~= 3 then redis.call('DEL', KEYS[1]) end
-return 0
 """
+    + _PUT
 )
 """As SWAP; and what is neither one's own nor anybody's lock goes: it was loaded too early."""
 

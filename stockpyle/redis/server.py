@@ -13,7 +13,6 @@ every read. In a cluster such a server sends its clients away by itself.
 from __future__ import annotations
 
 import re
-import secrets
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,8 +20,7 @@ from typing import Any, Literal, TypeVar
 
 from stockpyle.exceptions import ImproperlyConfigured, StockpyleError, StoreTimeout, StoreUnavailable
 from stockpyle.forks import renew_after_fork
-from stockpyle.redis.scripts import ARRIVE, EPOCH
-from stockpyle.remote.epochs import EPOCH_BYTES
+from stockpyle.redis.scripts import ARRIVE, new_epoch
 
 T = TypeVar("T")
 Kind = Literal["server", "sentinel", "cluster"]
@@ -113,10 +111,10 @@ class RedisServer:
             pipeline.execute_command("EVAL", script, 1, text, *arguments)
         return self._execute(pipeline)
 
-    def set(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Put values, each with a key and for how many milliseconds (0: for ever), over whatever is there."""
+    def set(self, values: Sequence[tuple[bytes, bytes, bytes]]) -> list[Any]:
+        """Put keys' values, each for so many milliseconds (0: for ever), over whatever is there; remove empty ones."""
         pipeline = self._client.pipeline(transaction=False)
-        for _, text, value, lasts in commands:
+        for text, value, lasts in values:
             if not value:
                 pipeline.delete(text)
             else:
@@ -156,8 +154,7 @@ class RedisServer:
         self._check_version(told)
         reign = b":".join(re.findall(rb"^(?:run_id|master_replid):(\w+)", told, re.MULTILINE))
         if not self._is_cluster:
-            fresh = EPOCH + secrets.token_bytes(EPOCH_BYTES)
-            connection.send_command("EVAL", ARRIVE, 2, self._run_key, self.everything, reign, fresh)
+            connection.send_command("EVAL", ARRIVE, 2, self._run_key, self.everything, reign, new_epoch())
             connection.read_response()
             return
         arrival = f"{connection.host}:{connection.port}".encode(), reign
@@ -168,8 +165,7 @@ class RedisServer:
     def _register(self, client: Any) -> None:
         while self._arrived:
             node, reign = arrival = self._arrived[0]
-            fresh = EPOCH + secrets.token_bytes(EPOCH_BYTES)
-            client.eval(ARRIVE, 2, self._run_key + b":" + node, self.everything, reign, fresh)
+            client.eval(ARRIVE, 2, self._run_key + b":" + node, self.everything, reign, new_epoch())
             self._known.add(arrival)
             with suppress(ValueError):
                 self._arrived.remove(arrival)

@@ -15,19 +15,34 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stockpyle.codecs import RecordCodec
+from stockpyle.codecs import Kind, RecordCodec
+from stockpyle.coherence.writer import LOCK_SECONDS
 from stockpyle.exceptions import StoreError
 from stockpyle.keys import Key
 from stockpyle.records import LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
-from stockpyle.redis.scripts import EPOCH, LEASE, LOCK, MAKE_EPOCH, PUBLISH, RECORD, SWAP, TAKE_LEASE, TAKE_LOCK
+from stockpyle.redis.scripts import (
+    EPOCH,
+    LEASE,
+    LOCK,
+    MAKE_EPOCH,
+    PUBLISH,
+    RECORD,
+    SWAP,
+    TAKE_LEASE,
+    TAKE_LOCK,
+    new_epoch,
+)
 from stockpyle.redis.server import RedisServer
 from stockpyle.remote.epochs import CLOSED, EPOCH_BYTES, NO_EPOCH, Epoch, Epochs
-from stockpyle.remote.tier import ATTEMPTS, LOCK_SECONDS, BusyElsewhere, RemoteTier, pause
+from stockpyle.remote.tier import BusyElsewhere, RemoteTier
 from stockpyle.stats import Stats
 
 TOKEN_BYTES = 12
 LONGEST = 2**53
 """Milliseconds: more than anybody lives, and few enough for Lua's numbers."""
+
+_NOTHING = (b"", b"0")
+"""In place of a value, and for how long: its key is to be empty."""
 
 
 @dataclass(slots=True)
@@ -41,6 +56,8 @@ class Token:
 class RedisTier(RemoteTier):
     """A Tier on one server, or on what behaves like one."""
 
+    server: RedisServer
+
     def __init__(
         self,
         server: RedisServer,
@@ -50,23 +67,13 @@ class RedisTier(RemoteTier):
         lease_seconds: float,
         clock: Callable[[], float],
     ) -> None:
-        super().__init__(f"Redis at {server.name}", "RedisStore", prefix, codec, stats, clock)
-        self.server = server
+        super().__init__(server, "Redis", "RedisStore", prefix, codec, stats, clock)
         self._everything = server.everything
         self._lease_for = _milliseconds(lease_seconds)
-
-    @property
-    def name(self) -> str:
-        """The server's address."""
-        return self.server.name
 
     def ping(self) -> None:
         """Raise StoreUnavailable if the server does not answer."""
         self.server.call("ping", lambda: self.server.get([self._everything]))
-
-    def close(self) -> None:
-        """Close the connections that nobody uses."""
-        self.server.close()
 
     # reading
 
@@ -132,7 +139,7 @@ class RedisTier(RemoteTier):
                 found[text] = Lease(key, Token(mine[text], epoch))
             else:
                 found[text] = LOCKED if epoch is CLOSED else MISS
-                unwanted.append((SWAP, text, mine[text], b"", b"0"))
+                unwanted.append((SWAP, text, mine[text], *_NOTHING))
         self.server.run(unwanted)
         return found
 
@@ -172,13 +179,14 @@ class RedisTier(RemoteTier):
         self, key: Key, mine: Mapping[bytes, bytes], over: Mapping[bytes, Any], loose: Iterable[Any], epochs: Epochs
     ) -> Lock:
         text = self._text(key)
-        epoch = None if key.is_epoch else epochs.usable(key.spec.space)
-        return Lock(key, Token(mine[text], epoch), contended=key.ident in loose and over[text] == 1)
+        return Lock(
+            key, Token(mine[text], self._epoch_for(epochs, key)), contended=key.ident in loose and over[text] == 1
+        )
 
     def _refuse_failed(self, over: Mapping[bytes, Any], mine: Mapping[bytes, bytes]) -> None:
         failed = [text for text, reply in over.items() if isinstance(reply, Exception)]
         if failed:
-            self.server.run([(SWAP, text, mine[text], b"", b"0") for text, reply in over.items() if reply == 0])
+            self.server.run([(SWAP, text, mine[text], *_NOTHING) for text, reply in over.items() if reply == 0])
             text, error = failed[0], over[failed[0]]
             raise StoreError(f"{self.where} did not lock {text.decode('ascii')}: {error}") from error
 
@@ -190,12 +198,13 @@ class RedisTier(RemoteTier):
             mine = b"" if lock.contended or lock.token is None else lock.token.value
             epoch = lock.token.epoch if mine else None
             commands.append((PUBLISH, self._text(lock.key), mine, *self._value(lock.key, value, epoch)))
-        self._all_done("publish", commands)
+        self.server.call("publish", lambda: self._done(commands))
 
     def unlock(self, locks: Sequence[Lock]) -> None:
         """See Tier.unlock."""
         own = [lock for lock in locks if not lock.contended]
-        self._all_done("unlock", [(SWAP, self._text(lock.key), lock.token.value, b"", b"0") for lock in own])
+        commands = [(SWAP, self._text(lock.key), lock.token.value, *_NOTHING) for lock in own]
+        self.server.call("unlock", lambda: self._done(commands))
 
     def clear(self, seconds: float = LOCK_SECONDS) -> None:
         """Change the epoch of everything under the prefix."""
@@ -204,12 +213,9 @@ class RedisTier(RemoteTier):
         def work() -> None:
             (over,) = self._done([(TAKE_LOCK, self._everything, mine, _milliseconds(seconds))])
             if over == 0:
-                self._done([(SWAP, self._everything, mine, b"", b"0")])
+                self._done([(SWAP, self._everything, mine, *_NOTHING)])
 
         self.server.call("clear", work)
-
-    def _all_done(self, operation: str, commands: Sequence[tuple[Any, ...]]) -> None:
-        self.server.call(operation, lambda: self._done(commands))
 
     def _done(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         replies = self.server.run(commands)
@@ -222,32 +228,25 @@ class RedisTier(RemoteTier):
 
     def replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
         """Put these values in place of whatever is there, and remove the keys that have None."""
+        spaces = self._spaces(values)
 
         def work() -> None:
-            epochs = self._open_epochs(values)
-            commands: list[tuple[Any, ...]] = []
+            epochs = self._wait_until_open(lambda: self._ask_epochs(spaces))
+            stored = []
             for key, value in values.items():
-                data, lasts = b"", b"0"
-                if value is not None:
-                    encoded = self._encode_strictly(key, value, epochs.usable(key.spec.space) or NO_EPOCH)
-                    data, lasts = (b"", b"0") if encoded is None else (RECORD + encoded[1], self._lasts(value))
-                commands.append((None, self._text(key), data, lasts))
-            for key, reply in zip(values, self.server.set(commands), strict=True):
+                epoch = epochs.usable(key.spec.space) or NO_EPOCH
+                encoded = None if value is None else self._encode_strictly(key, value, epoch)
+                stored.append((self._text(key), *self._stored(value, encoded)))
+            for key, reply in zip(values, self.server.set(stored), strict=True):
                 if isinstance(reply, Exception):
                     raise StoreError(f"{self.where} did not keep {key!r}: {reply}") from reply
 
         self.server.call("put", work)
 
-    def _open_epochs(self, keys: Iterable[Key]) -> Epochs:
-        spaces = self._spaces(keys)
-        for _ in range(ATTEMPTS):
-            epochs = Epochs(self._everything, spaces)
-            self._learn(epochs, self.server.run(self._makes(epochs)))
-            if epochs.open(spaces):
-                return epochs
-            # somebody is dropping the whole class, which takes a moment
-            pause()
-        raise self._gave_up(epochs.keys[-1])
+    def _ask_epochs(self, spaces: Mapping[str, bytes]) -> Epochs:
+        epochs = Epochs(self._everything, spaces)
+        self._learn(epochs, self.server.run(self._makes(epochs)))
+        return epochs
 
     def _largest(self) -> float:
         return math.inf
@@ -256,14 +255,16 @@ class RedisTier(RemoteTier):
 
     def _value(self, key: Key, value: Record | Alias | None, epoch: bytes | None) -> tuple[bytes, bytes]:
         """Return the bytes, and for how many milliseconds; no bytes if there is nothing to keep."""
-        encoded = self._encode(key, value, epoch)
-        return (b"", b"0") if encoded is None or value is None else (RECORD + encoded[1], self._lasts(value))
+        return self._stored(value, self._encode(key, value, epoch))
 
-    def _lasts(self, value: Record | Alias) -> bytes:
-        return b"0" if value.deadline is None else _milliseconds(value.deadline - self._clock())
+    def _stored(self, value: Record | Alias | None, encoded: tuple[Kind, bytes] | None) -> tuple[bytes, bytes]:
+        if value is None or encoded is None:
+            return _NOTHING
+        lasts = b"0" if value.deadline is None else _milliseconds(value.deadline - self._clock())
+        return RECORD + encoded[1], lasts
 
     def _makes(self, epochs: Epochs) -> list[tuple[Any, ...]]:
-        return [(MAKE_EPOCH, text, EPOCH + secrets.token_bytes(EPOCH_BYTES)) for text in epochs.missing()]
+        return [(MAKE_EPOCH, text, new_epoch()) for text in epochs.missing()]
 
     @staticmethod
     def _learn(epochs: Epochs, replies: Sequence[Any]) -> None:

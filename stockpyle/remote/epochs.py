@@ -6,7 +6,7 @@ prefix, as read no later than its lease or lock was taken; a record of another e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 EPOCH_BYTES = 8
@@ -59,6 +59,7 @@ class Epochs:
         epoch = self.of(space)
         return epoch if isinstance(epoch, bytes) else None
 
-    def open(self, spaces: Iterable[str]) -> bool:
+    @property
+    def are_open(self) -> bool:
         """True if the epochs of all these classes are known and nobody changes one."""
-        return all(isinstance(self.of(space), bytes) for space in spaces)
+        return all(self.usable(space) is not None for space in self._texts)

@@ -6,20 +6,30 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, TypeVar
 
 from stockpyle.codecs import Kind, RecordCodec
 from stockpyle.coherence.logs import Seldom
 from stockpyle.exceptions import DecodeError, EncodeError, StoreError
 from stockpyle.keys import Key
 from stockpyle.records import Alias, Busy, Record
-from stockpyle.remote.epochs import NO_EPOCH
+from stockpyle.remote.epochs import NO_EPOCH, Epochs
 from stockpyle.stats import Stats
 
 ATTEMPTS = 100
 """How often others may come in between before an operation is given up."""
 
-LOCK_SECONDS = 30.0
-"""How long everything is bypassed if who clears it dies in the middle."""
+E = TypeVar("E", bound=Epochs)
+
+
+class Server(Protocol):
+    """What a tier's server is at least."""
+
+    name: str
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        ...
 
 
 class BusyElsewhere(Busy):
@@ -40,18 +50,22 @@ def pause(most: float = 1.0) -> None:
 
 
 class RemoteTier:
-    """What a tier on one server does without asking it. server: what it is, and where, for messages."""
+    """What a tier on one server does without asking it. kind: what the server is called in messages."""
+
+    server: Server
 
     def __init__(
         self,
-        server: str,
+        server: Server,
+        kind: str,
         store: str,
         prefix: str,
         codec: RecordCodec,
         stats: Stats,
         clock: Callable[[], float],
     ) -> None:
-        self.where = server
+        self.server = server
+        self.where = f"{kind} at {server.name}"
         self._store = store
         self._prefix = prefix
         self._codec = codec
@@ -60,6 +74,15 @@ class RemoteTier:
         self._everything = f"{prefix}::".encode("ascii")
         self._epoch_texts: dict[str, bytes] = {}
         self._seldom = Seldom()
+
+    @property
+    def name(self) -> str:
+        """The server's address."""
+        return self.server.name
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self.server.close()
 
     # values
 
@@ -117,7 +140,7 @@ class RemoteTier:
         """Return about how many bytes an item takes under this key, rather more than less."""
         return len(text) + len(data)
 
-    # keys
+    # keys and epochs
 
     def _text(self, key: Key) -> bytes:
         return key.text(self._prefix).encode("ascii")
@@ -133,6 +156,20 @@ class RemoteTier:
                 text = self._epoch_texts[space] = self._text(key.spec.epoch)
             texts[space] = text
         return texts
+
+    @staticmethod
+    def _epoch_for(epochs: Epochs, key: Key) -> bytes | None:
+        """Return the epoch that what a lock on this key is replaced by will have; None if nothing may replace it."""
+        return None if key.is_epoch else epochs.usable(key.spec.space)
+
+    def _wait_until_open(self, ask: Callable[[], E]) -> E:
+        """Ask for epochs until nobody changes any of them, which takes a moment."""
+        for _ in range(ATTEMPTS):
+            epochs = ask()
+            if epochs.are_open:
+                return epochs
+            pause()
+        raise self._gave_up(epochs.keys[-1])
 
     def _gave_up(self, text: bytes) -> StoreError:
         return StoreError(f"{self.where}: others change {text.decode('ascii')} all the time")
