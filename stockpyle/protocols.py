@@ -105,7 +105,8 @@ class Change:
     """One object that a transaction writes: its keys before and after. No identity after means deleted.
 
     A key of a class whose row is spread over tables, or that the database does not hold unique, is protected
-    by no row lock; such keys are in `unprotected` as well.
+    by no row lock; such keys are in `unprotected` as well. reload is False for one of so many that they are not
+    loaded again to be published: only removed.
     """
 
     spec: KeySpec
@@ -113,6 +114,7 @@ class Change:
     after: tuple[Key, ...]
     unprotected: tuple[Key, ...] = ()
     obj: Any = None
+    reload: bool = True
 
     @property
     def identity(self) -> Key | None:

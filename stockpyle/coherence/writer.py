@@ -55,7 +55,7 @@ class Writer:
         if all(lock.owed for _, locks in self._locks for lock in locks):
             return []
         for change in self._changes:
-            for key in (*change.before[:1], *change.after[:1]):
+            for key in (*change.before[:1], *change.after[:1]) if change.reload else ():
                 if key.ident not in self._unprotected and key.spec.cacheable:
                     found[key.ident] = key
         return list(found.values())

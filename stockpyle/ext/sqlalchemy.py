@@ -27,6 +27,8 @@ from stockpyle.protocols import Change, Outcome, Source, Tier
 from stockpyle.stores.chained import ChainedStore
 from stockpyle.stores.sqlalchemy import SqlAlchemyStore
 
+ROWS_BY_KEY = 1000
+
 S = TypeVar("S", bound=Session)
 Extensions = Union["StockpyleSessionExtension", Sequence["StockpyleSessionExtension"], None]
 
@@ -41,9 +43,22 @@ class StockpyleSessionExtension:
     on_write="invalidate" only removes, and the next reader loads; by default the chain's own choice holds.
     unreachable="refuse" keeps a commit from happening when a tier cannot be reached, "proceed" lets it happen and has
     the tier forget later what was changed, see ChainedStore; by default the store's own choice holds.
+    rows_by_key: a statement past the unit of work (a bulk UPDATE, an upsert) that writes up to so many rows drops just
+    those, of which RETURNING tells where its parameters do not; one that writes more drops the whole class. 0 adds no
+    RETURNING to any statement.
     """
 
-    def __init__(self, store: Any, *, on_write: OnWrite | None = None, unreachable: Unreachable | None = None) -> None:
+    def __init__(
+        self,
+        store: Any,
+        *,
+        on_write: OnWrite | None = None,
+        unreachable: Unreachable | None = None,
+        rows_by_key: int = ROWS_BY_KEY,
+    ) -> None:
+        if isinstance(rows_by_key, bool) or not isinstance(rows_by_key, int) or rows_by_key < 0:
+            raise ImproperlyConfigured(f"rows_by_key is a number of rows, 0 or more, not {rows_by_key!r}")
+        self.rows_by_key = rows_by_key
         if on_write not in (None, "publish", "invalidate"):
             raise ImproperlyConfigured(f'on_write is "publish" or "invalidate", not {on_write!r}')
         if isinstance(store, SqlAlchemyStore):

@@ -27,9 +27,14 @@ from stockpyle.coherence.publishing import OnWrite, publish_committed
 from stockpyle.coherence.writer import Writer
 from stockpyle.exceptions import StockpyleWarning
 from stockpyle.keys import Key
+from stockpyle.orm.cascades import referring
 from stockpyle.orm.connections import commit_failed_for_sure, roll_back_what_was_left
+from stockpyle.orm.mapping import MappedSpec
+from stockpyle.orm.options import OPTION, classes_told
+from stockpyle.orm.rows import Rows, rows_of
 from stockpyle.orm.sessions import listen_to_sessions, tables_written_on
 from stockpyle.orm.statements import (
+    EVERY_TABLE,
     is_of_unit_of_work,
     releases_savepoint,
     savepoint_set,
@@ -52,11 +57,26 @@ class Work:
 
 
 class Target(Protocol):
-    """What keeps copies of what is committed: an extension, for the session that it listens to."""
+    """What keeps copies of what is committed: an extension, for the session that it listens to.
+
+    rows_by_key: how many rows of one statement past the unit of work it wants to have named.
+    """
+
+    rows_by_key: int
 
     def works(self, engine: sa.Engine, changes: Sequence[Change], epochs: Sequence[Key]) -> list[Work]:
         """Return the writers for these changes, not yet locked."""
         ...
+
+
+@dataclass(slots=True)
+class _Execution:
+    """A statement that writes, while it runs: the tables that it names, and what else is known of it."""
+
+    context: Any
+    tables: set[str]
+    told: list[MappedSpec] | None
+    rows: Rows | None = None
 
 
 class FollowedConnection:
@@ -72,6 +92,8 @@ class FollowedConnection:
         self.outcome = Outcome.OPEN
         self.lost = False
         self._flushed_tables: set[str] = set()
+        self._executing: _Execution | None = None
+        self._at_once: list[Work] = []
         self._works: list[Work] = []
 
     @property
@@ -93,6 +115,21 @@ class FollowedConnection:
 
     # while the transaction is open
 
+    def about_to_execute(self, context: Any, statement: str) -> str:
+        """A statement is about to run; return the text to send in its place."""
+        self._executing = None
+        tables = tables_written(context, statement)
+        if not tables:
+            return statement
+        now = self._executing = _Execution(context, tables, classes_told(context, self.written.schemas))
+        if _is_autocommitted(context.root_connection):
+            self._lock_at_once(self._specs(now))
+        elif not (now.told is not None or (self.flushing and is_of_unit_of_work(context))):
+            now.rows = rows_of(context, self.written.schemas)
+            if now.rows is not None:
+                return now.rows.ask(statement, max(target.rows_by_key for target in self.targets))
+        return statement
+
     def executed(self, context: Any, statement: str) -> None:
         """A statement ran: it is either the unit of work's, accounted for when its flush ends, or nobody's."""
         name = savepoint_set(context)
@@ -103,13 +140,97 @@ class FollowedConnection:
             if _has_committed_already(context.root_connection):
                 self.written.committed_already()
             return
-        tables = tables_written(context, statement)
-        if not tables:
+        now, self._executing = self._executing, None
+        if now is None or now.context is not context:
             return
-        if self.flushing and is_of_unit_of_work(context):
-            self._flushed_tables |= tables
+        if self._at_once:
+            self._settle_at_once()
+        elif now.told is not None:
+            self.written.add_epochs(spec.epoch for spec in now.told)
+        elif self.flushing and is_of_unit_of_work(context):
+            self._flushed_tables |= now.tables
+        elif now.rows is None:
+            self._written_by_nobody(now, statement)
+        elif now.rows.come_later:
+            self._executing = now
         else:
-            self.written_by_nobody(tables, statement)
+            self._note(now, now.rows.changes(), statement)
+
+    def executed_many(self, context: Any) -> None:
+        """All of a statement ran that was sent in several parts."""
+        now, self._executing = self._executing, None
+        if now is not None and now.context is context and now.rows is not None:
+            self._note(now, now.rows.changes_returned(), "an INSERT of many rows")
+
+    def statement_failed(self) -> None:
+        """The database refused a statement, of which it may have done a part."""
+        now, self._executing = self._executing, None
+        if self._at_once:
+            self._settle_at_once()
+        elif now is not None and now.context.executemany and not self.flushing:
+            self.written.add_epochs(spec.epoch for spec in self._specs(now))
+
+    def _note(self, now: _Execution, changes: list[Change] | None, statement: str) -> None:
+        if changes is None or now.rows is None:
+            self._written_by_nobody(now, statement)
+            return
+        self.written.add(changes)
+        rows = now.rows
+        if changes:
+            reached = referring([rows.table], deleted=rows.kind == "delete", columns=rows.touched)
+            self._drop(specs_of_tables((now.tables - {rows.table}) | reached, self.written.schemas), statement)
+
+    def _written_by_nobody(self, now: _Execution, statement: str) -> None:
+        self._drop(self._specs(now), statement)
+        if EVERY_TABLE in now.tables:
+            warnings.warn(
+                "nobody can tell what this statement changes, so all cached objects of all mapped classes are dropped "
+                f'when it is committed. Say it with execution_options({OPTION}=[...]): "{shorten(statement, 120)}"',
+                StockpyleWarning,
+                stacklevel=caller_level(),
+            )
+
+    def _specs(self, now: _Execution) -> list[MappedSpec]:
+        """The classes that a statement may change, the database's own doing included."""
+        if now.told is not None:
+            return now.told
+        reached = referring(now.tables, deleted=True) | referring(now.tables, deleted=False)
+        return specs_of_tables(now.tables | reached, self.written.schemas)
+
+    def _drop(self, specs: Sequence[MappedSpec], how: str) -> None:
+        if specs:
+            self.written.add_epochs(spec.epoch for spec in specs)
+            names = ", ".join(sorted({spec.base.class_.__name__ for spec in specs}))
+            logger.info("all cached objects of %s are dropped when this is committed: %s", names, shorten(how, 120))
+
+    def joined(self, tables: set[str]) -> None:
+        """Statements ran on the connection before anybody followed it."""
+        reached = referring(tables, deleted=True) | referring(tables, deleted=False)
+        self._drop(
+            specs_of_tables(tables | reached, self.written.schemas),
+            "statements on a connection that a session joined later",
+        )
+
+    # without a transaction
+
+    def _lock_at_once(self, specs: Sequence[MappedSpec]) -> None:
+        """What a statement writes is visible before anybody says commit: lock the classes while it runs."""
+        epochs = [spec.epoch for spec in specs]
+        works = [work for target in self.targets for work in target.works(self.engine, (), epochs)]
+        try:
+            for work in works:
+                work.writer.lock()
+        except BaseException:
+            for work in works:
+                work.writer.unlock()
+            raise
+        self._at_once = works
+
+    def _settle_at_once(self) -> None:
+        works, self._at_once = self._at_once, []
+        with ExitStack() as stack:
+            for work in reversed(works):
+                stack.callback(work.writer.publish)
 
     def end_flush(self, dirty: Iterable[Any] = ()) -> None:
         """The unit of work has written all that it will in this flush; dirty is what the session thinks changed."""
@@ -118,27 +239,13 @@ class FollowedConnection:
         accounted = self.written.updated_besides(dirty, tables) if tables else set()
         left = tables - accounted - self.written.end_flush()
         if left:
-            self.written_by_nobody(left, "a flush, without telling of an object")
+            self._drop(specs_of_tables(left, self.written.schemas), "a flush, without telling of an object")
 
     def flush_failed(self) -> None:
         """The flush was given up; what it has written is rolled back."""
         self.flushing = False
         self._flushed_tables = set()
         self.written.flush_failed()
-
-    def written_by_nobody(self, tables: set[str], how: str) -> None:
-        """Drop all classes on these tables at the commit, and say so."""
-        specs = specs_of_tables(tables, self.written.schemas)
-        if not specs:
-            return
-        self.written.add_epochs(spec.epoch for spec in specs)
-        names = ", ".join(sorted({spec.base.class_.__name__ for spec in specs}))
-        warnings.warn(
-            f"{', '.join(sorted(tables))} was written past the unit of work, so all cached objects of {names} are "
-            f"dropped when it is committed: {shorten(how, 120)}",
-            StockpyleWarning,
-            stacklevel=caller_level(),
-        )
 
     # its end
 
@@ -265,6 +372,15 @@ def _has_committed_already(connection: sa.Connection) -> bool:
     return getattr(raw, "autocommit", None) is True or getattr(raw, "in_transaction", None) is False
 
 
+def _is_autocommitted(connection: sa.Connection) -> bool:
+    """True if what a statement writes on the connection is committed with the statement."""
+    raw: Any = connection.connection.driver_connection
+    if getattr(raw, "autocommit", None) is True:
+        return True
+    # sqlite3 without a BEGIN of its own, and where nobody has sent one
+    return getattr(raw, "in_transaction", None) is False and getattr(raw, "isolation_level", "") is None
+
+
 def caller_level() -> int:
     """Return the stacklevel for warnings.warn, in the function that calls this, of the application's own line."""
     level, frame = 1, sys._getframe(1)
@@ -296,7 +412,8 @@ def start_following() -> None:
             return
         for name, listener in _CONNECTION_EVENTS.items():
             # an application's own listener may send the BEGIN
-            event.listen(sa.Engine, name, listener, insert=name == "begin")
+            retval = {"retval": True} if name == "before_cursor_execute" else {}
+            event.listen(sa.Engine, name, listener, insert=name == "begin", **retval)
         event.listen(sa.Pool, "reset", _on_reset)
         event.listen(sa.Pool, "invalidate", _on_invalidate)
         _listening = True
@@ -309,7 +426,7 @@ def follow(connection: sa.Connection, target: Target) -> FollowedConnection:
         followed = _followed[connection] = FollowedConnection(connection)
         before = tables_written_on(connection)
         if before:
-            followed.written_by_nobody(before, "statements on a connection that a session joined later")
+            followed.joined(before)
         nested = connection.get_nested_transaction()
         if nested is not None:
             # its savepoint was set before anybody looked
@@ -387,6 +504,13 @@ def _on_rollback_to(connection: sa.Connection, name: str, context: Any) -> None:
         followed.written.roll_back_to(name)
 
 
+def _on_execute(
+    connection: sa.Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+) -> tuple[str, Any]:
+    followed = _followed.get(connection)
+    return (statement if followed is None else followed.about_to_execute(context, statement)), parameters
+
+
 def _on_executed(
     connection: sa.Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
 ) -> None:
@@ -395,11 +519,22 @@ def _on_executed(
         followed.executed(context, statement)
 
 
+def _on_executed_whole(
+    connection: sa.Connection, clause: Any, multiparams: Any, params: Any, options: Any, result: Any
+) -> None:
+    followed = _followed.get(connection)
+    if followed is not None:
+        followed.executed_many(result.context)
+
+
 def _on_error(context: Any) -> None:
     followed = _followed.get(context.connection) if context.connection is not None else None
-    error = context.sqlalchemy_exception or context.original_exception
-    if followed is not None and context.statement is None:
-        followed.failed(error)
+    if followed is None:
+        return
+    if context.statement is None:
+        followed.failed(context.sqlalchemy_exception or context.original_exception)
+    else:
+        followed.statement_failed()
 
 
 def _on_reset(dbapi_connection: Any, record: Any, state: Any = None) -> None:
@@ -429,7 +564,7 @@ def _ended(followed: FollowedConnection) -> Outcome:
     return Outcome.COMMITTED if followed.outcome is Outcome.UNKNOWN and not followed.lost else followed.outcome
 
 
-_CONNECTION_EVENTS: dict[str, Callable[..., None]] = {
+_CONNECTION_EVENTS: dict[str, Callable[..., Any]] = {
     "begin": _on_begin,
     "begin_twophase": _on_begin,
     "commit": _on_commit,
@@ -439,6 +574,8 @@ _CONNECTION_EVENTS: dict[str, Callable[..., None]] = {
     "rollback_twophase": _on_rollback,
     "release_savepoint": _on_release,
     "rollback_savepoint": _on_rollback_to,
+    "before_cursor_execute": _on_execute,
     "after_cursor_execute": _on_executed,
+    "after_execute": _on_executed_whole,
     "handle_error": _on_error,
 }

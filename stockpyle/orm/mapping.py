@@ -20,6 +20,7 @@ from stockpyle.exceptions import InvalidKey, InvalidKeysDeclaration, InvalidKeyT
 from stockpyle.keys import Key, KeyDefinition, KeySpec, declared_keys
 from stockpyle.orm.coercion import coercion_for
 from stockpyle.orm.instances import UNKNOWN, CarefulRow, Reviver, Row, own_copy, row_of
+from stockpyle.orm.registries import meet
 from stockpyle.values import ALWAYS_NORMAL
 
 
@@ -278,24 +279,11 @@ def spec_of_mapped(klass: type) -> MappedSpec:
     return _in_schemas(mapper, None)
 
 
-def known_registries() -> set[Any]:
-    """Return SQLAlchemy's registries of the classes that stockpyle has met in this process."""
-    return set(_registries)
-
-
-def number_met() -> int:
-    """Return how many registries there are; as long as it stays, so does the answer of known_registries."""
-    return len(_registries)
-
-
-_registries: dict[Any, None] = {}
-
-
 def _in_schemas(mapper: Mapper[Any], schemas: Mapping[str | None, str | None] | None) -> MappedSpec:
     which = (mapper, tuple(sorted((schemas or {}).items(), key=repr)))
     spec = _specs.get(which)
     if spec is None:
-        _registries.setdefault(mapper.registry)
+        meet(mapper.registry)
         spec = _specs.setdefault(which, MappedSpec(mapper, schemas))
     return spec
 

@@ -18,11 +18,12 @@ from sqlalchemy.orm.attributes import instance_state
 
 from stockpyle.exceptions import ImproperlyConfigured, NonUniqueKeyError
 from stockpyle.keys import Ident, Key, KeyDefinition
+from stockpyle.orm.cascades import referring
 from stockpyle.orm.connections import note_failed_end, roll_back_what_is_open
 from stockpyle.orm.databases import is_told_same, same_database
 from stockpyle.orm.loading import criterion
 from stockpyle.orm.mapping import MappedSpec
-from stockpyle.orm.statements import tables_written
+from stockpyle.orm.statements import EVERY_TABLE, name_of, tables_written
 from stockpyle.records import Record
 
 Find = Callable[[Sequence[Key]], dict[Any, Record | None]]
@@ -120,9 +121,11 @@ def _has_written(session: Session, spec: MappedSpec) -> bool:
     if any(isinstance(obj, base) for obj in (*session.new, *session.deleted, *session.dirty)):
         return True
     written = {name for connection in _connections.get(session, ()) for name in _tables.get(connection, ())}
-    return bool(written) and not written.isdisjoint(
-        str(getattr(table, "name", "")).lower() for each in spec.hierarchy for table in each.mapper.tables
-    )
+    if not written:
+        return False
+    own = {name_of(table) for each in spec.hierarchy for table in each.mapper.tables}
+    written |= referring(written, deleted=True) | referring(written, deleted=False)
+    return EVERY_TABLE in written or not own.isdisjoint(written)
 
 
 def tables_written_on(connection: sa.Connection) -> set[str]:

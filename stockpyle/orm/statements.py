@@ -1,8 +1,10 @@
-"""Statements that no unit of work holds: which tables they write, and so which classes they may have changed."""
+"""What a statement is, and which tables it writes: a compiled one tells, the text of any other is searched."""
 
 from __future__ import annotations
 
 import re
+import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,29 +13,80 @@ from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.elements import ReleaseSavepointClause, SavepointClause
 from sqlalchemy.sql.visitors import iterate
 
-from stockpyle.orm.mapping import MappedSpec, known_registries, spec_of_mapped
+from stockpyle.orm.mapping import MappedSpec, spec_of_mapped
+from stockpyle.orm.registries import known_registries
 
+EVERY_TABLE = "*"
+"""Stands among the names of tables for all of them: nobody can tell which a statement writes."""
+
+_PART = r"(?:\"[^\"]+\"|`[^`]+`|\[[^\]]+\]|[\w$]+)"
+_NAME = rf"{_PART}(?:\s*\.\s*{_PART})*"
 _WRITES = re.compile(
-    r"\b(?:insert\s+(?:or\s+\w+\s+)?into|replace\s+into|update(?:\s+or\s+\w+)?|delete\s+from|merge\s+into|truncate(?:\s+table)?)"
-    r"\s+(?:only\s+)?([\w.\"`\[\]]+)",
+    r"\b(?:insert\s+(?:or\s+\w+\s+)?into|replace\s+into|(?<!for\s)(?<!on\s)(?<!do\s)update(?:\s+or\s+\w+)?"
+    rf"|delete\s+from|merge\s+into|copy(?=\s+{_NAME}\s*(?:\([^)]*\)\s*)?from\b)"
+    r"|truncate(?:\s+table)?|(?:alter|drop)\s+table(?:\s+if\s+exists)?)\s+(?:only\s+)?"
+    rf"({_NAME}(?:\s*,\s*(?:only\s+)?{_NAME})*)",
     re.IGNORECASE,
 )
+_TRUNCATES_MORE = re.compile(r"\btruncate\b.*\bcascade\b", re.IGNORECASE | re.DOTALL)
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_FIRST_WORD = re.compile(r"[\s(]*([a-z]+)", re.IGNORECASE)
+_WRITE_NOTHING = frozenset(
+    re.findall(
+        r"\w+",
+        "select values table with show pragma explain set reset begin start commit end rollback abort savepoint "
+        "release listen unlisten notify analyze vacuum reindex create alter drop rename comment grant revoke lock "
+        "unlock discard deallocate close fetch move declare checkpoint cluster copy describe desc use kill flush "
+        "optimize attach detach refresh security reassign import",
+    )
+)
+"""How statements begin that write no row of a table, unless they also name one as _WRITES knows it."""
 
 
 def tables_written(context: Any, statement: str) -> set[str]:
-    """Return the names of the tables that an executed statement writes, without their schema.
+    """Return the names of the tables that a statement writes, without their schema; EVERY_TABLE if nobody knows.
 
     A compiled statement tells, data-modifying CTEs included; the text of any other, DDL too, is searched.
     """
-    compiled: Any = context.compiled
-    construct = None if compiled is None else compiled.statement
-    if construct is None or isinstance(construct, sa.TextClause) or not isinstance(compiled, SQLCompiler):
-        return {re.sub(r'["`\[\]]', "", name).rpartition(".")[2].lower() for name in _WRITES.findall(statement)}
+    construct = construct_of(context)
+    if construct is None:
+        return _tables_in_text(statement)
+    known = _written.get(context.compiled)
+    if known is None:
+        known = _written[context.compiled] = frozenset(_tables_in_construct(construct, context.compiled))
+    return set(known)
+
+
+_written: weakref.WeakKeyDictionary[Any, frozenset[str]] = weakref.WeakKeyDictionary()
+
+
+def _tables_in_construct(construct: Any, compiled: Any) -> set[str]:
     if not (compiled.isinsert or compiled.isupdate or compiled.isdelete or compiled.ctes):
         return set()
     elements = [construct, *(compiled.ctes or {})]
     written = [each for element in elements for each in iterate(element) if isinstance(each, UpdateBase)]
     return {str(each.table.name).lower() for each in written if hasattr(each.table, "name")}
+
+
+def construct_of(context: Any) -> Any | None:
+    """Return the construct that a statement was compiled from; None for text and for DDL."""
+    compiled: Any = context.compiled
+    construct = None if compiled is None else compiled.statement
+    textual = construct is None or isinstance(construct, sa.TextClause) or not isinstance(compiled, SQLCompiler)
+    return None if textual else construct
+
+
+def _tables_in_text(statement: str) -> set[str]:
+    # a comment may stand in the midst of what is looked for, and a literal may look like a comment
+    bare = _COMMENT.sub(" ", statement)
+    lists = [*_WRITES.findall(statement), *_WRITES.findall(bare)]
+    if _TRUNCATES_MORE.search(bare):
+        return {EVERY_TABLE}
+    if lists:
+        names = [name for found in lists for name in re.findall(_NAME, found)]
+        return {re.sub(r'["`\[\]\s]', "", name).rpartition(".")[2].lower() for name in names}
+    first = _FIRST_WORD.match(bare)
+    return set() if first is None or first[1].lower() in _WRITE_NOTHING else {EVERY_TABLE}
 
 
 def savepoint_set(context: Any) -> str | None:
@@ -52,13 +105,18 @@ def is_of_unit_of_work(context: Any) -> bool:
     return "compiled_cache" in getattr(context, "execution_options", {})
 
 
-def specs_of_tables(tables: set[str], schemas: Any) -> list[MappedSpec]:
+def specs_of_tables(tables: Iterable[str], schemas: Any) -> list[MappedSpec]:
     """Return a spec for each hierarchy that maps one of these tables, of the classes met so far in this process."""
+    wanted = set(tables)
     found: dict[Any, MappedSpec] = {}
     for each in known_registries():
         for mapper in each.mappers:
-            names = {str(getattr(table, "name", "")).lower() for table in mapper.tables}
-            if not names.isdisjoint(tables):
+            if EVERY_TABLE in wanted or not wanted.isdisjoint(map(name_of, mapper.tables)):
                 spec = spec_of_mapped(mapper.class_).translated(schemas)
                 found[spec.base] = spec
     return list(found.values())
+
+
+def name_of(table: Any) -> str:
+    """Return the name that a table is known by here: without its schema, in lower case."""
+    return str(getattr(table, "name", "")).lower()

@@ -20,8 +20,11 @@ from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.sql import ClauseElement
 
 from stockpyle.keys import Ident, Key, KeyDefinition
+from stockpyle.orm.cascades import referring
 from stockpyle.orm.coercion import coercion_for
-from stockpyle.orm.mapping import MappedSpec, known_registries, number_met, spec_of_mapped
+from stockpyle.orm.mapping import MappedSpec, spec_of_mapped
+from stockpyle.orm.registries import generation, known_registries, start_counting
+from stockpyle.orm.statements import name_of, specs_of_tables
 from stockpyle.protocols import Change
 from stockpyle.values import UnusableValue
 
@@ -104,7 +107,28 @@ class WrittenObjects:
         if _type_changed(spec, state):
             self.add_epochs([spec.epoch])
         self.add_epochs(related(spec).epochs)
+        self.add_epochs(each.epoch for each in self._reached(spec, state, kind, tables))
         return tables
+
+    def _reached(self, spec: MappedSpec, state: Any, kind: str, tables: list[str]) -> list[MappedSpec]:
+        """The classes of rows that refer to the one written, and that the database itself changes for that."""
+        if kind == "insert":
+            return []
+        columns = (
+            None
+            if kind == "delete"
+            else {
+                column.name
+                for name, column in spec.columns_by_attribute.items()
+                if state.attrs[name].history.has_changes()
+            }
+        )
+        reached = referring(tables, deleted=kind == "delete", columns=columns)
+        return specs_of_tables(reached, self.schemas) if reached else []
+
+    def add(self, changes: Iterable[Change]) -> None:
+        """Note what a statement past the unit of work has changed."""
+        self._frames[-1].changes += changes
 
     def add_epochs(self, epochs: Iterable[Key]) -> None:
         """Note that objects of these classes were written which nobody can name."""
@@ -280,12 +304,11 @@ class _Related:
 
 
 _related: dict[MappedSpec, tuple[tuple[int, int], _Related]] = {}
-_mappers_made = 0
 
 
 def related(spec: MappedSpec) -> _Related:
     """Return what else finds the rows of a class, in all registries of which stockpyle has met a class."""
-    now = (_mappers_made, number_met())
+    now = generation()
     known = _related.get(spec)
     if known is None or known[0] != now:
         known = _related[spec] = (now, _find_related(spec))
@@ -294,7 +317,7 @@ def related(spec: MappedSpec) -> _Related:
 
 def _find_related(spec: MappedSpec) -> _Related:
     attribute_of = {
-        (_table_name(column.table), column.key): prop.key
+        (name_of(column.table), column.key): prop.key
         for prop in spec.mapper.column_attrs
         for column in prop.columns
         if isinstance(column, sa.Column) and prop.key in spec.columns_by_attribute
@@ -314,7 +337,7 @@ def _find_related(spec: MappedSpec) -> _Related:
             if (definition.space, definition.names) in own:
                 continue
             columns = [other.columns_by_attribute[name] for name in definition.attributes]
-            names = [attribute_of.get((_table_name(column.table), column.key)) for column in columns]
+            names = [attribute_of.get((name_of(column.table), column.key)) for column in columns]
             told = [name for name in names if name is not None]
             if len(told) == len(names):
                 definitions[definition.space, definition.names] = _RelatedDefinition(other, definition, tuple(told))
@@ -326,11 +349,7 @@ def _find_related(spec: MappedSpec) -> _Related:
 
 
 def _table_names(mapper: Mapper[Any]) -> list[str]:
-    return [_table_name(table) for table in mapper.tables]
-
-
-def _table_name(table: Any) -> str:
-    return str(getattr(table, "name", "")).lower()
+    return [name_of(table) for table in mapper.tables]
 
 
 _watched: weakref.WeakKeyDictionary[sa.Connection, WrittenObjects] = weakref.WeakKeyDictionary()
@@ -351,6 +370,7 @@ _listening = False
 def start_watching() -> None:
     """Listen to all mappers; once, and before several threads flush, whom SQLAlchemy does not let change its lists."""
     global _listening
+    start_counting()
     with _mutex:
         if not _listening:
             _listen_to_mappers()
@@ -363,11 +383,6 @@ def _listen_to_mappers() -> None:
         if written is not None:
             written.about_to_write(target)
 
-    def made(mapper: Mapper[Any], klass: type) -> None:
-        global _mappers_made
-        _mappers_made += 1
-
-    event.listen(Mapper, "after_mapper_constructed", made)
     event.listen(Mapper, "before_insert", before)
     event.listen(Mapper, "before_update", before)
     for kind in ("insert", "update", "delete"):

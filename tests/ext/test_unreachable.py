@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, StockpyleWarning, StoreUnavailable
+from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, StoreUnavailable
 from stockpyle.ext.sqlalchemy import StockpyleSessionExtension, sessionmaker
 from stockpyle.orm.mapping import spec_of_mapped
 from stockpyle.records import LOCKED
@@ -143,8 +143,7 @@ def test_written_after_the_tiers_were_locked_is_owed(place: Place, mode: str) ->
     session = make()
     session.get_one(User, 1).name = "new"
     event.listen(place.engine, "commit", write)
-    with pytest.warns(StockpyleWarning, match="past the unit of work"):
-        session.commit()
+    session.commit()
     event.remove(place.engine, "commit", write)
     session.close()
     assert place.tier.stats.owed > 0
@@ -167,7 +166,7 @@ def test_an_interrupt_at_the_last_moment_of_a_commit_loses_nothing(place: Place,
     with place.Session() as session:
         session.get_one(User, 1).name = "new"
         event.listen(place.engine, "commit", write)
-        with pytest.warns(StockpyleWarning), suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt):
             session.commit()
         event.remove(place.engine, "commit", write)
         place.tier.cut = set()
@@ -175,14 +174,24 @@ def test_an_interrupt_at_the_last_moment_of_a_commit_loses_nothing(place: Place,
         assert (place.name, place.name_of(2)) == ("new", "late")
 
 
-def test_refusal_comes_too_late_in_autocommit(place: Place) -> None:
-    """Where every statement is durable at once nothing can be refused: nothing is raised, and all is owed."""
+def test_refusal_in_autocommit(place: Place) -> None:
+    """Where every statement is durable at once, it is the statement that is refused, before it runs."""
     engine = place.engine.execution_options(isolation_level="AUTOCOMMIT")
     with refusing(place)(bind=engine) as session:
-        session.get_one(User, 1).name = "new"
-        with place.tier.off():
+        session.get_one(User, 1).name = "lost"
+        with place.tier.off(), pytest.raises(StoreUnavailable):
             session.commit()
-    assert place.tier.stats.owed > 0
+    assert place.name == "old"
+    place.clock.advance(1)
+    assert place.name == "old"
+
+
+def test_unreachable_in_autocommit(place: Place) -> None:
+    """What a statement that is durable at once has changed is owed to a tier that could not be told."""
+    engine = place.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with place.Session(bind=engine) as session, place.tier.off():
+        session.execute(sa.update(User).where(User.id == 1).values(name="new"))
+        assert place.tier.stats.owed > 0
     place.clock.advance(1)
     assert place.name == "new"
 

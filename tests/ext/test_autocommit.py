@@ -1,0 +1,77 @@
+"""Connections in AUTOCOMMIT: each statement is visible to everybody when it has run, and by then the caches are right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from stockpyle.ext.sqlalchemy import sessionmaker
+from stockpyle.records import Record
+from tests.ext.models import Org, User
+from tests.ext.test_statements import furnish
+from tests.ext.ways import WAYS, ways
+from tests.ext.worlds import World
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture
+def automatic(database_url: str, make_world: MakeWorld) -> Iterator[World]:
+    """A world whose sessions are on an AUTOCOMMIT engine, and that is furnished."""
+    world = make_world(database_url)
+    furnish(world)
+    engine = sa.create_engine(database_url, isolation_level="AUTOCOMMIT")
+    world.Session = sessionmaker(engine, extension=world.extension)
+    yield world
+    engine.dispose()
+
+
+@pytest.mark.parametrize("name", ways())
+def test_a_statement(automatic: World, name: str) -> None:
+    """Right after the statement, with no commit, the caches are right, and other classes untouched."""
+    with automatic.Session() as session:
+        WAYS[name].write(session)
+        assert automatic.locks == []
+        assert automatic.holds(Org, {"id": 1})
+        automatic.check()
+
+
+def test_a_flush(automatic: World) -> None:
+    """Right after a flush, with no commit, the caches are right."""
+    with automatic.Session() as session:
+        session.get_one(User, 1).name = "new"
+        session.add(User(id=3, email="3@a.org"))
+        session.flush()
+        assert automatic.locks == []
+        automatic.check()
+
+
+def test_readers_meanwhile(automatic: World) -> None:
+    """Who reads while a statement runs is bypassed: what he loads, old or new, is kept by nobody."""
+    seen: list[Any] = []
+
+    def read(*_: Any) -> None:
+        seen.append(automatic.cached(User, {"id": 1})["name"])  # type: ignore[index]
+        assert not isinstance(automatic.held(User, {"id": 1}), Record)
+
+    with automatic.Session() as session:
+        connection = session.connection()
+        session.commit()
+        event.listen(connection.engine, "before_cursor_execute", read)
+        session.execute(sa.update(User).where(User.id == 1).values(name="new"))
+        event.remove(connection.engine, "before_cursor_execute", read)
+    assert "old" in seen
+    automatic.check()
+
+
+def test_a_statement_that_fails(automatic: World) -> None:
+    """A statement that the database refuses leaves no lock, and what it may have done before is dropped."""
+    with automatic.Session() as session:
+        with pytest.raises(sa.exc.IntegrityError):
+            session.execute(sa.update(User).values(email="same"))
+        assert automatic.locks == []
+        automatic.check()
