@@ -1,4 +1,4 @@
-"""Connections in AUTOCOMMIT: each statement is visible to everybody when it has run, and by then the caches are right."""
+"""Connections in AUTOCOMMIT: a statement is visible to everybody when it has run, and by then the caches are right."""
 
 from __future__ import annotations
 

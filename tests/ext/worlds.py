@@ -79,7 +79,7 @@ class World:
             StockpyleSessionExtension(self.memory, on_write=on_write) if bare else StockpyleSessionExtension(self.chain)
         )
         self.Session = sessionmaker(self.engine, extension=self.extension)
-        self._asked: list[tuple[type, KeyDict]] = []
+        self.asked: list[tuple[type, KeyDict]] = []
 
     def close(self) -> None:
         """Give back all connections."""
@@ -100,7 +100,7 @@ class World:
     def warm(self, klass: type, *keys: KeyDict) -> None:
         """Read keys through the chain, and remember them for `check`."""
         for key in keys:
-            self._asked.append((klass, key))
+            self.asked.append((klass, key))
             self.chain.get(klass, key)
         self.memory.calls.clear()
         self.memory.keys.clear()
@@ -109,7 +109,7 @@ class World:
     def check(self) -> None:
         """Compare what the chain says, twice, for every key ever asked with the database."""
         for _ in range(2):
-            for klass, key in self._asked:
+            for klass, key in self.asked:
                 assert self.cached(klass, key) == self.truth(klass, key), (klass.__name__, key)
 
     def cached(self, klass: type, key: KeyDict) -> dict[str, Any] | None:
@@ -152,7 +152,7 @@ class World:
     @property
     def locks(self) -> list[KeyDict]:
         """Every key asked so far that is locked."""
-        return [key for klass, key in self._asked if self.is_locked(klass, key)]
+        return [key for klass, key in self.asked if self.is_locked(klass, key)]
 
 
 def _columns(obj: Any) -> dict[str, Any] | None:
