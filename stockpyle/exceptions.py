@@ -11,6 +11,7 @@
         AmbiguousKeyError(LookupError)        a key without a class that several classes declare
       InvalidLifetime(ValueError)             a lifetime, or what a lifetime_cb returned, is none
       PendingElsewhere(ValueError)            the object waits to be inserted by another session
+      MessageTooLarge(ValueError)             a message has more bytes than the channel carries
       NonUniqueKeyError                       several rows answer one key
       CodecError
         EncodeError, DecodeError              a record cannot be turned into bytes, or back
@@ -37,6 +38,7 @@ __all__ = [
     "InvalidKeyType",
     "InvalidKeysDeclaration",
     "InvalidLifetime",
+    "MessageTooLarge",
     "MissingDependency",
     "NoSuchStoreBackend",
     "NonUniqueKeyError",
@@ -93,6 +95,10 @@ class InvalidLifetime(StockpyleError, ValueError):
 
 class PendingElsewhere(StockpyleError, ValueError):
     """A mapped object was put that another session is about to insert."""
+
+
+class MessageTooLarge(StockpyleError, ValueError):
+    """A message has more bytes than one may carry there; the error has both numbers."""
 
 
 class NonUniqueKeyError(StockpyleError):

@@ -1,4 +1,4 @@
-"""The three contracts: what anybody may call a store, a chain's caching level, and a chain's source.
+"""The contracts: what anybody may call a store, a chain's caching level, a chain's source, and publish/subscribe.
 
 The protocol between readers and writers is that of leases: a reader that misses may take the lease of a key and
 fill it later, if nothing happened to the key meanwhile; a writer locks all its keys right before its database
@@ -8,7 +8,7 @@ has leases against stale sets; the locks that span a database's commit are added
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -18,6 +18,8 @@ from stockpyle.keys import Key, KeySpec
 from stockpyle.records import Alias, Found, Lease, Lock, Record
 
 T = TypeVar("T")
+Callback = Callable[[str, bytes], object]
+"""What is called with a message: its channel and its data."""
 
 
 @runtime_checkable
@@ -154,4 +156,69 @@ class Source(Protocol):
 
     def write(self, puts: Sequence[Any], deletes: Sequence[Any]) -> AbstractContextManager[Pending]:
         """Write in one transaction: entering flushes it, leaving commits it, an exception inside rolls it back."""
+        ...
+
+
+@runtime_checkable
+class PubSub(Protocol):
+    """What ``store.pubsub()`` returns: messages to everybody who listens at the moment. Every method is thread-safe.
+
+    A message that nobody hears is gone, and so is one sent while a connection is lost: ``on_lost()`` and
+    ``on_restored()``, which ``store.pubsub()`` takes, say when that was. They and the callbacks are called in one
+    thread of the pub/sub, one after another, with no lock held: they may call every method here, and a slow one delays
+    all that follows. One that raises is logged, and stops no other.
+
+    StoreUnavailable, or StoreTimeout, is raised where the server cannot be used; the next call connects anew.
+    """
+
+    @property
+    def connected(self) -> bool:
+        """True while all that is subscribed is heard. Cheap to read."""
+        ...
+
+    @property
+    def max_size(self) -> int | None:
+        """How many bytes of data a message may have; None: as many as the server takes."""
+        ...
+
+    def publish(self, channel: str, data: bytes | str) -> int | None:
+        """Send a message, and return how many subscriptions it was handed to; None where the server does not tell.
+
+        Raises MessageTooLarge, a ValueError, for more than `max_size` bytes. A str is sent as UTF-8.
+        """
+        ...
+
+    def publish_in(self, connection: Any, channel: str, data: bytes | str) -> None:
+        """Send a message when the transaction of this SQLAlchemy Connection commits; on PostgreSQL only.
+
+        Elsewhere it raises UnsupportedOperation. What the database raises is raised as it is.
+        """
+        ...
+
+    def subscribe(self, channel: str, callback: Callback, *, wait: bool = True) -> None:
+        """Call ``callback(channel, data)`` with every message of a channel that is sent from now on.
+
+        It returns when the server has confirmed it; if the server does not, the callback is not subscribed, and
+        StoreUnavailable or StoreTimeout is raised. wait=False returns at once, tries for as long as it takes, and
+        raises nothing: `connected` says when it is heard.
+        """
+        ...
+
+    def psubscribe(self, pattern: str, callback: Callback, *, wait: bool = True) -> None:
+        """Subscribe to all channels that fit a pattern: ``*``, ``?`` and ``[a-z]`` as in Redis. See subscribe."""
+        ...
+
+    def unsubscribe(self, channel: str | None = None, callback: Callback | None = None) -> None:
+        """Drop the callbacks of a channel (None: of all channels), or only one of them. A running one is not stopped.
+
+        What was not subscribed is no error.
+        """
+        ...
+
+    def punsubscribe(self, pattern: str | None = None, callback: Callback | None = None) -> None:
+        """Drop the callbacks of a pattern (None: of all patterns), or only one of them. See unsubscribe."""
+        ...
+
+    def close(self) -> None:
+        """End it: drop all callbacks and connections."""
         ...

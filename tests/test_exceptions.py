@@ -30,6 +30,7 @@ TREE: dict[str, tuple[str, tuple[type, ...]]] = {
     "AmbiguousKeyError": ("InvalidKey", (LookupError,)),
     "InvalidLifetime": ("StockpyleError", (ValueError,)),
     "PendingElsewhere": ("StockpyleError", (ValueError,)),
+    "MessageTooLarge": ("StockpyleError", (ValueError,)),
     "NonUniqueKeyError": ("StockpyleError", ()),
     "CodecError": ("StockpyleError", ()),
     "EncodeError": ("CodecError", ()),
