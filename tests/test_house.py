@@ -28,6 +28,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("orm", "orm.*"),
     ("remote", "remote.*"),
     ("memcached", "memcached.*", "redis", "redis.*"),
+    ("pubsub", "pubsub.*"),
     ("stores._slots",),
     ("stores._*",),
     ("stores.base",),
@@ -42,7 +43,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("testing", "testing.*"),
     ("",),
 ]
-FAMILIES = ("coherence", "orm", "remote", "memcached", "redis", "views", "testing")
+FAMILIES = ("coherence", "orm", "remote", "memcached", "redis", "pubsub", "views", "testing")
 """Layers in which one module may import another, as long as it goes one way."""
 
 EXCEPTIONS = {

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from stockpyle.exceptions import AmbiguousKeyError, InvalidKey, UndeclaredKeyError, UnsupportedOperation
 from stockpyle.keys import KeySpec
+from stockpyle.protocols import PubSub
+from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
+from stockpyle.pubsub.listening import Notice
 from stockpyle.stats import Stats
 
 if TYPE_CHECKING:
@@ -89,6 +92,24 @@ class BaseStore:
     def invalidate(self, klass: type, key: Mapping[str, Any] | None = None) -> None:
         """Forget one object, or all of a class, because somebody else changed them."""
         raise UnsupportedOperation(f"{self.name} cannot invalidate {getattr(klass, '__qualname__', klass)}")
+
+    def pubsub(
+        self,
+        *,
+        on_lost: Notice | None = None,
+        on_restored: Notice | None = None,
+        heartbeat: float = HEARTBEAT,
+        timeout: float = TIMEOUT,
+    ) -> PubSub:
+        """Return what sends messages to everybody who listens at the same place, if the store has such a thing.
+
+        on_lost and on_restored are called in the thread that listens: as soon as it hears nothing any more, and when it
+        hears all again; what was sent between is lost. A server that has said nothing for `heartbeat` seconds is asked
+        if it is there, and may take `timeout` seconds to answer. UnsupportedOperation names the stores that have it.
+        """
+        raise UnsupportedOperation(
+            f"{self.name} carries no messages: RedisStore, SqlAlchemyStore on PostgreSQL and ProcessMemoryStore do"
+        )
 
     def __enter__(self: Self) -> Self:
         return self

@@ -11,6 +11,10 @@ from functools import partial
 from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Ident, Key
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.protocols import PubSub
+from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
+from stockpyle.pubsub.listening import Notice
+from stockpyle.pubsub.local import Hub, LocalPubSub
 from stockpyle.records import Alias, Found, Lease, Lock, Record
 from stockpyle.stores._table import LEASE_SECONDS, MemoryTable, Policy
 from stockpyle.stores.cache import CacheStore
@@ -39,6 +43,21 @@ class ProcessMemoryStore(CacheStore):
     ) -> None:
         super().__init__(polymorphic, lifetime_cb, lifetime=lifetime, clock=clock)
         self._table = MemoryTable(maxsize, policy, clock, lease_seconds)
+        self._hub = Hub()
+
+    def pubsub(
+        self,
+        *,
+        on_lost: Notice | None = None,
+        on_restored: Notice | None = None,
+        heartbeat: float = HEARTBEAT,
+        timeout: float = TIMEOUT,
+    ) -> PubSub:
+        """Return a channel of messages within this process: all that this store object has returned are connected.
+
+        It needs no heartbeat; and it is lost in child processes only, which do not hear their parent.
+        """
+        return LocalPubSub(self._hub, self.name, on_lost, on_restored, heartbeat, timeout)
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Tier.read."""

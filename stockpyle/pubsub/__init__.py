@@ -1,0 +1,1 @@
+"""Publish/subscribe: the same on Redis, on PostgreSQL and within a process."""

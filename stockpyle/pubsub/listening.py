@@ -1,0 +1,359 @@
+"""The thread that listens, and goes on listening: it connects anew by itself, and says so.
+
+All that is sent to and read from the listening connection, it sends and reads itself. Others tell it what they wish by
+changing the callbacks, wake it, and wait until the server has confirmed their name. So no lock is held while anything
+is called or waited for.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from stockpyle.coherence.logs import logger
+from stockpyle.exceptions import StoreError, StoreTimeout, StoreUnavailable
+from stockpyle.forks import renew_after_fork
+from stockpyle.protocols import Callback
+from stockpyle.pubsub.callbacks import Callbacks, Message, Name
+from stockpyle.pubsub.waking import Waker
+
+PAUSE = 0.05
+"""Seconds between the first two attempts to connect; it doubles with each."""
+LONGEST_PAUSE = 2.0
+
+Notice = Callable[[], object]
+
+
+class Wire(Protocol):
+    """A connection that listens. Whatever a method raises, the connection is given up.
+
+    All are called by one thread. What has to wait for the server raises if it does not answer in time; messages that
+    come meanwhile are kept for `receive`.
+    """
+
+    def fileno(self) -> int | None:
+        """What is readable when something comes; None if the listener is woken instead."""
+        ...
+
+    def subscribe(self, names: Collection[Name]) -> None:
+        """Return when the server has confirmed these names."""
+        ...
+
+    def unsubscribe(self, names: Collection[Name]) -> None:
+        """Do not listen to these names any more."""
+        ...
+
+    def receive(self) -> Sequence[Message]:
+        """Return what has come, without waiting."""
+        ...
+
+    def ping(self) -> None:
+        """Return when the server has shown that it is there."""
+        ...
+
+    def close(self) -> None:
+        """End the connection."""
+        ...
+
+    def leave(self) -> None:
+        """In a child process: let go of the parent's connection, and say nothing to the server."""
+        ...
+
+
+class Listener:
+    """Keeps one connection for all that is subscribed, as long as anything is.
+
+    heartbeat: after so many seconds of silence the server is asked if it is there. timeout: how many
+    seconds a subscription may take to be confirmed. where names the server in messages, and store the store in errors.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Wire],
+        where: str,
+        store: str,
+        on_lost: Notice | None,
+        on_restored: Notice | None,
+        heartbeat: float,
+        timeout: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.callbacks = Callbacks()
+        self.connected = False
+        self._connect = connect
+        self.where = where
+        self._store = store
+        self._on_lost = on_lost
+        self._on_restored = on_restored
+        self._heartbeat = heartbeat
+        self._timeout = timeout
+        self._clock = clock
+        self._changed = threading.Condition()
+        """Guards what others wait for, and tells of every change of it."""
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._waker: Waker | None = None
+        self._heard: frozenset[Name] = frozenset()
+        """What the server has confirmed on this connection."""
+        self._failures = 0
+        self._error: Exception | None = None
+        self._stale = False
+        """True if the callbacks may stand for other names than the server was told."""
+        self._hurry = False
+        self._is_orphan = False
+        self._wire: Wire | None = None
+        """This, and what follows, is the thread's own."""
+        self._broken: Exception | None = None
+        self._is_lost = False
+        renew_after_fork(self)
+
+    # what others wish
+
+    def subscribe(self, name: Name, callback: Callback, wait: bool) -> None:
+        """Have the callback called, and return when the server has confirmed the name, unless wait is False."""
+        with self._changed:
+            if self._closed:
+                raise self._closed_error("subscribe")
+            is_new = self.callbacks.add(name, callback)
+            failures = self._failures
+        try:
+            if self._is_this_thread():
+                self._subscribe_here(wait)
+            else:
+                self.start()
+                if wait:
+                    self._await(name, failures)
+        except BaseException:
+            if is_new:
+                self.unsubscribe([name], callback)
+            raise
+
+    def _await(self, name: Name, failures: int) -> None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: name in self._heard or self._failures != failures or self._closed, self._timeout
+            )
+            if name in self._heard:
+                return
+            if self._closed:
+                raise self._closed_error("subscribe")
+            if self._failures != failures and self._error is not None:
+                raise self._refusal(self._error)
+        message = f"{self.where} has confirmed nothing within {self._timeout} s, unless a callback took that long"
+        raise StoreTimeout(message, self._store, "subscribe")
+
+    def _subscribe_here(self, wait: bool) -> None:
+        """Subscribe in a callback, which runs in the thread that would do it."""
+        if self._wire is None:
+            if wait:
+                raise StoreUnavailable(f"{self.where} is not connected", self._store, "subscribe")
+        elif self._broken is None:
+            try:
+                self._follow(self._wire)
+            except Exception as error:  # whatever a driver raises; the connection is given up after the callback
+                self._broken = error
+                if wait:
+                    raise self._refusal(error) from error
+
+    def _refusal(self, error: BaseException) -> StoreUnavailable:
+        kind = StoreTimeout if isinstance(error, StoreTimeout | TimeoutError) else StoreUnavailable
+        message = error.message if isinstance(error, StoreError) else f"{self.where}: {error!r}"
+        refusal = kind(message, self._store, "subscribe")
+        refusal.__cause__ = error.__cause__ if isinstance(error, StoreError) else error
+        return refusal
+
+    def _closed_error(self, operation: str) -> StoreUnavailable:
+        return StoreUnavailable("this pub/sub is closed", self._store, operation)
+
+    def check_open(self, operation: str) -> None:
+        """Raise StoreUnavailable if it is closed."""
+        if self._closed:
+            raise self._closed_error(operation)
+
+    def unsubscribe(self, names: Collection[Name], callback: Callback | None = None) -> None:
+        """Drop callbacks; the server is told, and not waited for."""
+        with self._changed:
+            for name in names:
+                self.callbacks.remove(name, callback)
+            self._tell()
+
+    def start(self) -> None:
+        """Have the thread run, and look at once at what is to be done; RuntimeError if no thread can be started."""
+        with self._changed:
+            self._hurry = True
+            if self._thread is None and self.callbacks.names:
+                self._waker = Waker()
+                thread = threading.Thread(target=self._run, name=f"stockpyle-pubsub {self.where}", daemon=True)
+                # before it runs: it asks whether it is this one
+                self._thread = thread
+                try:
+                    thread.start()
+                except RuntimeError:
+                    self._forget_thread()
+                    raise
+            self._tell()
+
+    def revive(self) -> None:
+        """In a child process that has callbacks of its parent's, and no thread yet: start one."""
+        if self._is_orphan and self._thread is None and self.callbacks:
+            # without a thread it is heard nothing, which `connected` says
+            with suppress(RuntimeError):
+                self.start()
+
+    def wake(self) -> None:
+        """Have the thread look for messages, and for what is to be done."""
+        waker = self._waker
+        if waker is not None:
+            waker.wake()
+
+    def close(self) -> None:
+        """Drop all callbacks and end the thread; what it calls at the moment is waited for, but not for long."""
+        with self._changed:
+            self._closed = True
+            self.connected = False
+            for name in self.callbacks.names:
+                self.callbacks.remove(name)
+            self._tell()
+            thread = self._thread
+        if thread is not None and not self._is_this_thread():
+            thread.join(self._timeout)
+
+    def _tell(self) -> None:
+        self._stale = True
+        self._changed.notify_all()
+        self.wake()
+
+    def _is_this_thread(self) -> bool:
+        return threading.current_thread() is self._thread
+
+    def _forget_thread(self) -> None:
+        waker, self._waker, self._thread = self._waker, None, None
+        if waker is not None:
+            waker.close()
+
+    def after_fork(self) -> None:
+        """In a child process: there is no thread, and what was sent before one is started is lost."""
+        self._changed = threading.Condition()
+        self._is_orphan = self._is_orphan or self._thread is not None
+        self._forget_thread()
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.leave()
+        self._heard = frozenset()
+        self.connected = False
+
+    # the thread
+
+    def _run(self) -> None:
+        if self._is_orphan:
+            self._is_orphan = False
+            self._call_lost()
+        attempts = 0
+        while self._is_wanted():
+            try:
+                self._wire = self._connect()
+                if self._follow(self._wire):
+                    self._find()
+                    attempts = 0
+                    self._listen(self._wire)
+            except Exception as error:  # noqa: BLE001 - whatever a driver raises, there is nobody above
+                attempts += 1
+                self._lose(error)
+                self._hang_up()
+                self._pause(attempts)
+            else:
+                self._hang_up()
+
+    def _is_wanted(self) -> bool:
+        with self._changed:
+            if self.callbacks:
+                return True
+            self._forget_thread()
+            return False
+
+    def _hang_up(self) -> None:
+        wire, self._wire = self._wire, None
+        self._broken = None
+        if wire is not None:
+            with suppress(Exception):  # what is given up may be broken in any way
+                wire.close()
+
+    def _listen(self, wire: Wire) -> None:
+        """Call the callbacks with what comes, until nothing is subscribed any more."""
+        alive = self._clock()
+        while True:
+            messages = wire.receive()
+            for message in messages:
+                self.callbacks.call(message)
+            if self._broken is not None:
+                raise self._broken
+            if self._stale and not self._follow(wire):
+                return
+            if messages:
+                alive = self._clock()
+                continue
+            left = alive + self._heartbeat - self._clock()
+            if left <= 0:
+                wire.ping()
+                alive = self._clock()
+            elif self._waker is not None:
+                self._waker.wait(wire.fileno(), left)
+
+    def _follow(self, wire: Wire) -> bool:
+        """Tell the server what is subscribed now and what is not any more; False if nothing is."""
+        with self._changed:
+            self._stale = False
+            wanted = self.callbacks.names
+            added, dropped = wanted - self._heard, self._heard - wanted
+            self._heard -= dropped
+            if not wanted:
+                self.connected = False
+                return False
+        if dropped:
+            wire.unsubscribe(dropped)
+        if added:
+            wire.subscribe(added)
+            with self._changed:
+                self._heard |= added
+                self._changed.notify_all()
+        return True
+
+    def _find(self) -> None:
+        with self._changed:
+            if self._closed:
+                return
+            self.connected = True
+            was_lost, self._is_lost = self._is_lost, False
+        if was_lost:
+            logger.warning("the pub/sub on %s is connected again; what was sent meanwhile is lost", self.where)
+            self._notify(self._on_restored)
+
+    def _lose(self, error: Exception) -> None:
+        with self._changed:
+            self.connected = False
+            self._heard = frozenset()
+            self._failures += 1
+            self._error = error
+            self._changed.notify_all()
+        if not self._is_lost and not self._closed:
+            logger.error("the pub/sub on %s hears nothing; it connects again: %r", self.where, error)
+            self._call_lost()
+
+    def _call_lost(self) -> None:
+        if not self._is_lost:
+            self._is_lost = True
+            self._notify(self._on_lost)
+
+    def _notify(self, notice: Notice | None) -> None:
+        if notice is not None:
+            self.callbacks.run(notice)
+
+    def _pause(self, attempts: int) -> None:
+        longest = min(PAUSE * 2**attempts, LONGEST_PAUSE)
+        with self._changed:
+            self._changed.wait_for(lambda: self._hurry or not self.callbacks, random.uniform(longest / 2, longest))
+            self._hurry = False
