@@ -19,8 +19,8 @@ class Handle:
     """A PubSub; a subclass makes the connections. See stockpyle.protocols.PubSub for what it promises.
 
     on_lost and on_restored are called in the listening thread: when nothing is heard any more, and when everything is
-    again. heartbeat and timeout are in seconds: a server that has said nothing for so long is asked if it is there, and
-    how long it may take to answer. where names the server, and store the store, in errors.
+    again. heartbeat and timeout are in seconds: how often the server is asked if it is there, and how long it may take
+    to answer. where names the server, and store the store, in errors.
     """
 
     def __init__(

@@ -67,7 +67,7 @@ class Wire(Protocol):
 class Listener:
     """Keeps one connection for all that is subscribed, as long as anything is.
 
-    heartbeat: after so many seconds of silence the server is asked if it is there. timeout: how many
+    heartbeat: every so many seconds the server is asked if it is there. timeout: how many
     seconds a subscription may take to be confirmed. where names the server in messages, and store the store in errors.
     """
 
@@ -284,7 +284,7 @@ class Listener:
 
     def _listen(self, wire: Wire) -> None:
         """Call the callbacks with what comes, until nothing is subscribed any more."""
-        alive = self._clock()
+        asked = self._clock()
         while True:
             messages = wire.receive()
             for message in messages:
@@ -293,14 +293,11 @@ class Listener:
                 raise self._broken
             if self._stale and not self._follow(wire):
                 return
-            if messages:
-                alive = self._clock()
-                continue
-            left = alive + self._heartbeat - self._clock()
+            left = asked + self._heartbeat - self._clock()
             if left <= 0:
                 wire.ping()
-                alive = self._clock()
-            elif self._waker is not None:
+                asked = self._clock()
+            elif not messages and self._waker is not None:
                 self._waker.wait(wire.fileno(), left)
 
     def _follow(self, wire: Wire) -> bool:

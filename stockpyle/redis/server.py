@@ -18,8 +18,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
-from stockpyle.exceptions import ImproperlyConfigured, StockpyleError, StoreTimeout, StoreUnavailable
+from stockpyle.exceptions import ImproperlyConfigured, StoreTimeout, StoreUnavailable
 from stockpyle.forks import renew_after_fork
+from stockpyle.redis.failures import failures
 from stockpyle.redis.scripts import ARRIVE, new_epoch
 
 T = TypeVar("T")
@@ -67,23 +68,20 @@ class RedisServer:
     def call(self, operation: str, work: Callable[[], T]) -> T:
         """Run `work`; StoreUnavailable, or StoreTimeout, if the server cannot be used. It may happen twice."""
         try:
-            self._connect()
-            while True:
-                before = self._arrivals
-                result = work()
-                if self._arrivals == before and not self._arrived:
-                    return result
-                self._register(self._client)
-        except StockpyleError:
+            with failures(self.name, self._store, operation):
+                self._connect()
+                while True:
+                    before = self._arrivals
+                    result = work()
+                    if self._arrivals == before and not self._arrived:
+                        return result
+                    self._register(self._client)
+        except StoreTimeout:
             raise
-        except (self._errors.TimeoutError, TimeoutError) as error:
-            raise StoreTimeout(f"Redis at {self.name} did not answer in time", self._store, operation) from error
-        except (self._errors.RedisError, OSError) as error:
+        except StoreUnavailable:
             # whatever it was, replies to what was sent may still come
             self.close()
-            raise StoreUnavailable(
-                f"Redis at {self.name} cannot be used: {type(error).__name__}: {error}", self._store, operation
-            ) from error
+            raise
 
     def get(self, texts: Sequence[bytes]) -> list[bytes | None]:
         """Return the strings under these keys, None for others."""

@@ -104,8 +104,8 @@ class BaseStore:
         """Return what sends messages to everybody who listens at the same place, if the store has such a thing.
 
         on_lost and on_restored are called in the thread that listens: as soon as it hears nothing any more, and when it
-        hears all again; what was sent between is lost. A server that has said nothing for `heartbeat` seconds is asked
-        if it is there, and may take `timeout` seconds to answer. UnsupportedOperation names the stores that have it.
+        hears all again; what was sent between is lost. Every `heartbeat` seconds the server is asked if it is
+        there, and may take `timeout` seconds to answer. UnsupportedOperation names the stores that have it.
         """
         raise UnsupportedOperation(
             f"{self.name} carries no messages: RedisStore, SqlAlchemyStore on PostgreSQL and ProcessMemoryStore do"

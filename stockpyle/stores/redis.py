@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -11,9 +12,14 @@ from stockpyle.codecs import Codec
 from stockpyle.coherence.layers import Unreachable
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.protocols import PubSub
+from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
+from stockpyle.pubsub.listening import Notice
+from stockpyle.pubsub.redis import RedisPubSub
 from stockpyle.redis.server import Kind, RedisServer
 from stockpyle.redis.tier import RedisTier
-from stockpyle.stores._remote import TIMEOUT, RemoteStore, check_seconds
+from stockpyle.stores._remote import TIMEOUT as STORE_TIMEOUT
+from stockpyle.stores._remote import RemoteStore, check_seconds
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "rediss+sentinel", "rediss+cluster")
 _EXAMPLES = (
@@ -47,8 +53,8 @@ class RedisStore(RemoteStore):
         namespace: str | None = None,
         lifetime: Lifetime = None,
         allow_pickle: bool = False,
-        timeout: float | None = TIMEOUT,
-        connect_timeout: float | None = TIMEOUT,
+        timeout: float | None = STORE_TIMEOUT,
+        connect_timeout: float | None = STORE_TIMEOUT,
         lease_seconds: float = 10.0,
         unreachable: Unreachable = "proceed",
         clock: Callable[[], float] = time.time,
@@ -59,7 +65,20 @@ class RedisStore(RemoteStore):
         check_seconds("connect_timeout", connect_timeout, none=True)
         name, make, kind = _clients(url, client, timeout, connect_timeout)
         server = RedisServer(name, make, self.prefix, self.name, kind)
+        self._clients = partial(_clients, url, client)
         self._use([RedisTier(server, self.prefix, self._codec, self.stats, lease_seconds, clock)])
+
+    def pubsub(
+        self,
+        *,
+        on_lost: Notice | None = None,
+        on_restored: Notice | None = None,
+        heartbeat: float = HEARTBEAT,
+        timeout: float = TIMEOUT,
+    ) -> PubSub:
+        """Return Redis's own publish/subscribe, on connections of its own; prefix and database make no difference."""
+        name, make, kind = self._clients(timeout, timeout)
+        return RedisPubSub(make, kind, name, self.name, on_lost, on_restored, heartbeat, timeout)
 
 
 Maker = Callable[[Callable[[Any], None]], Any]
