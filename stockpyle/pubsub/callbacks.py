@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from stockpyle.coherence.logs import Seldom
@@ -26,14 +26,11 @@ class Message(NamedTuple):
     name: Name | None = None
 
 
-def fitting(names: Iterable[Name], channel: str) -> list[Name]:
-    """Return those of the names that stand for this channel."""
-    text = encoded(channel)
-    return [
-        name
-        for name in names
-        if (matcher(name.text).fullmatch(text) is not None if name.is_pattern else name.text == channel)
-    ]
+def fitting(names: Collection[Name], channel: str) -> list[Name]:
+    """Return those of the names that stand for this channel, itself before patterns."""
+    itself, text = Name(channel), encoded(channel)
+    fits = [name for name in names if name.is_pattern and matcher(name.text).fullmatch(text)]
+    return [itself, *fits] if itself in names else fits
 
 
 class Callbacks:

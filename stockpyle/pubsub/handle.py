@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar
 from stockpyle.exceptions import ImproperlyConfigured, MessageTooLarge, UnsupportedOperation
 from stockpyle.protocols import Callback
 from stockpyle.pubsub.callbacks import Name
-from stockpyle.pubsub.listening import Listener, Notice, Wire
+from stockpyle.pubsub.listening import Inbox, Listener, Notice, Wire
 
 HEARTBEAT = 5.0
 TIMEOUT = 2.0
@@ -40,8 +40,8 @@ class Handle:
         self._store = store
         self._listener = Listener(self._connect, where, store, on_lost, on_restored, heartbeat, timeout)
 
-    def _connect(self) -> Wire:
-        """Return a new connection to listen on."""
+    def _connect(self, inbox: Inbox) -> Wire:
+        """Return a new connection to listen on, which puts what comes into the inbox."""
         raise NotImplementedError
 
     def _publish(self, channel: str, data: bytes) -> int | None:

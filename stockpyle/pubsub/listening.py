@@ -10,7 +10,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections import deque
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Protocol
 
@@ -26,13 +27,14 @@ PAUSE = 0.05
 LONGEST_PAUSE = 2.0
 
 Notice = Callable[[], object]
+Inbox = deque[Message]
 
 
 class Wire(Protocol):
-    """A connection that listens. Whatever a method raises, the connection is given up.
+    """A connection that listens, and puts all messages that come into the inbox that it was made with.
 
-    All are called by one thread. What has to wait for the server raises if it does not answer in time; messages that
-    come meanwhile are kept for `receive`.
+    All methods are called by one thread. Whatever one raises, the connection is given up. What has to wait for the
+    server raises if it does not answer in time.
     """
 
     def fileno(self) -> int | None:
@@ -47,8 +49,8 @@ class Wire(Protocol):
         """Do not listen to these names any more."""
         ...
 
-    def receive(self) -> Sequence[Message]:
-        """Return what has come, without waiting."""
+    def receive(self) -> None:
+        """Put into the inbox what has come, without waiting."""
         ...
 
     def ping(self) -> None:
@@ -73,7 +75,7 @@ class Listener:
 
     def __init__(
         self,
-        connect: Callable[[], Wire],
+        connect: Callable[[Inbox], Wire],
         where: str,
         store: str,
         on_lost: Notice | None,
@@ -107,6 +109,7 @@ class Listener:
         self._is_orphan = False
         self._wire: Wire | None = None
         """This, and what follows, is the thread's own."""
+        self._inbox: Inbox = deque()
         self._broken: Exception | None = None
         self._is_lost = False
         renew_after_fork(self)
@@ -255,13 +258,15 @@ class Listener:
         attempts = 0
         while self._is_wanted():
             try:
-                self._wire = self._connect()
+                self._inbox = deque()
+                self._wire = self._connect(self._inbox)
                 if self._follow(self._wire):
                     self._find()
                     attempts = 0
                     self._listen(self._wire)
             except Exception as error:  # noqa: BLE001 - whatever a driver raises, there is nobody above
                 attempts += 1
+                self._deliver()
                 self._lose(error)
                 self._hang_up()
                 self._pause(attempts)
@@ -286,9 +291,8 @@ class Listener:
         """Call the callbacks with what comes, until nothing is subscribed any more."""
         asked = self._clock()
         while True:
-            messages = wire.receive()
-            for message in messages:
-                self.callbacks.call(message)
+            wire.receive()
+            self._deliver()
             if self._broken is not None:
                 raise self._broken
             if self._stale and not self._follow(wire):
@@ -297,8 +301,12 @@ class Listener:
             if left <= 0:
                 wire.ping()
                 asked = self._clock()
-            elif not messages and self._waker is not None:
+            elif not self._inbox and self._waker is not None:
                 self._waker.wait(wire.fileno(), left)
+
+    def _deliver(self) -> None:
+        while self._inbox:
+            self.callbacks.call(self._inbox.popleft())
 
     def _follow(self, wire: Wire) -> bool:
         """Tell the server what is subscribed now and what is not any more; False if nothing is."""
@@ -326,7 +334,7 @@ class Listener:
             self.connected = True
             was_lost, self._is_lost = self._is_lost, False
         if was_lost:
-            logger.warning("the pub/sub on %s is connected again; what was sent meanwhile is lost", self.where)
+            logger.warning("the pub/sub on %s hears again; what was sent meanwhile is lost", self.where)
             self._notify(self._on_restored)
 
     def _lose(self, error: Exception) -> None:
@@ -337,7 +345,7 @@ class Listener:
             self._error = error
             self._changed.notify_all()
         if not self._is_lost and not self._closed:
-            logger.error("the pub/sub on %s hears nothing; it connects again: %r", self.where, error)
+            logger.error("the pub/sub on %s hears nothing at the moment: %r", self.where, error)
             self._call_lost()
 
     def _call_lost(self) -> None:

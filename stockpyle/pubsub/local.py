@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 from stockpyle.forks import renew_after_fork
 from stockpyle.pubsub.callbacks import Message, Name, fitting
 from stockpyle.pubsub.handle import Handle
-from stockpyle.pubsub.listening import Wire
+from stockpyle.pubsub.listening import Inbox, Wire
 
 
 class Hub:
@@ -40,17 +39,17 @@ class Hub:
 class LocalWire:
     """What stands for the connection of a handle to its hub."""
 
-    def __init__(self, handle: LocalPubSub, hub: Hub) -> None:
+    def __init__(self, handle: LocalPubSub, hub: Hub, inbox: Inbox) -> None:
         self._handle = handle
         self._hub = hub
+        self._inbox = inbox
         self._names: frozenset[Name] = frozenset()
-        self._waiting: deque[Message] = deque()
         hub.add(self)
 
     def hand_over(self, channel: str, data: bytes) -> int:
         """Leave a message to be listened to; return how many subscriptions it is for."""
         names = fitting(self._names & self._handle.names, channel)
-        self._waiting.extend(Message(channel, data, name) for name in names)
+        self._inbox.extend(Message(channel, data, name) for name in names)
         if names:
             self._handle.wake()
         return len(names)
@@ -66,9 +65,8 @@ class LocalWire:
         """See Wire.unsubscribe."""
         self._names = self._names.difference(names)
 
-    def receive(self) -> Sequence[Message]:
+    def receive(self) -> None:
         """See Wire.receive."""
-        return [self._waiting.popleft() for _ in range(len(self._waiting))]
 
     def ping(self) -> None:
         """See Wire.ping."""
@@ -88,8 +86,8 @@ class LocalPubSub(Handle):
         super().__init__(f"the memory of {store}", store, *options)
         self._hub = hub
 
-    def _connect(self) -> Wire:
-        return LocalWire(self, self._hub)
+    def _connect(self, inbox: Inbox) -> Wire:
+        return LocalWire(self, self._hub, inbox)
 
     @property
     def names(self) -> frozenset[Name]:

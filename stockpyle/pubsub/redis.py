@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
@@ -14,7 +13,7 @@ from stockpyle.exceptions import StoreUnavailable
 from stockpyle.forks import renew_after_fork
 from stockpyle.pubsub.callbacks import Message, Name
 from stockpyle.pubsub.handle import Handle
-from stockpyle.pubsub.listening import Wire
+from stockpyle.pubsub.listening import Inbox, Wire
 from stockpyle.pubsub.patterns import decoded, encoded
 from stockpyle.redis.failures import failures
 from stockpyle.redis.server import Kind
@@ -28,13 +27,16 @@ class RedisWire:
     """
 
     def __init__(
-        self, connection: Any, check: Callable[[Any], None], failing: Callable[[str], AbstractContextManager[None]]
+        self,
+        connection: Any,
+        inbox: Inbox,
+        check: Callable[[Any], None],
+        failing: Callable[[str], AbstractContextManager[None]],
     ) -> None:
         self._connection = connection
         self._check = check
         self._failing = failing
-        self._waiting: deque[Message] = deque()
-        self._broken: Exception | None = None
+        self._inbox = inbox
         with failing("subscribe"):
             connection.connect()
             self._fileno: int = connection._sock.fileno()
@@ -71,21 +73,13 @@ class RedisWire:
 
     def _await(self, awaited: Callable[[Any], bool]) -> None:
         while not awaited(reply := self._connection.read_response(disable_decoding=True)):
-            self._waiting.append(_message(reply))
+            self._inbox.append(_message(reply))
 
-    def receive(self) -> Sequence[Message]:
+    def receive(self) -> None:
         """See Wire.receive."""
-        # redis-py would connect a broken connection anew, without a word
-        if self._broken is None:
-            try:
-                with self._failing("receive"):
-                    while self._connection.can_read(0):
-                        self._waiting.append(_message(self._connection.read_response(disable_decoding=True)))
-            except Exception as error:  # noqa: BLE001 - raised as soon as what has come before is delivered
-                self._broken = error
-        if self._broken is not None and not self._waiting:
-            raise self._broken
-        return [self._waiting.popleft() for _ in range(len(self._waiting))]
+        with self._failing("receive"):
+            while self._connection.can_read(0):
+                self._inbox.append(_message(self._connection.read_response(disable_decoding=True)))
 
     def close(self) -> None:
         """See Wire.close."""
@@ -155,26 +149,26 @@ class RedisPubSub(Handle):
             if self._client is client:
                 self._client = None
 
-    def _connect(self) -> Wire:
+    def _connect(self, inbox: Inbox) -> Wire:
         with self._failing("subscribe"):
             client = self._connected()
             if self._kind != "cluster":
-                return self._wire(client.connection_pool, self._check_master)
+                return self._wire(client.connection_pool, inbox, self._check_master)
             nodes = client.get_nodes()
         random.shuffle(nodes)
         failure: Exception | None = None
         for node in nodes:
             try:
                 pool = client.get_redis_connection(node).connection_pool
-                return self._wire(pool, partial(self._check_node, client, node))
+                return self._wire(pool, inbox, partial(self._check_node, client, node))
             except StoreUnavailable as error:
                 failure = error
         self._forget(client)
         raise failure or StoreUnavailable("the cluster has no nodes", self._store, "subscribe")
 
-    def _wire(self, pool: Any, check: Callable[[Any], None]) -> RedisWire:
+    def _wire(self, pool: Any, inbox: Inbox, check: Callable[[Any], None]) -> RedisWire:
         options = {**pool.connection_kwargs, "protocol": 2}
-        return RedisWire(pool.connection_class(**options), check, self._failing)
+        return RedisWire(pool.connection_class(**options), inbox, check, self._failing)
 
     def _check_master(self, connection: Any) -> None:
         """Behind a Sentinel: raise if another server is the master, which this one may not know."""

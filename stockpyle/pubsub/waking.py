@@ -43,3 +43,10 @@ class Waker:
         """Give back the pipe."""
         self._mine.close()
         self._theirs.close()
+
+
+def is_readable(fileno: int) -> bool:
+    """True if something has come, or the other side has closed."""
+    with _Selector() as selector:
+        selector.register(fileno, selectors.EVENT_READ)
+        return bool(selector.select(0))

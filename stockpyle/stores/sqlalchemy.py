@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from stockpyle.classes import is_mapped, spec_of
 from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, MissingDependency
 from stockpyle.keys import Key
-from stockpyle.protocols import Outcome, Pending
+from stockpyle.protocols import Outcome, Pending, PubSub
+from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
+from stockpyle.pubsub.listening import Notice
 from stockpyle.records import ABSENT, Record
 from stockpyle.stores.base import SessionStore, listed
 
@@ -220,6 +222,24 @@ class SqlAlchemyStore(SessionStore):
         for loaded in {record.spec for record in records if record is not None}:
             self.seen.add(loaded)
         return [None if record is None else record.spec.materialise(record.value) for record in records]
+
+    def pubsub(
+        self,
+        *,
+        on_lost: Notice | None = None,
+        on_restored: Notice | None = None,
+        heartbeat: float = HEARTBEAT,
+        timeout: float = TIMEOUT,
+    ) -> PubSub:
+        """Return publish/subscribe by LISTEN and NOTIFY, on connections of its own; UnsupportedOperation elsewhere.
+
+        It needs PostgreSQL, and psycopg or psycopg2. A message has less than 6 kB, see max_size.
+        """
+        if self.engine.dialect.name != "postgresql":
+            return super().pubsub()
+        from stockpyle.pubsub.postgres import PostgresPubSub
+
+        return PostgresPubSub(self.engine, self.name, on_lost, on_restored, heartbeat, timeout)
 
     def release(self) -> None:
         """Give back the connection that this thread may hold."""
