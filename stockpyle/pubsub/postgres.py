@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -53,7 +53,7 @@ class PostgresConnection:
                 borrowed = engine.pool.recreate().connect()
             finally:
                 _connecting.seconds = None
-            self.raw: Any = borrowed.driver_connection
+            self.raw = cast(Any, borrowed.driver_connection)
             borrowed.detach()
             self.raw.rollback()
             self.raw.autocommit = True

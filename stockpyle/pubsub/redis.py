@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import threading
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
@@ -114,6 +115,8 @@ class RedisPubSub(Handle):
         self._new_client = new_client
         self._kind = kind
         self._failing = partial(failures, name, store)
+        self._home = secrets.token_bytes(4)
+        """A key on the node of a cluster to which all is sent."""
         self._client: Any = None
         self._mutex = threading.Lock()
         renew_after_fork(self)
@@ -129,8 +132,8 @@ class RedisPubSub(Handle):
             if self._kind != "cluster":
                 return int(client.execute_command(*command))
             try:
-                # always the same node, so that what one sends arrives in its order; it counts its own clients only
-                client.execute_command(*command, target_nodes=client.get_node_from_key(command[1]))
+                # always to the same node, so that all arrives in its order; it counts its own clients only
+                client.execute_command(*command, target_nodes=client.get_node_from_key(self._home))
             except Exception:
                 self._forget(client)
                 raise

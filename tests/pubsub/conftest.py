@@ -1,0 +1,65 @@
+"""Publish/subscribe wherever there is such a thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from stockpyle.protocols import PubSub
+from stockpyle.stores import BaseStore, ProcessMemoryStore, RedisStore, SqlAlchemyStore
+from tests.pubsub.parts import Make, OnPostgres, OnRedis
+from tests.servers import Postgres, RedisCluster
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[str]:
+    """The URL of a cluster of three."""
+    with RedisCluster() as made:
+        yield made.url
+
+
+@pytest.fixture(params=["memory", "redis", "cluster", "psycopg", "psycopg2"])
+def store(request: pytest.FixtureRequest) -> Iterator[BaseStore]:
+    """A store of each kind that has pub/sub."""
+    made: BaseStore
+    if request.param == "memory":
+        made = ProcessMemoryStore()
+    elif request.param == "redis":
+        made = RedisStore(request.getfixturevalue("redis_server"))
+    elif request.param == "cluster":
+        made = RedisStore(request.getfixturevalue("redis_cluster"))
+    else:
+        server: Postgres = request.getfixturevalue("postgres")
+        made = SqlAlchemyStore(server.url(request.param))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def make(store: BaseStore) -> Iterator[Make]:
+    """Return a pub/sub of the store; all are closed after the test."""
+    made: list[PubSub] = []
+
+    def make_one(**options: Any) -> PubSub:
+        made.append(store.pubsub(**options))
+        return made[-1]
+
+    yield make_one
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def pubsub(make: Make) -> PubSub:
+    """One of them."""
+    return make()
+
+
+@pytest.fixture(params=["redis", "psycopg", "psycopg2"])
+def place(request: pytest.FixtureRequest) -> Iterator[OnRedis | OnPostgres]:
+    """A server of the test's own."""
+    made = OnRedis() if request.param == "redis" else OnPostgres(request.param)
+    with made.server:
+        yield made
