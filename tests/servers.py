@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -65,6 +67,13 @@ def find_program(name: str, package: str) -> str:
     if os.environ.get("STOCKPYLE_REQUIRE_SERVERS") == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+def children_of(parent: int) -> list[int]:
+    """Return the numbers of a process's children."""
+    told = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    pairs = [line.split() for line in told.splitlines()]
+    return [int(pid) for pid, ppid in pairs if int(ppid) == parent]
 
 
 class Server:
@@ -132,6 +141,20 @@ class Server:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        """Let the server, with all its processes, do nothing inside the block, while its connections stand."""
+        assert self._process is not None
+        processes = [self._process.pid, *children_of(self._process.pid)]
+        for each in processes:
+            os.kill(each, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for each in processes:
+                with suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGCONT)
 
     def close(self) -> None:
         """End the server for good, and remove its folder."""

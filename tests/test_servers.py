@@ -86,6 +86,17 @@ def test_postgres_can_cut_connections(postgres: Postgres) -> None:
         connection.execute("SELECT 1")
 
 
+@pytest.mark.parametrize("kind", [Memcached, Redis, Postgres])
+def test_a_server_can_hang(kind: type[Server]) -> None:
+    """A server that hangs keeps its port and answers nothing, until it goes on."""
+    with kind() as server:
+        with server.hung(), socket.create_connection((HOST, server.port), timeout=0.2) as connection:
+            connection.sendall(b"PING\r\nversion\r\n")
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+        assert server._answers()
+
+
 def test_a_closed_server_leaves_nothing() -> None:
     """After its block a server neither listens nor has a folder."""
     with Memcached() as server:

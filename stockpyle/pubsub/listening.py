@@ -151,10 +151,10 @@ class Listener:
 
     def _subscribe_here(self, wait: bool) -> None:
         """Subscribe in a callback, which runs in the thread that would do it."""
-        if self._wire is None:
+        if self._wire is None or self._broken is not None:
             if wait:
                 raise StoreUnavailable(f"{self.where} is not connected", self._store, "subscribe")
-        elif self._broken is None:
+        else:
             try:
                 self._follow(self._wire)
             except Exception as error:  # whatever a driver raises; the connection is given up after the callback
@@ -266,6 +266,7 @@ class Listener:
                     self._listen(self._wire)
             except Exception as error:  # noqa: BLE001 - whatever a driver raises, there is nobody above
                 attempts += 1
+                self._broken = error
                 self._deliver()
                 self._lose(error)
                 self._hang_up()

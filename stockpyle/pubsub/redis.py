@@ -195,8 +195,11 @@ class RedisPubSub(Handle):
         with self._mutex:
             client, self._client = self._client, None
         if client is not None:
-            with suppress(Exception):  # what is closed may be broken in any way
-                client.close()
+            nodes = [client] if self._kind != "cluster" else [node.redis_connection for node in client.get_nodes()]
+            for node in nodes:
+                if node is not None:
+                    # what another thread is sending at the moment is sent
+                    node.connection_pool.disconnect(inuse_connections=False)
 
 
 def _prepare(connection: Any) -> None:

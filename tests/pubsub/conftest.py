@@ -9,7 +9,7 @@ import pytest
 
 from stockpyle.protocols import PubSub
 from stockpyle.stores import BaseStore, ProcessMemoryStore, RedisStore, SqlAlchemyStore
-from tests.pubsub.parts import Make, OnPostgres, OnRedis
+from tests.pubsub.parts import Make, OnPostgres, OnRedis, Place
 from tests.servers import Postgres, RedisCluster
 
 
@@ -57,9 +57,16 @@ def pubsub(make: Make) -> PubSub:
     return make()
 
 
-@pytest.fixture(params=["redis", "psycopg", "psycopg2"])
-def place(request: pytest.FixtureRequest) -> Iterator[OnRedis | OnPostgres]:
-    """A server of the test's own."""
+@pytest.fixture(params=["redis", "psycopg", "psycopg2"], scope="module")
+def own_place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """A server of the tests' own."""
     made = OnRedis() if request.param == "redis" else OnPostgres(request.param)
     with made.server:
         yield made
+
+
+@pytest.fixture
+def place(own_place: Place) -> Place:
+    """A server that runs, and that a test may do anything to."""
+    own_place.server.start()
+    return own_place

@@ -82,8 +82,12 @@ class OnRedis:
     def __init__(self) -> None:
         self.server = Redis()
 
-    def store(self) -> RedisStore:
-        return RedisStore(self.server.url)
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def store(self, url: str | None = None) -> RedisStore:
+        return RedisStore(url or self.url)
 
     def kill_connections(self) -> None:
         self.server.tell("CLIENT", "KILL", "TYPE", "pubsub")
@@ -96,8 +100,15 @@ class OnPostgres:
         self.server = Postgres()
         self.driver = driver
 
-    def store(self) -> SqlAlchemyStore:
-        return SqlAlchemyStore(self.server.url(self.driver))
+    @property
+    def url(self) -> str:
+        return self.server.url(self.driver)
+
+    def store(self, url: str | None = None) -> SqlAlchemyStore:
+        return SqlAlchemyStore(url or self.url)
 
     def kill_connections(self) -> None:
         self.server.terminate_backends()
+
+
+Place = OnRedis | OnPostgres
