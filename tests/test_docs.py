@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase
 
 from stockpyle.stores import MemcacheStore
@@ -22,9 +23,13 @@ def blocks(page: Path) -> list[tuple[int, str]]:
 
 
 @pytest.fixture
-def servers(memcached: tuple[str, int], redis_server: str) -> dict[str, str]:
+def servers(memcached: tuple[str, int], redis_server: str, postgres_url: str) -> dict[str, str]:
     """What stands for the servers that the documents name."""
-    return {"localhost:11211": f"localhost:{memcached[1]}", "redis://localhost:6379/0": redis_server}
+    return {
+        "localhost:11211": f"localhost:{memcached[1]}",
+        "redis://localhost:6379/0": redis_server,
+        "postgresql+psycopg://localhost/app": postgres_url,
+    }
 
 
 def run(page: Path, servers: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -36,6 +41,8 @@ def run(page: Path, servers: dict[str, str], monkeypatch: pytest.MonkeyPatch) ->
             code = code.replace(named, server)
         exec(compile("\n" * (line - 1) + code, str(page), "exec"), vars(module))
     for made in list(vars(module).values()):
+        if isinstance(made, sa.Engine):
+            made.dispose()
         if isinstance(made, type) and issubclass(made, DeclarativeBase) and made is not DeclarativeBase:
             # other tests' tables have the same names
             made.registry.dispose()

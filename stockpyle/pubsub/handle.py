@@ -9,6 +9,7 @@ from stockpyle.exceptions import ImproperlyConfigured, MessageTooLarge, Unsuppor
 from stockpyle.protocols import Callback
 from stockpyle.pubsub.callbacks import Name
 from stockpyle.pubsub.listening import Inbox, Listener, Notice, Wire
+from stockpyle.pubsub.patterns import encoded
 
 HEARTBEAT = 5.0
 TIMEOUT = 2.0
@@ -126,4 +127,6 @@ class Handle:
 def _check_name(kind: str, text: str) -> str:
     if not isinstance(text, str):
         raise TypeError(f"a {kind} is a str, not {text!r}")
+    # what cannot be sent is the caller's error, and not one of the thread that listens
+    encoded(text)
     return text

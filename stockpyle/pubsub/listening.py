@@ -290,19 +290,24 @@ class Listener:
 
     def _listen(self, wire: Wire) -> None:
         """Call the callbacks with what comes, until nothing is subscribed any more."""
-        asked = self._clock()
+        due = self._clock() + self._heartbeat
         while True:
             wire.receive()
+            # whatever is done may have read more than it was waiting for, which no socket tells of any more
+            is_busy = bool(self._inbox)
             self._deliver()
             if self._broken is not None:
                 raise self._broken
-            if self._stale and not self._follow(wire):
-                return
-            left = asked + self._heartbeat - self._clock()
+            if self._stale:
+                if not self._follow(wire):
+                    return
+                is_busy = True
+            left = due - self._clock()
             if left <= 0:
                 wire.ping()
-                asked = self._clock()
-            elif not self._inbox and self._waker is not None:
+                due = self._clock() + self._heartbeat
+                is_busy = True
+            if not is_busy and self._waker is not None:
                 self._waker.wait(wire.fileno(), left)
 
     def _deliver(self) -> None:

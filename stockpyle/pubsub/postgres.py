@@ -55,8 +55,12 @@ class PostgresConnection:
                 _connecting.seconds = None
             self.raw = cast(Any, borrowed.driver_connection)
             borrowed.detach()
-            self.raw.rollback()
-            self.raw.autocommit = True
+            try:
+                self.raw.rollback()
+                self.raw.autocommit = True
+            except BaseException:
+                self.close()
+                raise
 
     @contextmanager
     def failing(self, operation: str) -> Iterator[None]:
@@ -77,6 +81,14 @@ class PostgresConnection:
                 cursor.execute(statement)
             finally:
                 cursor.close()
+
+    @property
+    def is_silent(self) -> bool:
+        """False if the server has ended the session: to one that only sends, it says nothing else unasked."""
+        try:
+            return not is_readable(self.raw.fileno())
+        except self._errors:
+            return False
 
     def close(self) -> None:
         """End the connection, whatever state it is in."""
@@ -171,7 +183,7 @@ class PostgresPubSub(Handle):
                 f"{store} on {engine.dialect.name}+{engine.dialect.driver} carries no messages: PostgreSQL with the "
                 f"drivers {' or '.join(DRIVERS)} does, and so do RedisStore and ProcessMemoryStore"
             )
-        super().__init__(f"PostgreSQL at {url.host or ''}:{url.port or 5432}/{url.database}", store, *options)
+        super().__init__(f"PostgreSQL at {url.host or 'localhost'}:{url.port or 5432}/{url.database}", store, *options)
         if not event.contains(engine, "do_connect", _connect_in_time):
             event.listen(engine, "do_connect", _connect_in_time)
         self._engine = engine
@@ -204,8 +216,7 @@ class PostgresPubSub(Handle):
             raise StoreTimeout("other threads wait for the server as well", self._store, "publish")
         try:
             sender, self._sender = self._sender, None
-            # a server that has ended the session has said so, or closed it: nobody else speaks here
-            if sender is not None and is_readable(sender.raw.fileno()):
+            if sender is not None and not sender.is_silent:
                 sender.close()
                 sender = None
             sender = sender or self._open("publish")

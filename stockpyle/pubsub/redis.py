@@ -41,7 +41,11 @@ class RedisWire:
         with failing("subscribe"):
             connection.connect()
             self._fileno: int = connection._sock.fileno()
-            check(connection)
+            try:
+                check(connection)
+            except BaseException:
+                connection.disconnect()
+                raise
 
     def fileno(self) -> int:
         """See Wire.fileno."""
@@ -156,7 +160,7 @@ class RedisPubSub(Handle):
         with self._failing("subscribe"):
             client = self._connected()
             if self._kind != "cluster":
-                return self._wire(client.connection_pool, inbox, self._check_master)
+                return self._wire(client.connection_pool, inbox, partial(self._check_master, client))
             nodes = client.get_nodes()
         random.shuffle(nodes)
         failure: Exception | None = None
@@ -173,7 +177,7 @@ class RedisPubSub(Handle):
         options = {**pool.connection_kwargs, "protocol": 2}
         return RedisWire(pool.connection_class(**options), inbox, check, self._failing)
 
-    def _check_master(self, connection: Any) -> None:
+    def _check_master(self, client: Any, connection: Any) -> None:
         """Behind a Sentinel: raise if another server is the master, which this one may not know."""
         if self._kind != "sentinel":
             return
@@ -181,7 +185,7 @@ class RedisPubSub(Handle):
 
         # if no Sentinel answers, there is no other master either
         with suppress(redis.sentinel.MasterNotFoundError):
-            if self._client.connection_pool.get_master_address() != (connection.host, connection.port):
+            if client.connection_pool.get_master_address() != (connection.host, connection.port):
                 raise StoreUnavailable(f"{connection.host}:{connection.port} is the master no more", self._store)
 
     def _check_node(self, client: Any, node: Any, connection: Any) -> None:

@@ -39,11 +39,11 @@ def store(request: pytest.FixtureRequest) -> Iterator[BaseStore]:
 
 @pytest.fixture
 def make(store: BaseStore) -> Iterator[Make]:
-    """Return a pub/sub of the store; all are closed after the test."""
+    """Return a pub/sub of the store; all are closed after the test. No heartbeat finds what it has not seen."""
     made: list[PubSub] = []
 
     def make_one(**options: Any) -> PubSub:
-        made.append(store.pubsub(**options))
+        made.append(store.pubsub(**{"heartbeat": 10_000, **options}))
         return made[-1]
 
     yield make_one

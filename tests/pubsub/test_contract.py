@@ -333,6 +333,9 @@ def test_close(make: Make) -> None:
         (lambda it: it.subscribe(None, print), TypeError, "a channel is a str, not None"),
         (lambda it: it.psubscribe(None, print), TypeError, "a pattern is a str, not None"),
         (lambda it: it.subscribe("news", "print"), TypeError, "'print' cannot be called"),
+        (lambda it: it.subscribe("\ud800", print), ValueError, "surrogates not allowed"),
+        (lambda it: it.psubscribe("\ud800*", print), ValueError, "surrogates not allowed"),
+        (lambda it: it.publish("\ud800", b""), ValueError, "surrogates not allowed"),
     ],
 )
 def test_what_it_is_given(pubsub: PubSub, call: Any, error: type[Exception], says: str) -> None:

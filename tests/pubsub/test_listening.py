@@ -24,6 +24,8 @@ class Line:
     def __init__(self, inbox: Inbox) -> None:
         self.inbox = inbox
         self.told: list[Any] = []
+        self.read: list[Message] = []
+        """What was read from the server, together with an answer that was waited for."""
         self.breaks: dict[str, Exception] = {}
         self.confirms = threading.Event()
         self.confirms.set()
@@ -44,6 +46,8 @@ class Line:
         self._do("unsubscribe", *sorted(names))
 
     def receive(self) -> None:
+        self.inbox.extend(self.read)
+        self.read.clear()
         if "receive" in self.breaks:
             raise self.breaks["receive"]
 
@@ -108,17 +112,20 @@ def test_the_server_is_asked_at_every_heartbeat(listener: Listener, lines: Lines
     (line,) = lines.made
 
     def send() -> None:
+        number = len(ear.heard)
         line.inbox.append(Message("news", b"", NEWS))
         listener.wake()
-        ear.after(len(ear.heard) + 1)
+        ear.after(number + 1)
 
     clock.advance(4.9)
+    send()
     send()
     assert ("ping",) not in line.told
     clock.advance(0.2)
     send()
     wait_for(lambda: line.told.count(("ping",)) == 1)
     clock.advance(4.9)
+    send()
     send()
     assert line.told.count(("ping",)) == 1
 
@@ -190,6 +197,33 @@ def test_a_confirmation_that_does_not_come(listener: Listener, lines: Lines) -> 
         listener.subscribe(NEWS, Ear(), True)
     assert not listener.callbacks
     lines.made[0].confirms.set()
+
+
+def test_what_comes_with_an_answer_is_not_left(lines: Lines, clock: Clock) -> None:
+    """A message that is read with a confirmation, or with the answer to a heartbeat, is delivered without waiting."""
+    listener = Listener(lines, "there", "Store", None, None, 10_000, 1, clock)
+    ear = Ear()
+    listener.subscribe(NEWS, ear, True)
+    (line,) = lines.made
+    message = Message("news", b"", NEWS)
+
+    def subscribe(names: Collection[Name]) -> None:
+        line.read.append(message)
+
+    def ping() -> None:
+        line.read.append(message)
+
+    line.subscribe, line.ping = subscribe, ping  # type: ignore[method-assign]
+    listener.subscribe(Name("weather"), ear, True)
+    ear.after(1)
+    clock.advance(10_000)
+    listener.wake()
+    ear.after(2)
+    listener.subscribe(NEWS, lambda channel, data: listener.subscribe(Name("sports"), ear, True), True)
+    line.inbox.append(message)
+    listener.wake()
+    ear.after(4)
+    listener.close()
 
 
 def test_a_name_is_confirmed_anew_after_it_was_dropped(listener: Listener, lines: Lines) -> None:

@@ -12,7 +12,7 @@ from typing_extensions import assert_type
 
 from stockpyle.codecs import Codec, PickleCodec, SignedCodec
 from stockpyle.ext.sqlalchemy import StockpyleSessionExtension, sessionmaker
-from stockpyle.protocols import Source, Store, Tier
+from stockpyle.protocols import PubSub, Source, Store, Tier
 from stockpyle.stores import BaseStore, ChainedStore, MemcacheStore, ProcessMemoryStore, SqlAlchemyStore
 
 
@@ -64,6 +64,9 @@ def stores(engine: sa.Engine, session: Session, memory: ProcessMemoryStore, base
         store.batch_get([{"id": 5}])
     assert_type(chain.get(User, {"id": 5}, session=session), User | None)
     assert_type(base.get(User, {"id": 5}), User | None)
+    assert_type(base.pubsub(), PubSub)
+    with memory.pubsub(on_lost=print) as pubsub:
+        assert_type(pubsub.publish("news", "hello"), int | None)
     base.get({"id": 5})  # type: ignore[call-arg, arg-type]
 
 
