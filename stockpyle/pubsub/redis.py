@@ -120,7 +120,7 @@ class RedisPubSub(Handle):
         self._kind = kind
         self._failing = partial(failures, name, store)
         self._home = secrets.token_bytes(4)
-        """A key on the node of a cluster to which all is sent."""
+        """A key on the node of a cluster to which all is sent, and which is listened to if it can be."""
         self._client: Any = None
         self._mutex = threading.Lock()
         renew_after_fork(self)
@@ -162,7 +162,9 @@ class RedisPubSub(Handle):
             if self._kind != "cluster":
                 return self._wire(client.connection_pool, inbox, partial(self._check_master, client))
             nodes = client.get_nodes()
-        random.shuffle(nodes)
+            home = client.get_node_from_key(self._home)
+        # the same again: another node may still be told of what this one has passed on already
+        nodes.sort(key=lambda node: (node is not home, random.random()))
         failure: Exception | None = None
         for node in nodes:
             try:

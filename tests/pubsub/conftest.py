@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
+import redis
 
 from stockpyle.protocols import PubSub
 from stockpyle.stores import BaseStore, ProcessMemoryStore, RedisStore, SqlAlchemyStore
 from tests.pubsub.parts import Make, OnPostgres, OnRedis, Place
-from tests.servers import Postgres, RedisCluster
+from tests.servers import PATIENCE, Postgres, RedisCluster
 
 
 @pytest.fixture(scope="session")
-def redis_cluster() -> Iterator[str]:
-    """The URL of a cluster of three."""
+def redis_cluster() -> Iterator[RedisCluster]:
+    """A cluster of three."""
     with RedisCluster() as made:
-        yield made.url
+        yield made
+
+
+def pass_all_on(cluster: RedisCluster) -> None:
+    """Return when each node has what was published on all others, so that the next test hears nothing of it."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(redis.Redis.from_url(node.url)) for node in cluster.nodes]
+        ears = [stack.enter_context(client.pubsub(ignore_subscribe_messages=True)) for client in clients]
+        for ear in ears:
+            ear.subscribe("passed on")
+            ear.get_message(timeout=PATIENCE)
+        for client in clients:
+            client.publish("passed on", b"")
+        for ear in ears:
+            assert all(ear.get_message(timeout=PATIENCE) for _ in clients)
 
 
 @pytest.fixture(params=["memory", "redis", "cluster", "psycopg", "psycopg2"])
@@ -29,12 +45,15 @@ def store(request: pytest.FixtureRequest) -> Iterator[BaseStore]:
     elif request.param == "redis":
         made = RedisStore(request.getfixturevalue("redis_server"))
     elif request.param == "cluster":
-        made = RedisStore(request.getfixturevalue("redis_cluster"))
+        cluster: RedisCluster = request.getfixturevalue("redis_cluster")
+        made = RedisStore(cluster.url)
     else:
         server: Postgres = request.getfixturevalue("postgres")
         made = SqlAlchemyStore(server.url(request.param))
     yield made
     made.close()
+    if request.param == "cluster":
+        pass_all_on(cluster)
 
 
 @pytest.fixture
