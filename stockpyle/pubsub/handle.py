@@ -8,8 +8,9 @@ from typing import Any, NoReturn, TypeVar
 from stockpyle.exceptions import ImproperlyConfigured, MessageTooLarge, UnsupportedOperation
 from stockpyle.protocols import Callback
 from stockpyle.pubsub.callbacks import Name
-from stockpyle.pubsub.listening import Inbox, Listener, Notice, Wire
+from stockpyle.pubsub.listening import Listener
 from stockpyle.pubsub.patterns import encoded
+from stockpyle.pubsub.wires import Inbox, Notice, Wire
 
 HEARTBEAT = 5.0
 TIMEOUT = 2.0

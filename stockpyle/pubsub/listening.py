@@ -13,64 +13,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import Protocol
 
 from stockpyle.coherence.logs import logger
 from stockpyle.exceptions import StoreError, StoreTimeout, StoreUnavailable
 from stockpyle.forks import renew_after_fork
 from stockpyle.protocols import Callback
-from stockpyle.pubsub.callbacks import Callbacks, Message, Name
+from stockpyle.pubsub.callbacks import Callbacks, Name
 from stockpyle.pubsub.waking import Waker
+from stockpyle.pubsub.wires import Inbox, Notice, Wire
 
 PAUSE = 0.05
 """Seconds between the first two attempts to connect; it doubles with each."""
 LONGEST_PAUSE = 2.0
 
-Notice = Callable[[], object]
-Inbox = deque[Message]
-
-
-class Wire(Protocol):
-    """A connection that listens, and puts all messages that come into the inbox that it was made with.
-
-    All methods are called by one thread. Whatever one raises, the connection is given up. What has to wait for the
-    server raises if it does not answer in time.
-    """
-
-    def fileno(self) -> int | None:
-        """What is readable when something comes; None if the listener is woken instead."""
-        ...
-
-    def subscribe(self, names: Collection[Name]) -> None:
-        """Return when the server has confirmed these names."""
-        ...
-
-    def unsubscribe(self, names: Collection[Name]) -> None:
-        """Do not listen to these names any more."""
-        ...
-
-    def receive(self) -> None:
-        """Put into the inbox what has come, without waiting."""
-        ...
-
-    def ping(self) -> None:
-        """Return when the server has shown that it is there."""
-        ...
-
-    def close(self) -> None:
-        """End the connection."""
-        ...
-
-    def leave(self) -> None:
-        """In a child process: let go of the parent's connection, and say nothing to the server."""
-        ...
-
 
 class Listener:
     """Keeps one connection for all that is subscribed, as long as anything is.
 
-    heartbeat: every so many seconds the server is asked if it is there. timeout: how many
-    seconds a subscription may take to be confirmed. where names the server in messages, and store the store in errors.
+    heartbeat: every so many seconds the server is asked if it is there. timeout: how many seconds a subscription may
+    take to be confirmed. where names the server in messages, and store the store in errors.
     """
 
     def __init__(

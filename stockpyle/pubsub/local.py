@@ -9,7 +9,7 @@ from typing import Any
 from stockpyle.forks import renew_after_fork
 from stockpyle.pubsub.callbacks import Message, Name, fitting
 from stockpyle.pubsub.handle import Handle
-from stockpyle.pubsub.listening import Inbox, Wire
+from stockpyle.pubsub.wires import Inbox, Wire
 
 
 class Hub:

@@ -20,8 +20,8 @@ from stockpyle.pubsub.callbacks import Name
 from stockpyle.pubsub.deadlines import deadlines
 from stockpyle.pubsub.envelopes import CARRIER, MAX_SIZE, opened, sealed
 from stockpyle.pubsub.handle import Handle
-from stockpyle.pubsub.listening import Inbox, Wire
 from stockpyle.pubsub.waking import is_readable
+from stockpyle.pubsub.wires import Inbox, Wire
 
 DRIVERS = ("psycopg", "psycopg2")
 

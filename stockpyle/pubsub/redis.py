@@ -14,8 +14,8 @@ from stockpyle.exceptions import StoreUnavailable
 from stockpyle.forks import renew_after_fork
 from stockpyle.pubsub.callbacks import Message, Name
 from stockpyle.pubsub.handle import Handle
-from stockpyle.pubsub.listening import Inbox, Wire
 from stockpyle.pubsub.patterns import decoded, encoded
+from stockpyle.pubsub.wires import Inbox, Wire
 from stockpyle.redis.failures import failures
 from stockpyle.redis.server import Kind
 

@@ -9,7 +9,7 @@ from stockpyle.exceptions import AmbiguousKeyError, InvalidKey, UndeclaredKeyErr
 from stockpyle.keys import KeySpec
 from stockpyle.protocols import PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
-from stockpyle.pubsub.listening import Notice
+from stockpyle.pubsub.wires import Notice
 from stockpyle.stats import Stats
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from stockpyle.keys import Ident, Key
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.protocols import PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
-from stockpyle.pubsub.listening import Notice
 from stockpyle.pubsub.local import Hub, LocalPubSub
+from stockpyle.pubsub.wires import Notice
 from stockpyle.records import Alias, Found, Lease, Lock, Record
 from stockpyle.stores._table import LEASE_SECONDS, MemoryTable, Policy
 from stockpyle.stores.cache import CacheStore

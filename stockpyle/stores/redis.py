@@ -14,8 +14,8 @@ from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.protocols import PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
-from stockpyle.pubsub.listening import Notice
 from stockpyle.pubsub.redis import RedisPubSub
+from stockpyle.pubsub.wires import Notice
 from stockpyle.redis.server import Kind, RedisServer
 from stockpyle.redis.tier import RedisTier
 from stockpyle.stores._remote import TIMEOUT as STORE_TIMEOUT

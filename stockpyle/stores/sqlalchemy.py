@@ -11,7 +11,7 @@ from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, MissingDepend
 from stockpyle.keys import Key
 from stockpyle.protocols import Outcome, Pending, PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
-from stockpyle.pubsub.listening import Notice
+from stockpyle.pubsub.wires import Notice
 from stockpyle.records import ABSENT, Record
 from stockpyle.stores.base import SessionStore, listed
 

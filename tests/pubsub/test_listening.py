@@ -10,8 +10,9 @@ import pytest
 
 from stockpyle.exceptions import StoreTimeout, StoreUnavailable
 from stockpyle.pubsub.callbacks import Message, Name
-from stockpyle.pubsub.listening import Inbox, Listener
+from stockpyle.pubsub.listening import Listener
 from stockpyle.pubsub.waking import Waker
+from stockpyle.pubsub.wires import Inbox
 from stockpyle.testing import Clock
 from tests.pubsub.parts import Diary, Ear, wait_for
 
