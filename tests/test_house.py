@@ -18,8 +18,8 @@ PACKAGE = Path(stockpyle.__file__).parent
 
 LAYERS: list[tuple[str, ...]] = [
     # from the ground up; a module's place is where its name is, else where a pattern fits it
-    ("exceptions", "forks", "stats", "values"),
-    ("keys", "lifetimes", "packing", "signing"),
+    ("exceptions", "forks", "stats", "values", "capabilities"),
+    ("keys", "lifetimes", "packing", "signing", "addresses", "parameters", "schemes"),
     ("records",),
     ("protocols", "classes"),
     ("objects",),
@@ -29,7 +29,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("remote", "remote.*"),
     ("memcached", "memcached.*", "redis", "redis.*"),
     ("pubsub", "pubsub.*"),
-    ("stores._slots",),
+    ("stores._slots", "stores._connected"),
     ("stores._*",),
     ("stores.base",),
     ("stores.cache",),

@@ -11,6 +11,7 @@ from stockpyle.protocols import PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
 from stockpyle.pubsub.wires import Notice
 from stockpyle.stats import Stats
+from stockpyle.stores._connected import Connected
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -19,7 +20,7 @@ T = TypeVar("T")
 Self = TypeVar("Self", bound="BaseStore")
 
 
-class BaseStore:
+class BaseStore(Connected):
     """A store of your own, from scratch: subclass it and implement put, get and delete.
 
     The batch verbs call those one by one, unless you implement them too; or implement only the batch verbs, and
@@ -27,6 +28,8 @@ class BaseStore:
     (a cache: it is told to delete before and after a write, and filled on a miss). A class that only serves as a base
     of such stores, and lacks a verb, says so: ``class MyBase(BaseStore, abstract=True)``.
     """
+
+    is_root = True
 
     def __init__(self) -> None:
         self.stats = Stats()
@@ -38,11 +41,6 @@ class BaseStore:
         for one, batch in (("put", "batch_put"), ("get", "batch_get"), ("delete", "batch_delete")):
             if getattr(cls, one) is getattr(BaseStore, one) and getattr(cls, batch) is getattr(BaseStore, batch):
                 raise TypeError(f"{cls.__name__} must implement {one} or {batch}")
-
-    @property
-    def name(self) -> str:
-        """What errors and logs call this store."""
-        return type(self).__name__
 
     def put(self, obj: Any) -> None:
         """Keep `obj` under all its keys, in place of what was there."""
@@ -62,7 +60,7 @@ class BaseStore:
     def _must_have(self, batch: str, one: str) -> None:
         # each calls the other, so a BaseStore itself has neither
         if getattr(type(self), batch) is getattr(BaseStore, batch):
-            raise UnsupportedOperation(f"{self.name} must implement {one} or {batch}")
+            raise UnsupportedOperation(f"{type(self).__name__} must implement {one} or {batch}")
 
     def batch_put(self, objs: Iterable[Any]) -> None:
         """Put several objects."""
@@ -87,11 +85,11 @@ class BaseStore:
 
     def clear(self) -> None:
         """Forget every object, if the store is a cache."""
-        raise UnsupportedOperation(f"{self.name} cannot be cleared")
+        raise UnsupportedOperation(f"{type(self).__name__} cannot be cleared")
 
     def invalidate(self, klass: type, key: Mapping[str, Any] | None = None) -> None:
         """Forget one object, or all of a class, because somebody else changed them."""
-        raise UnsupportedOperation(f"{self.name} cannot invalidate {getattr(klass, '__qualname__', klass)}")
+        raise UnsupportedOperation(f"{type(self).__name__} cannot invalidate {getattr(klass, '__qualname__', klass)}")
 
     def pubsub(
         self,
@@ -108,7 +106,8 @@ class BaseStore:
         there, and may take `timeout` seconds to answer. UnsupportedOperation names the stores that have it.
         """
         raise UnsupportedOperation(
-            f"{self.name} carries no messages: RedisStore, SqlAlchemyStore on PostgreSQL and ProcessMemoryStore do"
+            f"{type(self).__name__} carries no messages: RedisStore, SqlAlchemyStore on PostgreSQL and "
+            "ProcessMemoryStore do"
         )
 
     def __enter__(self: Self) -> Self:

@@ -7,16 +7,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stockpyle.addresses import ConnectionString
 from stockpyle.classes import is_mapped, spec_of
 from stockpyle.coherence.layers import Layer, Unreachable, checked_unreachable
 from stockpyle.coherence.publishing import OnWrite, publish_committed, read_back
 from stockpyle.coherence.reader import fetch
 from stockpyle.coherence.verbs import VerbSource, VerbTier
 from stockpyle.coherence.writer import LOCK_SECONDS, Writer, drop
-from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
+from stockpyle.exceptions import ImproperlyConfigured, StoreUnavailable, UnsupportedOperation
 from stockpyle.keys import KeySpec
 from stockpyle.protocols import Outcome, Pending, Source
 from stockpyle.records import Record
+from stockpyle.stores._connected import with_text
 from stockpyle.stores.base import SessionStore, listed
 
 if TYPE_CHECKING:
@@ -58,6 +60,9 @@ class ChainedStore(SessionStore):
     process's memory only. "refuse" raises StoreUnavailable, and nothing is written. By default each tier
     says for itself, and proceeds if it says nothing.
     """
+
+    schemes = ("chain",)
+    supports = frozenset({"plain", "mapped"})
 
     def __init__(
         self,
@@ -201,6 +206,33 @@ class ChainedStore(SessionStore):
             raise
         if pending.unchanged and self.on_write == "publish":
             read_back(route.layers, route.source, pending.unchanged)
+
+    # as a connection
+
+    def ping(self) -> bool:
+        """Return True if all stores that can be asked answer; StoreUnavailable names those that do not."""
+        failed: list[Exception] = []
+        for store in self.stores:
+            if _is(store, ["ping"]) and "ping" in getattr(store, "supports", ("ping",)):
+                try:
+                    store.ping()
+                except Exception as error:  # noqa: BLE001  # a user's store may raise anything
+                    failed.append(error)
+        if not failed:
+            return True
+        if len(failed) == 1 and isinstance(failed[0], StoreUnavailable):
+            raise failed[0]
+        raise StoreUnavailable("; ".join(map(str, failed)), self.name, "ping") from failed[0]
+
+    @property
+    def database(self) -> str | None:
+        """None: each of its stores has its own."""
+        return None
+
+    def to_url(self, scheme: str, arguments: Mapping[str, Any]) -> ConnectionString | None:
+        """Return ``chain://?stores=...&stores=...``; None if one of the stores has no connection string."""
+        each = [getattr(store, "dns", None) for store in self.stores]
+        return None if None in each else with_text(ConnectionString(scheme), {**arguments, "stores": each})
 
     # upkeep
 

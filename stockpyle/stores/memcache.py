@@ -11,12 +11,15 @@ from hashlib import blake2b
 from ipaddress import ip_address
 from typing import Any
 
+from stockpyle.addresses import ConnectionString, address
 from stockpyle.codecs import Codec
 from stockpyle.coherence.layers import Unreachable
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.memcached.server import Server
 from stockpyle.memcached.tier import MemcachedTier
+from stockpyle.parameters import converted
+from stockpyle.stores._connected import with_text
 from stockpyle.stores._remote import TIMEOUT, RemoteStore, check_seconds
 
 Address = str | tuple[str, int]
@@ -35,7 +38,12 @@ class MemcacheStore(RemoteStore):
     timeout and connect_timeout are in seconds, and apply to each exchange; at most pool_size connections a server are
     kept open while idle. lease_seconds: how long a reader may take to load before another may.
     unreachable: what happens to a commit that cannot be announced here: "proceed" or "refuse", see ChainedStore.
+
+    As a connection string: "memcache://host1,host2:11212", "memcache:///path/to/socket"; "memcaches://..." with TLS,
+    and the parameters ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_cert_reqs (required, none) and ssl_check_hostname.
     """
+
+    schemes = ("memcache", "memcached", "memcaches")
 
     def __init__(
         self,
@@ -67,6 +75,7 @@ class MemcacheStore(RemoteStore):
             raise ImproperlyConfigured(f"pool_size is a number of connections, 1 or more, not {pool_size!r}")
         options = {"timeout": timeout, "connect_timeout": connect_timeout, "tls_context": tls_context, "no_delay": True}
         makers = _clients(client, servers, options)
+        self._addresses = [make.args[0] for make in makers.values()]
         run_key = f"{self.prefix}::run".encode("ascii")
         parts = [
             MemcachedTier(
@@ -81,8 +90,72 @@ class MemcacheStore(RemoteStore):
         ]
         self._use(parts, _ring(list(makers)))
 
+    @classmethod
+    def from_url(cls, url: ConnectionString) -> dict[str, Any]:
+        """See BaseStore.from_url."""
+        if not url.rest and not url.params.keys().isdisjoint(("client", "servers")):
+            return url.params
+        if url.user is not None or url.password is not None:
+            raise url.wrong("memcached asks for no user and no password")
+        arguments = url.params
+        if url.hosts:
+            if url.path not in ("", "/"):
+                raise url.wrong(f"memcached has no databases such as {url.path[1:]!r}: give namespace=")
+            servers: list[Any] = [(host, port or PORT) for host, port in url.hosts]
+        else:
+            servers = [url.path] if url.path not in ("", "/") else [("localhost", PORT)]
+        if "servers" in arguments:
+            raise url.wrong("it names servers before its parameters and among them")
+        if url.scheme == "memcaches":
+            tls = {name: arguments.pop(name) for name in TLS if name in arguments}
+            if "tls_context" in arguments and tls:
+                raise url.wrong(f"{', '.join(tls)} and a tls_context say the same: give one")
+            if "tls_context" not in arguments:
+                arguments["tls_context"] = _tls_context(url, tls)
+        return {"servers": servers, **arguments}
 
-def _clients(client: Any, servers: Any, options: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:
+    def to_url(self, scheme: str, arguments: Mapping[str, Any]) -> ConnectionString | None:
+        """See BaseStore.to_url."""
+        rest = {name: value for name, value in arguments.items() if name not in ("client", "servers")}
+        url = ConnectionString("memcaches" if arguments.get("tls_context") is not None else scheme)
+        if all(isinstance(each, tuple) for each in self._addresses):
+            return with_text(url.with_parts(hosts=tuple(self._addresses)), rest)
+        if len(self._addresses) == 1:
+            return with_text(url.with_parts(path=self._addresses[0]), rest)
+        return with_text(url, {"servers": [_shown(each) for each in self._addresses], **rest})
+
+    @property
+    def database(self) -> str | None:
+        """None: memcached has none."""
+        return None
+
+
+TLS = {"ssl_ca_certs": str, "ssl_certfile": str, "ssl_keyfile": str, "ssl_cert_reqs": str, "ssl_check_hostname": bool}
+PORT = 11211
+
+
+def _tls_context(url: ConnectionString, given: Mapping[str, Any]) -> ssl.SSLContext:
+    tls = {name: converted(name, value, TLS[name]) for name, value in given.items()}
+    reqs = tls.get("ssl_cert_reqs", "required")
+    if reqs not in ("required", "none"):
+        raise url.wrong(f"ssl_cert_reqs is required or none, not {reqs!r}")
+    try:
+        context = ssl.create_default_context(cafile=tls.get("ssl_ca_certs"))
+        if "ssl_certfile" in tls:
+            context.load_cert_chain(tls["ssl_certfile"], tls.get("ssl_keyfile"))
+    except (OSError, ValueError) as error:
+        names = " or ".join(name for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") if name in tls)
+        raise url.wrong(f"{names} cannot be read: {error}") from error
+    context.check_hostname = reqs == "required" and tls.get("ssl_check_hostname", True)
+    context.verify_mode = ssl.CERT_REQUIRED if reqs == "required" else ssl.CERT_NONE
+    return context
+
+
+def _shown(where: Any) -> str:
+    return where if isinstance(where, str) else address(*where)
+
+
+def _clients(client: Any, servers: Any, options: Mapping[str, Any]) -> dict[str, partial[Any]]:
     """What makes a connection to each server, by the server's name."""
     try:
         from pymemcache.client.base import Client, PooledClient, normalize_server_spec
@@ -118,7 +191,7 @@ def _clients(client: Any, servers: Any, options: Mapping[str, Any]) -> dict[str,
     listed = [servers] if isinstance(servers, str) or _is_pair(servers) else servers
     if not isinstance(listed, Sequence) or isinstance(listed, bytes) or not listed:
         raise ImproperlyConfigured(f'servers is a list such as ["host:11211"], not {servers!r}')
-    makers: dict[str, Callable[[], Any]] = {}
+    makers: dict[str, partial[Any]] = {}
     for server in listed:
         try:
             address = _checked(normalize_server_spec(tuple(server) if isinstance(server, list) else server))

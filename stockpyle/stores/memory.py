@@ -11,7 +11,7 @@ from functools import partial
 from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Ident, Key
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
-from stockpyle.protocols import PubSub
+from stockpyle.protocols import InThisProcess, PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
 from stockpyle.pubsub.local import Hub, LocalPubSub
 from stockpyle.pubsub.wires import Notice
@@ -20,7 +20,7 @@ from stockpyle.stores._table import LEASE_SECONDS, MemoryTable, Policy
 from stockpyle.stores.cache import CacheStore
 
 
-class ProcessMemoryStore(CacheStore):
+class ProcessMemoryStore(InThisProcess, CacheStore):
     """Objects in this process's memory, shared by its threads.
 
     Plain objects are kept as they are (``store.get(...) is obj``), mapped instances as rows. Hits take no lock.
@@ -29,6 +29,8 @@ class ProcessMemoryStore(CacheStore):
     `policy` (LRUCache, LFUCache, TTLCache, ...), for this store's use alone; then every hit takes a lock, since
     such a policy changes with every hit.
     """
+
+    schemes = ("memory",)
 
     def __init__(
         self,
@@ -99,12 +101,14 @@ class ProcessMemoryStore(CacheStore):
         self.clear()
 
 
-class ThreadLocalStore(CacheStore):
+class ThreadLocalStore(InThisProcess, CacheStore):
     """Objects in this process's memory, each thread seeing only what it has put or loaded itself.
 
     In a chain it is a tier like any other: a commit in one thread invalidates the copies of all. release()
     forgets what this thread holds, as at the end of a request.
     """
+
+    schemes = ("threadlocal",)
 
     def __init__(
         self,

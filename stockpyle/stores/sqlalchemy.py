@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from stockpyle.addresses import ConnectionString, masked
 from stockpyle.classes import is_mapped, spec_of
 from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, MissingDependency
 from stockpyle.keys import Key
+from stockpyle.parameters import text_of
 from stockpyle.protocols import Outcome, Pending, PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
 from stockpyle.pubsub.wires import Notice
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from stockpyle.orm.mapping import MappedSpec
 
 
+DIALECTS = ("postgresql", "sqlite", "mysql", "mariadb", "oracle", "mssql")
+
+
 class SqlAlchemyStore(SessionStore):
     """Mapped objects in a database, by their primary key, and by every key that their class declares or holds unique.
 
@@ -32,7 +38,16 @@ class SqlAlchemyStore(SessionStore):
     put writes the object's present state in a transaction of the store's own and sets generated keys on it; it
     neither flushes nor commits the session that the object may be in. get returns a detached, fully loaded instance,
     relationships not loaded; with `session` that session's own.
+
+    As a connection string it is SQLAlchemy's own URL, as it is, with all its parameters; "sqlalchemy+" may stand before
+    it, and must before the name of a dialect that is not SQLAlchemy's own.
     """
+
+    schemes = ("sqlalchemy", *DIALECTS)
+    supports = frozenset({"mapped", "shared"})
+
+    timeout = 5.0
+    """Seconds that a ping may take; set it on the store for another."""
 
     def __init__(self, uri: Any = None, engine: sa.Engine | None = None) -> None:
         super().__init__()
@@ -71,6 +86,33 @@ class SqlAlchemyStore(SessionStore):
         self._schemas: Mapping[str | None, str | None] | None = engine.get_execution_options().get(
             "schema_translate_map"
         )
+
+        if engine.dialect.name != "postgresql":
+            self.supports = type(self).supports - {"pubsub"}
+
+    # as a connection
+
+    @classmethod
+    def from_url(cls, url: ConnectionString) -> dict[str, Any]:
+        """See BaseStore.from_url."""
+        dialect = url.scheme if url.scheme.partition("+")[0] in DIALECTS else url.inner
+        objects, rest = url.take({name: None for name, value in url.params.items() if text_of(value) is None})
+        if not dialect or (not rest.rest and "uri" in rest.params):
+            if rest.rest or not url.params:
+                raise url.wrong("it names no database: write sqlalchemy+postgresql://..., for example")
+            return url.params
+        return {"uri": replace(rest, scheme=dialect).written(text_of), **objects}
+
+    def to_url(self, scheme: str, arguments: Mapping[str, Any]) -> ConnectionString | None:
+        """See BaseStore.to_url."""
+        url = ConnectionString.parse(self.engine.url.render_as_string(hide_password=False))
+        own = url.scheme.partition("+")[0] in DIALECTS
+        return url if own else replace(url, scheme=f"sqlalchemy+{url.scheme}")
+
+    @property
+    def database(self) -> str | None:
+        """The name of the database, or the path of its file; None for one in memory."""
+        return self.engine.url.database
 
     # the source
 
@@ -252,7 +294,7 @@ class SqlAlchemyStore(SessionStore):
             self.engine.dispose()
 
     def __repr__(self) -> str:
-        return f"SqlAlchemyStore({self.engine.url!r})"
+        return f"SqlAlchemyStore({shown_url(self.engine.url)})"
 
 
 def _mapped_of(objs: list[Any]) -> list[Any]:
@@ -268,8 +310,10 @@ def _engine_for(uri: Any) -> tuple[sa.Engine, bool]:
 
     try:
         url = sqlalchemy.make_url(uri)
-    except sqlalchemy.exc.ArgumentError as error:
-        raise ImproperlyConfigured(f"{uri!r} is no database URL, such as 'sqlite:///file.db'") from error
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        # its error may show the password
+        shown = masked(uri) if isinstance(uri, str) else uri
+        raise ImproperlyConfigured(f"{shown!r} is no database URL, such as 'sqlite:///file.db'") from None
     in_memory = url.get_backend_name() == "sqlite" and (
         url.database in (None, "", ":memory:", "file::memory:") or url.query.get("mode") == "memory"
     )
@@ -279,6 +323,11 @@ def _engine_for(uri: Any) -> tuple[sa.Engine, bool]:
             return sqlalchemy.create_engine(url, **options), True
         return sqlalchemy.create_engine(url), False
     except ModuleNotFoundError as error:
-        raise MissingDependency(f"the driver of {url!r} is not installed: {error}") from error
-    except sqlalchemy.exc.NoSuchModuleError as error:
-        raise ImproperlyConfigured(f"{url!r}: {error}") from error
+        raise MissingDependency(f"the driver of {shown_url(url)} is not installed: {error}") from error
+    except (sqlalchemy.exc.SQLAlchemyError, TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f"{shown_url(url)}: {masked(str(error))}") from error
+
+
+def shown_url(url: sa.URL) -> str:
+    """Return a database URL without its password, which may stand among its parameters too."""
+    return masked(url.render_as_string(hide_password=False))
