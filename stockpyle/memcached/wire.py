@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from stockpyle.exceptions import ImproperlyConfigured
+
+T = TypeVar("T")
 
 OLDEST = (1, 6, 13)
 """The first memcached whose meta commands do what is needed here."""
@@ -78,7 +80,7 @@ class Connection:
     """
 
     def __init__(self, client: Any, name: str, run_key: bytes) -> None:
-        self._client = client
+        self.client = client
         self._timeout: float | None = client.timeout
         self._buffer = b""
         self._at = 0
@@ -151,9 +153,16 @@ class Connection:
         self._expect_no_more()
         return found
 
+    def exchange(self, command: bytes, read: Callable[[Callable[[], bytes], Callable[[int], bytes]], T]) -> T:
+        """Send any command, and have ``read(line, block)`` read all of the answer: lines, and data of so many bytes."""
+        self._send(command)
+        answer = read(self._line, self._block)
+        self._expect_no_more()
+        return answer
+
     def close(self) -> None:
         """Close the socket."""
-        self._client.close()
+        self.client.close()
 
     # replies
 

@@ -1,4 +1,4 @@
-"""What may stand in the URL of a Redis: redis-py would overlook what is wrong, or find it out with the first command."""
+"""What may stand in the URL of a Redis, checked: redis-py would overlook what is wrong, or notice it too late."""
 
 from __future__ import annotations
 

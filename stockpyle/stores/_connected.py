@@ -158,6 +158,14 @@ def with_text(url: ConnectionString, arguments: Mapping[str, Any]) -> Connection
     return url.with_params({name: value for name, value in arguments.items() if text_of(value) is not None})
 
 
+def command_of(command: Any) -> tuple[Any, ...]:
+    """Return one command, which may be a single word, as a tuple."""
+    words = tuple(command) if isinstance(command, list | tuple) else (command,)
+    if not words:
+        raise TypeError("a command has at least one word")
+    return words
+
+
 def arguments_of(cls: type, url: ConnectionString) -> dict[str, Any]:
     """Return what a connection string says as the parameters of a constructor that names them as usual."""
     names = parameters_of(cls)

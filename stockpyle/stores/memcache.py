@@ -14,12 +14,13 @@ from typing import Any
 from stockpyle.addresses import ConnectionString, address
 from stockpyle.codecs import Codec
 from stockpyle.coherence.layers import Unreachable
-from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
+from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StoreError, UnsupportedOperation
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.memcached.commands import MemcachedCommand
 from stockpyle.memcached.server import Server
 from stockpyle.memcached.tier import MemcachedTier
 from stockpyle.parameters import converted
-from stockpyle.stores._connected import with_text
+from stockpyle.stores._connected import command_of, with_text
 from stockpyle.stores._remote import TIMEOUT, RemoteStore, check_seconds
 
 Address = str | tuple[str, int]
@@ -123,6 +124,38 @@ class MemcacheStore(RemoteStore):
         if len(self._addresses) == 1:
             return with_text(url.with_parts(path=self._addresses[0]), rest)
         return with_text(url, {"servers": [_shown(each) for each in self._addresses], **rest})
+
+    def connect(self) -> Any:
+        """Return a new, connected pymemcache Client. It is the caller's, who closes it. There must be one server."""
+        return self._server_of([], "connect").client("connect")
+
+    def execute(self, *command: Any) -> Any:
+        """Run a command of memcached's text protocol on the server that has its key.
+
+        ``execute("get", "key")`` returns a dict of the values found, ``execute("set", "key", flags, expiry, value)``
+        what memcached says, "STORED"; incr and decr return numbers, gets and gats (value, CAS id), stats a dict of text.
+        The keys are as written: no prefix is put before them. On several servers a command needs a key.
+        """
+        made = MemcachedCommand(command_of(command))
+        server = self._server_of(made.keys, "execute")
+        try:
+            return server.once("execute", lambda connection: connection.exchange(made.data, made.read))
+        except StoreError as error:
+            if error.store:
+                raise
+            raise StoreError(f"{error.message} ({server.name})", self.name, "execute") from None
+
+    def _server_of(self, keys: Sequence[bytes], operation: str) -> Server:
+        numbers = {0}
+        if len(self.parts) > 1:
+            numbers = {self._ring(key.decode("utf-8", "surrogateescape")) for key in keys}
+        if len(numbers) != 1:
+            raise UnsupportedOperation(
+                f"{operation} needs a key, or keys of one server, to choose one of the {len(self.parts)} by: make a "
+                "store of one server"
+            )
+        server: Server = self.parts[numbers.pop()].server
+        return server
 
     @property
     def database(self) -> str | None:

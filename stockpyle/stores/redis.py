@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,12 +19,14 @@ from stockpyle.protocols import PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
 from stockpyle.pubsub.redis import RedisPubSub
 from stockpyle.pubsub.wires import Notice
+from stockpyle.redis.commands import RedisCommands
 from stockpyle.redis.server import Kind, RedisServer
 from stockpyle.redis.tier import RedisTier
 from stockpyle.redis.urls import SCHEMES, check_url, options_of
-from stockpyle.stores._connected import with_text
+from stockpyle.stores._connected import command_of, with_text
 from stockpyle.stores._remote import TIMEOUT as STORE_TIMEOUT
 from stockpyle.stores._remote import RemoteStore, check_seconds
+from stockpyle.stores.base import listed
 
 _EXAMPLES = (
     '"redis://localhost:6379/0", "rediss://user:password@host", "unix:///path/to/socket?db=0", '
@@ -72,6 +74,7 @@ class RedisStore(RemoteStore):
         name, make, kind = _clients(url, client, timeout, connect_timeout)
         server = RedisServer(name, make, self.prefix, self.name, kind)
         self._clients = partial(_clients, url, client)
+        self._commands = RedisCommands(name, make, self.name, kind)
         self._use([RedisTier(server, self.prefix, self._codec, self.stats, lease_seconds, clock)])
 
     @classmethod
@@ -106,6 +109,33 @@ class RedisStore(RemoteStore):
         elif url.scheme.endswith("+sentinel"):
             path = path[1:]
         return path[0] if path else str(url.params.get("db", 0) if url is not None else 0)
+
+    def connect(self) -> Any:
+        """Return a new redis.Redis, or RedisCluster, that has reached the server. It is the caller's, who closes it."""
+        return self._commands.connect()
+
+    def execute(self, *command: Any) -> Any:
+        """Run a command, such as ``execute("INCR", "visits")``, and return what redis-py makes of the answer.
+
+        The keys are as written: no prefix is put before them. A command that changes its connection, such as SELECT, is
+        an UnsupportedOperation. See BaseStore.execute.
+        """
+        return self._commands.execute(command_of(command))
+
+    def execute_transaction(self, commands: Iterable[Any]) -> list[Any]:
+        """Run several commands between MULTI and EXEC, and return their answers.
+
+        Nobody else's command comes between them. If one of them is refused while they run, a StoreError is raised, and
+        the others were run all the same: so Redis does it.
+        """
+        return self._commands.execute_transaction(
+            [command_of(each) for each in listed(commands, "execute_transaction")]
+        )
+
+    def close(self) -> None:
+        """Close the idle connections; the objects stay for other processes."""
+        super().close()
+        self._commands.close()
 
     def pubsub(
         self,

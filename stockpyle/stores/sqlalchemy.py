@@ -16,6 +16,7 @@ from stockpyle.protocols import Outcome, Pending, PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
 from stockpyle.pubsub.wires import Notice
 from stockpyle.records import ABSENT, Record
+from stockpyle.stores._connected import command_of
 from stockpyle.stores.base import SessionStore, listed
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class SqlAlchemyStore(SessionStore):
         except ImportError as error:
             raise MissingDependency("SqlAlchemyStore needs SQLAlchemy: pip install 'stockpyle[sqlalchemy]'") from error
         from stockpyle.orm.collations import Collations
+        from stockpyle.orm.commands import SqlCommands
         from stockpyle.orm.connections import SourceConnections
         from stockpyle.orm.sessions import listen_to_sessions
         from stockpyle.orm.transactions import start_watching
@@ -80,6 +82,7 @@ class SqlAlchemyStore(SessionStore):
         self._owns_engine = uri is not None
         self.engine = engine
         self._connections = SourceConnections(engine, self.name)
+        self._commands = SqlCommands(engine, self._connections, self.name)
         self._collations = Collations()
         self._loaders: dict[type, Loader] = {}
         listen_to_sessions()
@@ -113,6 +116,30 @@ class SqlAlchemyStore(SessionStore):
     def database(self) -> str | None:
         """The name of the database, or the path of its file; None for one in memory."""
         return self.engine.url.database
+
+    def ping(self) -> bool:
+        """Return True if the database answers within `timeout` seconds; StoreUnavailable, or StoreTimeout, if not."""
+        return self._commands.ping(self.timeout)
+
+    def connect(self) -> sa.Connection:
+        """Return a new Connection of the engine. It is the caller's, who closes it."""
+        return self._commands.connect()
+
+    def execute(self, *command: Any) -> Any:
+        """Run a statement in a transaction of its own, and return its rows, or how many rows it has changed.
+
+        ``execute("UPDATE users SET name = :name", {"name": "Ann"})``: a statement is text, or whatever SQLAlchemy
+        executes. What the extension does with an application's own statements, it does with these.
+        StoreError if the database refuses it; StoreUnavailable if it cannot be reached: how long it may take is the
+        driver's business.
+        """
+        return self._commands.execute("execute", [command_of(command)])[0]
+
+    def execute_transaction(self, commands: Iterable[Any]) -> list[Any]:
+        """Run several statements, each a text or a tuple as `execute` takes it, in one transaction; all or none."""
+        return self._commands.execute(
+            "execute_transaction", [command_of(each) for each in listed(commands, "execute_transaction")]
+        )
 
     # the source
 
