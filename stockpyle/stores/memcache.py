@@ -133,7 +133,7 @@ class MemcacheStore(RemoteStore):
         """Run a command of memcached's text protocol on the server that has its key.
 
         ``execute("get", "key")`` returns a dict of the values found, ``execute("set", "key", flags, expiry, value)``
-        what memcached says, "STORED"; incr and decr return numbers, gets and gats (value, CAS id), stats a dict of text.
+        what memcached says, "STORED"; incr and decr return numbers, gets and gats (value, CAS id), stats a dict.
         The keys are as written: no prefix is put before them. On several servers a command needs a key.
         """
         made = MemcachedCommand(command_of(command))
