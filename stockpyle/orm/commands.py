@@ -1,7 +1,4 @@
-"""SQL of a user's own, on the engine of a SqlAlchemyStore, and the question if its database answers.
-
-It runs as the application's own statements do: whoever listens to the engine, to keep the caches right, sees it.
-"""
+"""SQL of a user's own, on the engine of a SqlAlchemyStore, and the question if its database answers."""
 
 from __future__ import annotations
 

@@ -129,7 +129,8 @@ class SqlAlchemyStore(SessionStore):
         """Run a statement in a transaction of its own, and return its rows, or how many rows it has changed.
 
         ``execute("UPDATE users SET name = :name", {"name": "Ann"})``: a statement is text, or whatever SQLAlchemy
-        executes. What the extension does with an application's own statements, it does with these.
+        executes. No cache is told of what it changes: for that, write through a chain, or through a session that the
+        extension listens to, or call the chain's `invalidate`.
         StoreError if the database refuses it; StoreUnavailable if it cannot be reached: how long it may take is the
         driver's business.
         """
