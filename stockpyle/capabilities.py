@@ -23,7 +23,7 @@ CAPABILITIES: Final[dict[str, str]] = {
     "ping": "says if the backend answers: `ping()`",
     "connect": "makes a connection of the driver's own: `connect()`",
     "execute": "runs a command of the backend: `execute(*command)`",
-    "transactions": "runs several commands, all or none: `execute_transaction(commands)`",
+    "transactions": "runs several commands as one: `execute_transaction(commands)`",
     "pubsub": "carries messages: `pubsub()`",
     "collection": "keeps named mappings: `collection(name)`",
     "counter": "keeps atomic counters: `counter(name)`",

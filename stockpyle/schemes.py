@@ -65,7 +65,8 @@ class DataStores(Mapping[str, str]):
     def schemes_of(self, klass: type) -> list[str]:
         """Return the schemes that stand for a class, in the order in which they were registered."""
         own = path_of(klass)
-        return [scheme for scheme, path in list(self._paths.items()) if path == own]
+        known = list(self._paths.items())
+        return [scheme for scheme, path in known if path == own or self._classes.get(path) is klass]
 
     def class_of(self, scheme: str) -> type | None:
         """Return the class that a scheme stands for; "shove+file" is a shove, if nothing else is registered for it.
@@ -75,15 +76,21 @@ class DataStores(Mapping[str, str]):
         for name in (scheme, scheme.partition("+")[0]):
             path = self.get(name)
             if path is not None:
-                return self._classes.get(path) or load(path, f"the store that is registered as {name!r}")
+                return self._loaded(path, f"the store that is registered as {name!r}")
         return None
 
     def class_named(self, name: str) -> type | None:
         """Return the class of this name among those that have a scheme."""
         for path in dict.fromkeys(self.values()):
             if path.rpartition(":")[2].rpartition(".")[2] == name:
-                return self._classes.get(path) or load(path, f"the store {name}")
+                return self._loaded(path, f"the store {name}")
         return None
+
+    def _loaded(self, path: str, what: str) -> type:
+        klass = self._classes.get(path)
+        if klass is None:
+            klass = self._classes[path] = load(path, what)
+        return klass
 
     def _discover(self) -> None:
         if self._announced:

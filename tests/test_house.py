@@ -39,6 +39,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("views", "views.*"),
     ("urls",),
     ("stores",),
+    ("matrix",),
     ("ext", "ext.*"),
     ("testing", "testing.*"),
     ("",),

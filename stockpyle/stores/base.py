@@ -226,6 +226,8 @@ class ConcreteStore(BaseStore, abstract=True):
 class SessionStore(ConcreteStore, abstract=True):
     """A store that can hand out mapped objects as instances of a caller's session."""
 
+    supports = frozenset({"sessions"})
+
     def _fetch_into(self, session: Session, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         raise NotImplementedError
 
