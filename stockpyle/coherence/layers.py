@@ -53,10 +53,11 @@ class Layer:
 
     Nothing is read from a tier that fails, nor from one that is owed something, see Guard; the other layers answer.
     counted=False is for a tier used alone: it counts hits and misses itself, and its failures are the caller's.
-    A tier that cannot lock brings `forget` instead, which is called before and after a commit.
+    A tier that cannot lock brings `forget` instead, which is called before and after a commit. revised: records are
+    read with their revisions.
     """
 
-    def __init__(self, tier: Any, *, counted: bool = True) -> None:
+    def __init__(self, tier: Any, *, counted: bool = True, revised: bool = False) -> None:
         self.tier: Tier = tier
         self._seldom = Seldom()
         self._guards: Guards | None = guards_of(tier) if counted else None
@@ -71,7 +72,8 @@ class Layer:
         self._unreachable = checked_unreachable(getattr(tier, "unreachable", None)) if counted else None
         self._lifetimes = LifetimePolicy.of(tier)
         self._clock = getattr(tier, "clock", None) or time.time
-        self._bound: float = getattr(tier, "chain_lifetime", DEFAULT_BOUND)
+        self.bound: float = getattr(tier, "chain_lifetime", DEFAULT_BOUND)
+        self.revised = revised
 
     @property
     def name(self) -> str:
@@ -85,20 +87,35 @@ class Layer:
         only = self._only
         if only is not None and only.trusted:
             try:
-                return self.tier.read(keys, lease=lease)
+                return self._reads(self.tier)(keys, lease=lease)
             except Exception as error:  # noqa: BLE001 - the guard raises what is not the tier's fault
                 only.judge("read", error)
                 return [MISS] * len(keys)
         if self._guards is None:
-            return self.tier.read(keys, lease=lease)
+            return self._reads(self.tier)(keys, lease=lease)
         found: dict[Ident, Found] = {}
         for guard, own in self._by_part(keys):
             try:
-                answers = guard.use("read", partial(guard.tier.read, own, lease=lease))
+                answers = guard.use("read", partial(self._reads(guard.tier), own, lease=lease))
             except Bypassed:
                 continue
             found.update(zip([key.ident for key in own], answers, strict=True))
         return [found.get(key.ident, MISS) for key in keys]
+
+    def _reads(self, tier: Any) -> Callable[..., list[Found]]:
+        read: Callable[..., list[Found]] = tier.read_revised if self.revised else tier.read
+        return read
+
+    def revisions(self, keys: Sequence[Key]) -> dict[Ident, bytes | None]:
+        """See Revised.revisions, by ident; what is held in a part that fails, or is owed something, is not in it."""
+        found: dict[Ident, bytes | None] = {}
+        for guard, own in self._by_part(keys):
+            try:
+                answers = guard.use("read", partial(guard.tier.revisions, own))
+            except Bypassed:
+                continue
+            found.update(zip([key.ident for key in own], answers, strict=True))
+        return found
 
     def look(self, key: Key) -> Found:
         """Read one key without a lease; raises Bypassed if what is held there cannot be told."""
@@ -327,12 +344,12 @@ class Layer:
     def deadline(self, obj: Any) -> float | None:
         """Return when `obj` expires here by the user's rule or the chain's bound; raises InvalidLifetime."""
         now = self._clock()
-        return self._lifetimes.deadline(obj, now) if self._lifetimes.configured else now + self._bound
+        return self._lifetimes.deadline(obj, now) if self._lifetimes.configured else now + self.bound
 
     def bounded(self, record: Record) -> Record | None:
         """Return `record` as this layer may keep it, or None if it may not: expired, or its lifetime cannot be told."""
         if self._lifetimes.asks_object and record.is_absent:
-            own: float | None = self._clock() + self._bound
+            own: float | None = self._clock() + self.bound
         else:
             try:
                 own = self.deadline(record.spec.materialise(record.value) if self._lifetimes.asks_object else None)

@@ -11,6 +11,11 @@ gives the key a new CAS id, and "if unchanged" compares that. What no command ca
 
 Every record carries the epoch of its class, and that of the whole prefix, as read no later than its lease or lock was
 taken. An epoch is a random value under a key of its own; a record of another epoch is as good as none.
+
+The revision of a record is its CAS id and its epoch. While a server runs it gives no CAS id twice; when it begins anew
+it counts from the start, but epochs are random and nobody puts an old one back, so that no record there has an epoch
+that was there before. So the two together never come again, over whatever connection and of whichever server they are.
+A lease and a lock have CAS ids of their own.
 """
 
 from __future__ import annotations
@@ -67,14 +72,41 @@ class MemcachedTier(RemoteTier):
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Tier.read."""
+        return self._read_all(keys, lease, revised=False)
+
+    def read_revised(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
+        """See Revised.read_revised."""
+        return self._read_all(keys, lease, revised=True)
+
+    def revisions(self, keys: Sequence[Key]) -> list[bytes | None]:
+        """See Revised.revisions."""
+
+        def work(connection: Connection) -> list[bytes | None]:
+            epochs = self._epochs(keys)
+            replies = connection.meta([*(b"mg %b c\r\n" % self._text(key) for key in keys), *epochs.looks()])
+            epochs.learn_looks(replies[len(keys) :])
+            return [
+                _revision(epochs.usable(key.spec.space), reply.number(b"c")) if reply.status == b"HD" else None
+                for key, reply in zip(keys, replies, strict=False)
+            ]
+
+        return self.server.call("read", work)
+
+    def _read_all(self, keys: Sequence[Key], lease: bool, *, revised: bool) -> list[Found]:
         texts = [self._text(key) for key in keys]
         asked = dict(zip(texts, keys, strict=True))
-        found = self.server.call("read", lambda connection: self._read(connection, asked, lease))
+        found = self.server.call("read", lambda connection: self._read(connection, asked, lease, revised))
         return [found[text] for text in texts]
 
-    def _read(self, connection: Connection, asked: Mapping[bytes, Key], lease: bool) -> dict[bytes, Found]:
+    def _read(
+        self, connection: Connection, asked: Mapping[bytes, Key], lease: bool, revised: bool
+    ) -> dict[bytes, Found]:
         epochs = self._epochs(asked.values())
-        held = connection.get([*asked, *epochs.keys])
+        ids: Mapping[bytes, int] = {}
+        if revised:
+            held, ids = connection.gets([*asked, *epochs.keys])
+        else:
+            held = connection.get([*asked, *epochs.keys])
         epochs.learn(held)
         busy = BusyElsewhere()
         found: dict[bytes, Found] = {}
@@ -84,6 +116,8 @@ class MemcachedTier(RemoteTier):
             answer = None if item is None else self._judge(key, item[0], item[1], epochs.of(key.spec.space), busy)
             if answer is not None:
                 found[text] = answer
+                if revised and isinstance(answer, Record):
+                    answer.revision = _revision(epochs.usable(key.spec.space), ids[text])
             elif lease:
                 left[text] = key
             else:
@@ -363,6 +397,10 @@ class MemcachedTier(RemoteTier):
 
 def _lock(text: bytes, lasts: int, condition: bytes = b"") -> bytes:
     return b"ms %b 0 F%d T%d c%b\r\n\r\n" % (text, Kind.LOCK, lasts, condition)
+
+
+def _revision(epoch: bytes | None, cas: int) -> bytes | None:
+    return None if epoch is None else epoch + cas.to_bytes(8, "big")
 
 
 def _is_lock(look: Reply) -> bool:

@@ -139,15 +139,23 @@ class Connection:
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, tuple[int, bytes]]:
         """Return client flags and value of each key that is there: cheaper than ``mg`` where most of them are."""
+        return self._get(b"get ", keys, None)
+
+    def gets(self, keys: Sequence[bytes]) -> tuple[dict[bytes, tuple[int, bytes]], dict[bytes, int]]:
+        """Return what get() does, and the CAS ids."""
+        ids: dict[bytes, int] = {}
+        return self._get(b"gets ", keys, ids), ids
+
+    def _get(self, verb: bytes, keys: Sequence[bytes], ids: dict[bytes, int] | None) -> dict[bytes, tuple[int, bytes]]:
         found: dict[bytes, tuple[int, bytes]] = {}
         under_way = 0
         for chunk in _chunks(keys, self._chunk_bytes):
-            self._send(b"get " + b" ".join(chunk) + b"\r\n")
+            self._send(verb + b" ".join(chunk) + b"\r\n")
             if under_way:
-                self._values(under_way, found)
+                self._values(under_way, found, ids)
             under_way = len(chunk)
         if under_way:
-            self._values(under_way, found)
+            self._values(under_way, found, ids)
         self._expect_no_more()
         return found
 
@@ -170,15 +178,18 @@ class Connection:
         if end != b"MN":
             raise Garbage(f"memcached answered {end[:80]!r} where the batch ends")
 
-    def _values(self, count: int, found: dict[bytes, tuple[int, bytes]]) -> None:
+    def _values(self, count: int, found: dict[bytes, tuple[int, bytes]], ids: dict[bytes, int] | None) -> None:
+        words = 4 if ids is None else 5
         for _ in range(count + 1):
             line = self._line()
             if line == b"END":
                 return
             parts = line.split(b" ")
-            if len(parts) != 4 or parts[0] != b"VALUE":
+            if len(parts) != words or parts[0] != b"VALUE":
                 raise Garbage(f"memcached answered {line[:80]!r} to get")
-            found[parts[1]] = (_size(parts[2:3]), self._block(_size(parts[3:])))
+            found[parts[1]] = (_size(parts[2:3]), self._block(_size(parts[3:4])))
+            if ids is not None:
+                ids[parts[1]] = _size(parts[4:])
         raise Garbage("memcached answered more values than it was asked for")
 
     # the socket

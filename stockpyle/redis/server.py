@@ -92,8 +92,9 @@ class RedisServer:
             pipeline.mget(texts)
             pipeline.execute_command("ROLE")
             found, role = self._execute(pipeline)
-            if isinstance(found, Exception) or role[0] not in (b"master", "master"):
-                raise self._errors.ConnectionError("it is the master no more")
+            self._expect_master(role)
+            if isinstance(found, Exception):
+                raise found
             return list(found)
         if not self._is_cluster:
             return list(self._client.mget(texts))
@@ -101,6 +102,47 @@ class RedisServer:
         for text in texts:
             pipeline.get(text)
         return [None if isinstance(reply, Exception) else reply for reply in self._execute(pipeline)]
+
+    def heads(self, texts: Sequence[bytes], size: int, others: Sequence[bytes]) -> tuple[list[bytes], list[Any]]:
+        """Return the first `size` bytes of the strings under the one keys, and the whole ones under the others."""
+        commands: list[tuple[bytes, ...]] = [(b"GETRANGE", text, b"0", b"%d" % (size - 1)) for text in texts]
+        if self._is_cluster:
+            pipeline = self._client.pipeline(transaction=False)
+            for command in (*commands, *((b"GET", text) for text in others)):
+                pipeline.execute_command(command[0].decode("ascii"), *command[1:])
+            replies = self._execute(pipeline)
+            whole = replies[len(texts) :]
+        else:
+            if self._asks_role:
+                commands.append((b"ROLE",))
+            replies = self._exchange([*commands, (b"MGET", *others)])
+            whole = replies.pop()
+            if isinstance(whole, Exception):
+                raise whole
+            if self._asks_role:
+                self._expect_master(replies.pop())
+        heads = [b"" if isinstance(reply, Exception) else reply for reply in replies[: len(texts)]]
+        return heads, [None if isinstance(reply, Exception) else reply for reply in whole]
+
+    def _exchange(self, commands: Sequence[Sequence[bytes]]) -> list[Any]:
+        """Send commands and return their replies: a pipeline, without what redis-py's takes longer for than Redis."""
+        pool = self._client.connection_pool
+        connection = pool.get_connection()
+        try:
+            connection.send_packed_command([b"".join(map(_packed, commands))])
+            replies = []
+            for _ in commands:
+                try:
+                    replies.append(connection.read_response())
+                except self._errors.ResponseError as error:
+                    replies.append(error)
+        except BaseException:
+            # replies to what was sent may still come
+            connection.disconnect()
+            raise
+        finally:
+            pool.release(connection)
+        return self._checked(replies)
 
     def run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Run scripts, each with a key and arguments, in one round trip; an error that is one key's is its reply."""
@@ -122,7 +164,13 @@ class RedisServer:
         return self._execute(pipeline)
 
     def _execute(self, pipeline: Any) -> list[Any]:
-        replies: list[Any] = pipeline.execute(raise_on_error=False)
+        return self._checked(pipeline.execute(raise_on_error=False))
+
+    def _expect_master(self, role: Any) -> None:
+        if isinstance(role, Exception) or role[0] not in (b"master", "master"):
+            raise self._errors.ConnectionError("it is the master no more")
+
+    def _checked(self, replies: list[Any]) -> list[Any]:
         errors = self._errors
         for reply in replies:
             # what is wrong with the server is wrong with all of them
@@ -188,6 +236,10 @@ class RedisServer:
                 client.disconnect_connection_pools()
             else:
                 client.connection_pool.disconnect(inuse_connections=False)
+
+
+def _packed(command: Sequence[bytes]) -> bytes:
+    return b"*%d\r\n%b" % (len(command), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in command]))
 
 
 def _bytes(told: Any) -> bytes:

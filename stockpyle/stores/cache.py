@@ -14,7 +14,7 @@ from stockpyle.coherence.reader import fetch
 from stockpyle.coherence.writer import LOCK_SECONDS, drop
 from stockpyle.keys import Key, KeySpec
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy
-from stockpyle.protocols import Change, Outcome, Pending
+from stockpyle.protocols import Change, Outcome, Pending, Revised
 from stockpyle.records import ABSENT, Alias, Found, Lease, Lock, Record
 from stockpyle.stores.base import ConcreteStore, listed
 
@@ -98,8 +98,9 @@ class CacheStore(ConcreteStore):
         self.stats.misses += sum(record is None for record in found)
         return [None if record is None else record.spec.materialise(record.value) for record in found]
 
-    def _records(self, keys: Sequence[Key | None]) -> list[Record | None]:
-        found = fetch([Layer(self, counted=False)], None, [key for key in keys if key is not None])
+    def _records(self, keys: Sequence[Key | None], *, revised: bool = False) -> list[Record | None]:
+        layer = Layer(self, counted=False, revised=revised)
+        found = fetch([layer], None, [key for key in keys if key is not None])
         records = [None if key is None else found[key.ident] for key in keys]
         return [None if record is None or record.is_absent else record for record in records]
 
@@ -122,7 +123,8 @@ class CacheStore(ConcreteStore):
 
     def load(self, klass: type, keys: Sequence[Key]) -> list[Record]:
         """See Source.load."""
-        return [record or Record(spec_of(klass), ABSENT) for record in self._records(keys)]
+        records = self._records(keys, revised=isinstance(self, Revised))
+        return [record or Record(spec_of(klass), ABSENT) for record in records]
 
     @contextmanager
     def write(self, puts: Sequence[Any], deletes: Sequence[Any]) -> Iterator[Pending]:
