@@ -105,7 +105,10 @@ class Revised(Protocol):
         ...
 
     def revisions(self, keys: Sequence[Key]) -> list[bytes | None]:
-        """Return what revision each key has now, None where a read would hand out no record: in one round trip."""
+        """Return which revision each key has now, in one round trip.
+
+        Where a read would hand out no record it is None, or one that no record has.
+        """
         ...
 
 

@@ -13,7 +13,7 @@ import redis
 
 from stockpyle.exceptions import ImproperlyConfigured, StoreUnavailable
 from stockpyle.stores import RedisStore
-from stockpyle.testing import Clock, StoreContract, TierContract
+from stockpyle.testing import Clock, RevisedContract, StoreContract, TierContract
 from stockpyle.testing.samples import Person
 from tests.servers import PATIENCE, Redis, RedisCluster, RedisSentinel
 
@@ -57,6 +57,16 @@ class TestContractOnCluster(OnCluster, StoreContract):
 class TestTier(OnRedis, TierContract):
     clock_is_ours = False
 
+    def make_tier(self, clock: Clock) -> RedisStore:
+        return self.make(clock=clock)
+
+
+class TestRevisions(OnRedis, RevisedContract):
+    def make_tier(self, clock: Clock) -> RedisStore:
+        return self.make(clock=clock)
+
+
+class TestRevisionsOnCluster(OnCluster, RevisedContract):
     def make_tier(self, clock: Clock) -> RedisStore:
         return self.make(clock=clock)
 
