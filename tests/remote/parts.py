@@ -67,6 +67,7 @@ class CountingSockets:
     def __init__(self) -> None:
         self.trips = 0
         self.sent: list[bytes] = []
+        self.received: list[bytes] = []
         self.before: Callable[[bytes], None] = lambda data: None
         owner = self
 
@@ -81,11 +82,15 @@ class CountingSockets:
 
             def recv(self, size: int, *flags: int) -> bytes:
                 self.wait()
-                return super().recv(size, *flags)
+                received = super().recv(size, *flags)
+                owner.received.append(received)
+                return received
 
             def recv_into(self, buffer: Any, *sizes: int) -> int:
                 self.wait()
-                return super().recv_into(buffer, *sizes)
+                size = super().recv_into(buffer, *sizes)
+                owner.received.append(bytes(buffer[:size]))
+                return size
 
             def wait(self) -> None:
                 owner.trips += self.waiting
@@ -101,6 +106,7 @@ class CountingSockets:
         """Count what happens inside; the one number is there when it is over."""
         before = self.trips
         self.sent.clear()
+        self.received.clear()
         result: list[int] = []
         yield result
         result.append(self.trips - before)
