@@ -111,7 +111,7 @@ class Layer:
         found: dict[Ident, bytes | None] = {}
         for guard, own in self._by_part(keys):
             try:
-                answers = guard.use("read", partial(guard.tier.revisions, own))
+                answers: list[bytes | None] = guard.use("read", partial(guard.tier.revisions, own))
             except Bypassed:
                 continue
             found.update(zip([key.ident for key in own], answers, strict=True))

@@ -27,16 +27,6 @@ class Epochs(epochs.Epochs):
         for text in self.keys:
             self.know(text, _epoch(*held[text]) if text in held else None)
 
-    def looks(self) -> list[bytes]:
-        """Return the commands that read them, and make none; learn_looks takes the replies."""
-        return [b"mg %b v f\r\n" % text for text in self.keys]
-
-    def learn_looks(self, replies: Sequence[Reply]) -> None:
-        """Take the replies to `looks`."""
-        for text, reply in zip(self.keys, replies, strict=True):
-            if reply.status == b"VA":
-                self.know(text, _epoch(reply.number(b"f"), reply.data))
-
     def commands(self) -> list[bytes]:
         """Return the commands that make, and read, those that are not known; learn_replies takes the replies."""
         commands = []

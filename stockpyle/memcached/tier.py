@@ -83,11 +83,11 @@ class MemcachedTier(RemoteTier):
 
         def work(connection: Connection) -> list[bytes | None]:
             epochs = self._epochs(keys)
-            replies = connection.meta([*(b"mg %b c\r\n" % self._text(key) for key in keys), *epochs.looks()])
-            epochs.learn_looks(replies[len(keys) :])
+            ids, held = connection.ids([self._text(key) for key in keys], epochs.keys)
+            epochs.learn(held)
             return [
-                _revision(epochs.usable(key.spec.space), reply.number(b"c")) if reply.status == b"HD" else None
-                for key, reply in zip(keys, replies, strict=False)
+                None if cas is None else _revision(epochs.usable(key.spec.space), cas)
+                for key, cas in zip(keys, ids, strict=True)
             ]
 
         return self.server.call("read", work)

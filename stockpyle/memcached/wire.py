@@ -159,6 +159,22 @@ class Connection:
         self._expect_no_more()
         return found
 
+    def ids(self, keys: Sequence[bytes], others: Sequence[bytes]) -> tuple[list[int | None], dict[bytes, Any]]:
+        """Return the CAS id of each key, None if it is not there, and what get() says of the others."""
+        found: list[int | None] = []
+        under_way = 0
+        for chunk in _chunks(keys, self._chunk_bytes):
+            commands = b"".join([b"mg %b c\r\n" % key for key in chunk])
+            last = under_way + len(found) + len(chunk) == len(keys)
+            self._send(commands + b"get " + b" ".join(others) + b"\r\n" if last else commands)
+            self._ids(under_way, found)
+            under_way = len(chunk)
+        self._ids(under_way, found)
+        values: dict[bytes, Any] = {}
+        self._values(len(others), values, None)
+        self._expect_no_more()
+        return found, values
+
     def close(self) -> None:
         """Close the socket."""
         self._client.close()
@@ -177,6 +193,16 @@ class Connection:
         end = self._line()
         if end != b"MN":
             raise Garbage(f"memcached answered {end[:80]!r} where the batch ends")
+
+    def _ids(self, count: int, found: list[int | None]) -> None:
+        for _ in range(count):
+            line = self._line()
+            if line == b"EN":
+                found.append(None)
+            elif line[:4] == b"HD c":
+                found.append(_size([line[4:]]))
+            else:
+                raise Garbage(f"memcached answered {line[:80]!r} to mg")
 
     def _values(self, count: int, found: dict[bytes, tuple[int, bytes]], ids: dict[bytes, int] | None) -> None:
         words = 4 if ids is None else 5
