@@ -133,6 +133,16 @@ class Server:
             process.kill()
             process.wait()
 
+    def pause(self) -> None:
+        """Have the server hang: it takes connections, and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def close(self) -> None:
         """End the server for good, and remove its folder."""
         try:
