@@ -84,6 +84,10 @@ class RedisServer:
             raise StoreUnavailable(
                 f"Redis at {self.name} cannot be used: {type(error).__name__}: {error}", self._store, operation
             ) from error
+        except BaseException:
+            # an interrupt between a command and its answer: redis-py takes the connection for one that is free
+            self.close()
+            raise
 
     def get(self, texts: Sequence[bytes]) -> list[bytes | None]:
         """Return the strings under these keys, None for others."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import secrets
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,16 +12,14 @@ from typing import Any
 import hiredis
 import pytest
 import redis
-import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from stockpyle.exceptions import StoreError, StoreTimeout, StoreUnavailable
-from stockpyle.records import LOCKED, MISS, Lease
+from stockpyle.records import LOCKED, MISS, Lease, Lock
 from stockpyle.stores import RedisStore
 from stockpyle.testing.samples import Person
 from tests.ext.models import User
 from tests.remote.caches import OnRedis
-from tests.remote.parts import ONE, TWO, Meddler, fill, holds, meddler, record
+from tests.remote.parts import ONE, TWO, Meddler, fill, holds, meddler, new_prefix, record, wait_for
 from tests.remote.places import Place
 from tests.servers import Redis
 
@@ -90,3 +87,192 @@ def test_refusals_cost_no_answers(error: str, tmp_path: Path, between: Meddler, 
     assert place.name == "second"
     assert place.others_see == "second"
     assert place.tier.guards.parts[0].trusted
+
+
+# a real server that refuses
+
+
+def test_server_that_is_busy_with_a_script(own: Redis) -> None:
+    """While somebody's script keeps the server busy it cannot be used; when that is over, all is as it was."""
+    store = RedisStore(own.url)
+    fill(store, record(name="kept"))
+    (lease,) = store.read([TWO])
+    assert own.tell("CONFIG", "SET", "busy-reply-threshold", 1).startswith(b"+OK")
+    endless = threading.Thread(target=own.tell, args=("EVAL", '"while true do end"', 0))
+    endless.start()
+    while not own.tell("PING").startswith(b"-BUSY"):
+        time.sleep(0.01)
+    for call in (
+        lambda: holds(store),
+        lambda: store.revisions([ONE]),
+        lambda: store.lock([ONE], 30),
+        lambda: store.publish([(Lock(ONE), None)]),
+    ):
+        with pytest.raises(StoreError, match="BUSY"):
+            call()
+    with pytest.raises(StoreError, match="BUSY"):
+        store.fill([(lease, record(2))])
+    own.tell("SCRIPT", "KILL")
+    endless.join()
+    assert holds(store) == "kept"
+
+
+def test_server_that_forgets_its_scripts(own: Redis) -> None:
+    """Scripts are sent, not only named: a server that has forgotten them, as after a restart, needs no second try."""
+    store = RedisStore(own.url)
+    fill(store, record(name="kept"))
+    assert own.tell("SCRIPT", "FLUSH").startswith(b"+OK")
+    (lock,) = store.lock([ONE], 30)
+    store.publish([(lock, record(name="new"))])
+    assert holds(store) == "new"
+
+
+def test_server_that_has_become_a_replica(own: Redis) -> None:
+    """A server that takes no more writes locks nothing, and says why; as a master again it is used again."""
+    store = RedisStore(own.url)
+    fill(store, record(name="old"))
+    with Redis() as master:
+        own.tell("REPLICAOF", master.host, master.port)
+        with pytest.raises(StoreError, match=r"(?i)read ?only"):
+            store.lock([ONE], 30)
+        own.tell("REPLICAOF", "NO", "ONE")
+    store.close()
+    (lock,) = store.lock([ONE], 30)
+    store.publish([(lock, record(name="new"))])
+    assert holds(store) == "new"
+
+
+@pytest.mark.parametrize("password", ["", ":wrong@"], ids=["none", "wrong"])
+def test_password_that_is_missing_or_wrong(own: Redis, password: str) -> None:
+    """Without the server's password it cannot be used, and the error says that it is about that."""
+    own.tell("CONFIG", "SET", "requirepass", "secret")
+    store = RedisStore(own.url.replace("redis://", f"redis://{password}"))
+    with pytest.raises(StoreUnavailable, match=r"(?i)auth|password") as caught:
+        store.get(Person, {"id": 1})
+    assert "wrong@" not in str(caught.value)
+    right = RedisStore(own.url.replace("redis://", "redis://:secret@"))
+    assert right.get(Person, {"id": 1}) is None
+
+
+def test_user_who_may_not_run_scripts(own: Redis) -> None:
+    """A user of the server's who lacks a right that is needed cannot use it; the error names the command."""
+    own.tell("ACL", "SETUSER", "reader", "on", ">word", "~*", "+@all", "-eval")
+    store = RedisStore(own.url.replace("redis://", "redis://reader:word@"))
+    with pytest.raises(StoreUnavailable, match="eval"):
+        store.get(Person, {"id": 1})
+
+
+def test_server_that_takes_no_more_clients(own: Redis) -> None:
+    """A server with as many clients as it takes cannot be used by one more, and can when some have gone."""
+    own.tell("CONFIG", "SET", "maxclients", 2)
+    others = [redis.Redis(own.host, own.port) for _ in range(2)]
+    for other in others:
+        other.ping()
+    store = RedisStore(own.url)
+    with pytest.raises(StoreUnavailable, match="max number of clients"):
+        store.get(Person, {"id": 1})
+    for other in others:
+        other.close()
+    wait_for(lambda: own.tell("PING").startswith(b"+PONG"))
+    assert store.get(Person, {"id": 1}) is None
+
+
+def test_server_that_hangs_costs_its_timeout_once(own: Redis) -> None:
+    """A call waits for its timeout, and is not tried again; nor does it find answers to what was asked before."""
+    store = RedisStore(own.url, timeout=0.2)
+    fill(store, record(1, name="one"), record(2, name="two"))
+    commands = int(_info(own, "total_commands_processed"))
+    own.pause()
+    with pytest.raises(StoreTimeout, match="did not answer in time"):
+        holds(store, ONE)
+    own.resume()
+    assert holds(store, TWO) == "two"
+    assert holds(store, ONE) == "one"
+    # the look that was given up, and the connection that was made in its place
+    assert int(_info(own, "total_commands_processed")) - commands < 12
+
+
+def _info(server: Redis, name: str) -> str:
+    with redis.Redis(server.host, server.port) as client:
+        return str(client.info()[name])
+
+
+def test_interrupt_in_the_midst_of_a_call(cache: OnRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever breaks a call off, its connection with half an answer in it is not used again."""
+    store = cache.store()
+    fill(store, record(1, name="one"), record(2, name="two"))
+    real = redis.Connection.read_response
+
+    def interrupted(self: Any, *args: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    for call in (lambda: store.read([ONE]), lambda: store.revisions([ONE]), lambda: store.lock([TWO], 30)):
+        monkeypatch.setattr(redis.Connection, "read_response", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            call()
+        assert redis.Connection.read_response is real
+        assert holds(store, ONE) == "one"
+        assert store.revisions([ONE])[0] == store.read_revised([ONE])[0].revision
+    assert holds(store, TWO) is LOCKED
+
+
+def test_answer_of_a_call_that_was_given_up(cache: OnRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pooled connection in which an answer waits that nobody has asked for is replaced before it is used."""
+    for store in (cache.store(), RedisStore(client=redis.Redis(*cache.address, protocol=3), prefix=new_prefix())):
+        fill(store, record(1, name="one"))
+        pool = store.parts[0].server._client.connection_pool
+        connection = pool.get_connection()
+        connection.send_command("PING")
+        select.select([connection._sock], [], [])
+        pool.release(connection)
+        assert holds(store) == "one"
+        pool.release(pool.get_connection())
+        assert store.revisions([ONE])[0]
+
+
+def test_the_protocol_is_the_third(own: Redis) -> None:
+    """Connections speak RESP3, also those of a client that was given with other settings."""
+    stores = [RedisStore(own.url), RedisStore(client=redis.Redis(own.host, own.port, protocol=3))]
+    for store in stores:
+        assert holds(store) is MISS
+        with redis.Redis(own.host, own.port) as client:
+            assert {each["resp"] for each in client.client_list()} >= {"3"}
+        store.close()
+
+
+def test_value_of_any_size(cache: OnRedis) -> None:
+    """A value of some megabytes, which Redis takes, is kept and read like any other; nothing is too large before."""
+    store = cache.store()
+    fill(store, record(name="x" * 5_000_000))
+    assert len(holds(store)) == 5_000_000
+    assert store.revisions([ONE]) == [store.read_revised([ONE])[0].revision]
+
+
+def test_value_that_is_larger_than_redis_takes(own: Redis) -> None:
+    """A fill or a publish that Redis refuses for its size leaves nothing older, and is no answer of the next call."""
+    store = RedisStore(own.url)
+    fill(store, record(name="old"))
+    assert own.tell("CONFIG", "SET", "proto-max-bulk-len", 1024 * 1024).startswith(b"+OK")
+    (lock,) = store.lock([ONE], 30)
+    with pytest.raises(StoreError):
+        store.publish([(lock, record(name="x" * 5_000_000))])
+    assert holds(store) is LOCKED
+    (lease,) = store.read([TWO])
+    assert isinstance(lease, Lease)
+    with pytest.raises(StoreError):
+        store.fill([(lease, record(2, name="x" * 5_000_000))])
+    assert holds(store) is LOCKED
+
+
+# ways to reach a server
+
+
+def test_unix_socket(own: Redis) -> None:
+    """A path in place of host and port."""
+    with Redis("--unixsocket", f"{own.folder}/redis.sock", "--unixsocketperm", "777") as server:
+        store = RedisStore(f"unix://{own.folder}/redis.sock?db=1")
+        store.put(Person(1, name="kept"))
+        assert store.get(Person, {"id": 1}).name == "kept"
+        assert store.revisions([ONE])[0]
+        assert server.tell("INFO", "keyspace").count(b"db1:keys") == 1

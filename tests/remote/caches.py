@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import redis
@@ -25,6 +27,21 @@ class Cache:
     def __init__(self, address: Address, server: Any = None) -> None:
         self.address = address
         self.server = server
+        self.asking: Any = None
+        """A client of the test's own, if it has asked the server something."""
+
+    def close(self) -> None:
+        """Close what the test has asked by."""
+        if self.asking is not None:
+            self.asking.close()
+
+    pooled: int
+    """How many idle connections a store with `small_pool` keeps at most."""
+    small_pool: Mapping[str, Any] = MappingProxyType({})
+
+    def connections(self) -> int:
+        """Return how many connections there are to the server, but for the one that asks."""
+        raise NotImplementedError
 
     def store(self, prefix: str | None = None, *, at: Address | None = None, **options: Any) -> Any:
         """Return a store, on this server or on what stands before it, under a prefix of its own unless one is given."""
@@ -40,6 +57,13 @@ class OnMemcached(Cache):
 
     kind = "memcached"
     name = "MemcacheStore"
+    pooled = 2
+    small_pool = MappingProxyType({"pool_size": 2})
+
+    def connections(self) -> int:
+        """See Cache.connections."""
+        self.asking = self.asking or Client(self.address)
+        return int(self.asking.stats()[b"curr_connections"]) - 1
 
     def store(self, prefix: str | None = None, *, at: Address | None = None, **options: Any) -> Any:
         """See Cache.store."""
@@ -56,6 +80,13 @@ class OnRedis(Cache):
 
     kind = "redis"
     name = "RedisStore"
+    pooled = 16
+    """As many as there were threads at once: redis-py keeps them."""
+
+    def connections(self) -> int:
+        """See Cache.connections."""
+        self.asking = self.asking or redis.Redis(*self.address)
+        return len(self.asking.client_list()) - 1
 
     def store(self, prefix: str | None = None, *, at: Address | None = None, **options: Any) -> Any:
         """See Cache.store."""

@@ -30,6 +30,8 @@ def cache(request: pytest.FixtureRequest, kind: str) -> Cache:
 def own_cache(kind: str) -> Iterator[Cache]:
     """A server of the test's own, to stop and start."""
     with own(kind) as server:
-        yield on(kind, (server.host, server.port), server)
+        cache = on(kind, (server.host, server.port), server)
+        yield cache
+        cache.close()
         # one that is asked nicely may take a second to end
         server.stop("immediate")

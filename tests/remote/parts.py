@@ -6,6 +6,7 @@ import contextlib
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -56,6 +57,14 @@ def fill(store: Any, *records: Record) -> None:
     """Fill records under leases of their own."""
     leases = store.read([each.key(each.spec.identity) for each in records])
     assert store.fill(list(zip(leases, records, strict=True))) == len(records)
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 class CountingSockets:
