@@ -264,9 +264,12 @@ class MemcachedWithTls(Memcached):
 
 
 class Redis(Server):
-    """A Redis that keeps everything in memory, started with these options besides its own."""
+    """A Redis that keeps everything in memory, started with these options besides its own.
 
-    program = "redis-server"
+    With STOCKPYLE_REDIS_SERVER it is another program that does the same, such as a valkey-server.
+    """
+
+    program = os.environ.get("STOCKPYLE_REDIS_SERVER") or "redis-server"
     package = "redis-server"
 
     def __init__(self, *options: str) -> None:
