@@ -104,10 +104,11 @@ class Revised(Protocol):
         """As Tier.read; the records have their revisions."""
         ...
 
-    def revisions(self, keys: Sequence[Key]) -> list[bytes | None]:
+    def revisions(self, keys: Sequence[Key], expected: Sequence[bytes] = ()) -> Sequence[bytes | None]:
         """Return which revision each key has now, in one round trip.
 
-        Where a read would hand out no record it is None, or one that no record has.
+        Where a read would hand out no record it is None, or one that no record has. expected are those that the caller
+        has, one for each key: a tier may know a faster way to tell that nothing has changed.
         """
         ...
 

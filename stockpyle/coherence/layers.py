@@ -44,6 +44,10 @@ def _itself(key: Any) -> Key:
     return own
 
 
+def _of_held(held: tuple[Key, Any]) -> Key:
+    return held[0]
+
+
 def _of_lease(leased: tuple[Lease, Any]) -> Key:
     return leased[0].key
 
@@ -106,16 +110,24 @@ class Layer:
         read: Callable[..., list[Found]] = tier.read_revised if self.revised else tier.read
         return read
 
-    def revisions(self, keys: Sequence[Key]) -> dict[Ident, bytes | None]:
-        """See Revised.revisions, by ident; what is held in a part that fails, or is owed something, is not in it."""
-        found: dict[Ident, bytes | None] = {}
-        for guard, own in self._by_part(keys):
+    def unchanged(self, held: Sequence[tuple[Key, Record]]) -> list[bool | None]:
+        """Return of each record if its revision is still its key's; None where a part fails, or is owed something.
+
+        See Revised.revisions.
+        """
+        found: dict[Ident, bool] = {}
+        for guard, own in self._by_part(held, _of_held):
+            keys = [key for key, _ in own]
+            expected = [record.revision for _, record in own]
             try:
-                answers: list[bytes | None] = guard.use("read", partial(guard.tier.revisions, own))
+                answers: Sequence[bytes | None] = guard.use("read", partial(guard.tier.revisions, keys, expected))
             except Bypassed:
                 continue
-            found.update(zip([key.ident for key in own], answers, strict=True))
-        return found
+            if answers is expected and len(own) == len(held):
+                return [True] * len(held)
+            for key, answer, revision in zip(keys, answers, expected, strict=True):
+                found[key.ident] = answer is not None and answer == revision
+        return [found.get(key.ident) for key, _ in held]
 
     def look(self, key: Key) -> Found:
         """Read one key without a lease; raises Bypassed if what is held there cannot be told."""

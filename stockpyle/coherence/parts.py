@@ -96,7 +96,7 @@ class Parts:
             found.update(zip([key.ident for key in own], tier.read_revised(own, lease=lease), strict=True))
         return [found[key.ident] for key in keys]
 
-    def revisions(self, keys: Sequence[Key]) -> list[bytes | None]:
+    def revisions(self, keys: Sequence[Key], expected: Sequence[bytes] = ()) -> Sequence[bytes | None]:
         """See Revised.revisions."""
         found: dict[Ident, bytes | None] = {}
         for part, own in self._places.split(keys, _itself).items():

@@ -46,13 +46,12 @@ class ValidatedLayer(Layer):
         held = [(key, record) for key, record in zip(keys, found, strict=True) if isinstance(record, Record)]
         if not held:
             return found
-        now = self._below.revisions([key for key, _ in held])
-        unknown = [key for key, _ in held if key.ident not in now]
-        changed = [each for each in held if each[0].ident in now and not _is_current(each[1], now[each[0].ident])]
-        if not (unknown or changed):
+        unchanged = self._below.unchanged(held)
+        if all(unchanged):
             return found
         answers = dict(zip([key.ident for key in keys], found, strict=True))
-        answers.update((key.ident, MISS) for key in unknown)
+        changed = [each for each, same in zip(held, unchanged, strict=True) if same is False]
+        answers.update((key.ident, MISS) for (key, _), same in zip(held, unchanged, strict=True) if same is None)
         if changed:
             self.tier.discard(changed)  # type: ignore[attr-defined]
             outdated = [key for key, _ in changed]
@@ -64,7 +63,3 @@ class ValidatedLayer(Layer):
     def until(self, record: Record, deadline: float | None) -> Record | None:
         """See Layer.until. What was not read from the tier below is not kept: the next reader finds it there."""
         return None if record.revision is None else super().until(record, deadline)
-
-
-def _is_current(record: Record, revision: bytes | None) -> bool:
-    return revision is not None and record.revision == revision

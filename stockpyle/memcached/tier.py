@@ -27,14 +27,16 @@ from stockpyle.codecs import Kind, RecordCodec
 from stockpyle.coherence.writer import LOCK_SECONDS
 from stockpyle.exceptions import StoreError
 from stockpyle.keys import Key
-from stockpyle.memcached.epochs import Epochs
+from stockpyle.memcached.epochs import EPOCH, Epochs
 from stockpyle.memcached.items import Item, item_size, time_to_live, whole_seconds
 from stockpyle.memcached.server import Server
-from stockpyle.memcached.wire import Connection, Reply
+from stockpyle.memcached.wire import CHUNK_COMMANDS, Connection, Reply
 from stockpyle.records import LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
-from stockpyle.remote.epochs import CLOSED, NO_EPOCH, Epoch
+from stockpyle.remote.epochs import CLOSED, EPOCH_BYTES, NO_EPOCH, Epoch
 from stockpyle.remote.tier import ATTEMPTS, BusyElsewhere, RemoteTier
 from stockpyle.stats import Stats
+
+CAS_BYTES = 8
 
 
 @dataclass(slots=True)
@@ -78,12 +80,17 @@ class MemcachedTier(RemoteTier):
         """See Revised.read_revised."""
         return self._read_all(keys, lease, revised=True)
 
-    def revisions(self, keys: Sequence[Key]) -> list[bytes | None]:
+    def revisions(self, keys: Sequence[Key], expected: Sequence[bytes] = ()) -> Sequence[bytes | None]:
         """See Revised.revisions."""
+        texts = [self._text(key) for key in keys]
 
-        def work(connection: Connection) -> list[bytes | None]:
+        def work(connection: Connection) -> Sequence[bytes | None]:
             epochs = self._epochs(keys)
-            ids, held = connection.ids([self._text(key) for key in keys], epochs.keys)
+            asked = epochs.keys
+            told = connection.ids(texts, asked, _usual_answer(expected, asked))
+            if told is None:
+                return expected
+            ids, held = told
             epochs.learn(held)
             return [
                 None if cas is None else _revision(epochs.usable(key.spec.space), cas)
@@ -400,7 +407,19 @@ def _lock(text: bytes, lasts: int, condition: bytes = b"") -> bytes:
 
 
 def _revision(epoch: bytes | None, cas: int) -> bytes | None:
-    return None if epoch is None else epoch + cas.to_bytes(8, "big")
+    return None if epoch is None else epoch + cas.to_bytes(CAS_BYTES, "big")
+
+
+def _usual_answer(expected: Sequence[bytes], asked: Sequence[bytes]) -> bytes:
+    """What memcached says if these revisions, all of one class, are those of the keys still; nothing if it is long."""
+    if not expected or len(expected) > CHUNK_COMMANDS or len(asked) != 2:
+        return b""
+    epoch = expected[0][:-CAS_BYTES]
+    if len({each[:-CAS_BYTES] for each in expected}) > 1:
+        return b""
+    ids = b"".join([b"HD c%d\r\n" % int.from_bytes(each[-CAS_BYTES:], "big") for each in expected])
+    both = (asked[0], EPOCH, EPOCH_BYTES, epoch[:EPOCH_BYTES], asked[1], EPOCH, EPOCH_BYTES, epoch[EPOCH_BYTES:])
+    return ids + b"VALUE %b %d %d\r\n%b\r\nVALUE %b %d %d\r\n%b\r\nEND\r\n" % both
 
 
 def _is_lock(look: Reply) -> bool:

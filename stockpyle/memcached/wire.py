@@ -159,8 +159,13 @@ class Connection:
         self._expect_no_more()
         return found
 
-    def ids(self, keys: Sequence[bytes], others: Sequence[bytes]) -> tuple[list[int | None], dict[bytes, Any]]:
-        """Return the CAS id of each key, None if it is not there, and what get() says of the others."""
+    def ids(
+        self, keys: Sequence[bytes], others: Sequence[bytes], expected: bytes = b""
+    ) -> tuple[list[int | None], dict[bytes, Any]] | None:
+        """Return the CAS id of each key, None if it is not there, and what get() says of the others.
+
+        If that is what is expected, as a whole, nothing is read out of it, and None returned.
+        """
         found: list[int | None] = []
         under_way = 0
         for chunk in _chunks(keys, self._chunk_bytes):
@@ -169,6 +174,9 @@ class Connection:
             self._send(commands + b"get " + b" ".join(others) + b"\r\n" if last else commands)
             self._ids(under_way, found)
             under_way = len(chunk)
+        if expected and self._is_next(expected):
+            self._expect_no_more()
+            return None
         self._ids(under_way, found)
         values: dict[bytes, Any] = {}
         self._values(len(others), values, None)
@@ -229,6 +237,15 @@ class Connection:
         # it would be taken for the answer to the next question
         if self._at < len(self._buffer):
             raise Garbage(f"memcached answered {self._buffer[self._at :][:80]!r} when all was said")
+
+    def _is_next(self, expected: bytes) -> bool:
+        """True if that comes next, which then is done with; else all that has come is still there to be read."""
+        while not self._buffer.startswith(expected, self._at):
+            if not expected.startswith(self._buffer[self._at :]):
+                return False
+            self._more()
+        self._at += len(expected)
+        return True
 
     def _line(self) -> bytes:
         end = self._buffer.find(b"\r\n", self._at)

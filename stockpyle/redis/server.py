@@ -107,19 +107,31 @@ class RedisServer:
             pipeline.get(text)
         return [None if isinstance(reply, Exception) else reply for reply in self._execute(pipeline)]
 
-    def heads(self, texts: Sequence[bytes], size: int, others: Sequence[bytes]) -> tuple[list[bytes], list[Any]]:
-        """Return the first `size` bytes of the strings under the one keys, and the whole ones under the others."""
-        commands: list[tuple[bytes, ...]] = [(b"GETRANGE", text, b"0", b"%d" % (size - 1)) for text in texts]
+    def heads(
+        self, texts: Sequence[bytes], size: int, others: Sequence[bytes], expected: bytes = b""
+    ) -> tuple[list[bytes], list[Any]] | None:
+        """Return the first `size` bytes of the strings under the one keys, and the whole ones under the others.
+
+        If a server's answer is what is expected, as a whole, nothing is read out of it, and None returned.
+        """
         if self._is_cluster:
             pipeline = self._client.pipeline(transaction=False)
-            for command in (*commands, *((b"GET", text) for text in others)):
-                pipeline.execute_command(command[0].decode("ascii"), *command[1:])
+            for text in texts:
+                pipeline.getrange(text, 0, size - 1)
+            for text in others:
+                pipeline.get(text)
             replies = self._execute(pipeline)
             whole = replies[len(texts) :]
         else:
+            last = b"%d" % (size - 1)
+            commands: list[tuple[bytes, ...]] = [(b"GETRANGE", text, b"0", last) for text in texts]
             if self._asks_role:
                 commands.append((b"ROLE",))
-            replies = self._exchange([*commands, (b"MGET", *others)])
+                expected = b""
+            told = self._exchange([*commands, (b"MGET", *others)], expected)
+            if told is None:
+                return None
+            replies = told
             whole = replies.pop()
             if isinstance(whole, Exception):
                 raise whole
@@ -128,12 +140,17 @@ class RedisServer:
         heads = [b"" if isinstance(reply, Exception) else reply for reply in replies[: len(texts)]]
         return heads, [None if isinstance(reply, Exception) else reply for reply in whole]
 
-    def _exchange(self, commands: Sequence[Sequence[bytes]]) -> list[Any]:
-        """Send commands and return their replies: a pipeline, without what redis-py's takes longer for than Redis."""
+    def _exchange(self, commands: Sequence[Sequence[bytes]], expected: bytes) -> list[Any] | None:
+        """Send commands and return their replies: a pipeline, without what redis-py's takes longer for than Redis.
+
+        None if the replies are what is expected.
+        """
         pool = self._client.connection_pool
         connection = pool.get_connection()
         try:
             connection.send_packed_command([b"".join(map(_packed, commands))])
+            if expected and self._is_next(connection, expected):
+                return None
             replies = []
             for _ in commands:
                 try:
@@ -147,6 +164,22 @@ class RedisServer:
         finally:
             pool.release(connection)
         return self._checked(replies)
+
+    def _is_next(self, connection: Any, expected: bytes) -> bool:
+        """True if that comes next, which then is done with; else the parser has all that has come."""
+        reader = getattr(connection._parser, "_reader", None)
+        if reader is None:
+            return False
+        received = b""
+        while received != expected:
+            more = connection._sock.recv(65536)
+            if not more:
+                raise self._errors.ConnectionError("it has closed the connection")
+            received += more
+            if not expected.startswith(received):
+                reader.feed(received)
+                return False
+        return True
 
     def run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Run scripts, each with a key and arguments, in one round trip; an error that is one key's is its reply."""

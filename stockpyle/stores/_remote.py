@@ -99,9 +99,9 @@ class RemoteStore(CacheStore):
         found: list[Found] = self._tier.read_revised(keys, lease=lease)
         return found
 
-    def revisions(self, keys: Sequence[Key]) -> list[bytes | None]:
+    def revisions(self, keys: Sequence[Key], expected: Sequence[bytes] = ()) -> Sequence[bytes | None]:
         """See Revised.revisions."""
-        found: list[bytes | None] = self._tier.revisions(keys)
+        found: Sequence[bytes | None] = self._tier.revisions(keys, expected)
         return found
 
     def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> int:
