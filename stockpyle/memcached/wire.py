@@ -208,7 +208,8 @@ class Connection:
             if line == b"EN":
                 found.append(None)
             elif line[:4] == b"HD c":
-                found.append(_size([line[4:]]))
+                # a lease has more to say
+                found.append(_size([line[4:].partition(b" ")[0]]))
             else:
                 raise Garbage(f"memcached answered {line[:80]!r} to mg")
 
