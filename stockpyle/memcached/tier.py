@@ -83,21 +83,19 @@ class MemcachedTier(RemoteTier):
     def revisions(self, keys: Sequence[Key], expected: Sequence[bytes] = ()) -> Sequence[bytes | None]:
         """See Revised.revisions."""
         texts = [self._text(key) for key in keys]
-
-        def work(connection: Connection) -> Sequence[bytes | None]:
-            epochs = self._epochs(keys)
-            asked = epochs.keys
-            told = connection.ids(texts, asked, _usual_answer(expected, asked))
-            if told is None:
-                return expected
-            ids, held = told
-            epochs.learn(held)
-            return [
-                None if cas is None else _revision(epochs.usable(key.spec.space), cas)
-                for key, cas in zip(keys, ids, strict=True)
-            ]
-
-        return self.server.call("read", work)
+        spaces = self._spaces(keys)
+        asked = [self._everything, *spaces.values()]
+        usual = _usual_answer(expected, asked)
+        told = self.server.call("read", lambda connection: connection.ids(texts, asked, usual))
+        if told is None:
+            return expected
+        ids, held = told
+        epochs = Epochs(self._everything, spaces)
+        epochs.learn(held)
+        return [
+            None if cas is None else _revision(epochs.usable(key.spec.space), cas)
+            for key, cas in zip(keys, ids, strict=True)
+        ]
 
     def _read_all(self, keys: Sequence[Key], lease: bool, *, revised: bool) -> list[Found]:
         texts = [self._text(key) for key in keys]

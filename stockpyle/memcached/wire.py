@@ -168,16 +168,17 @@ class Connection:
         """
         found: list[int | None] = []
         under_way = 0
-        for chunk in _chunks(keys, self._chunk_bytes):
-            commands = b"".join([b"mg %b c\r\n" % key for key in chunk])
-            last = under_way + len(found) + len(chunk) == len(keys)
-            self._send(commands + b"get " + b" ".join(others) + b"\r\n" if last else commands)
+        *chunks, last = _chunks(keys, self._chunk_bytes) if len(keys) > 1 else (keys,)
+        for chunk in chunks:
+            self._send(_looks(chunk))
             self._ids(under_way, found)
             under_way = len(chunk)
+        self._send(b"%bget %b\r\n" % (_looks(last), b" ".join(others)))
+        self._ids(under_way, found)
         if expected and self._is_next(expected):
             self._expect_no_more()
             return None
-        self._ids(under_way, found)
+        self._ids(len(last), found)
         values: dict[bytes, Any] = {}
         self._values(len(others), values, None)
         self._expect_no_more()
@@ -327,6 +328,10 @@ def _connect(client: Any) -> None:
             return
     client.socket_module = last
     client._connect()
+
+
+def _looks(keys: Sequence[bytes]) -> bytes:
+    return b"".join([b"mg %b c\r\n" % key for key in keys])
 
 
 def _chunks(commands: Sequence[bytes], most: int) -> Iterator[list[bytes]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
@@ -24,6 +25,8 @@ from stockpyle.redis.scripts import ARRIVE, new_epoch
 
 T = TypeVar("T")
 Kind = Literal["server", "sentinel", "cluster"]
+
+MOST_SPARE = 16
 
 OLDEST = (6, 0)
 """The version that has RESP3, and with it all that is used here."""
@@ -56,11 +59,14 @@ class RedisServer:
         """Reigns of a cluster's nodes that may be new; _arrivals counts all that ever came."""
         self._arrivals = 0
         self._known: set[tuple[bytes, bytes]] = set()
+        self._spare: deque[Any] = deque()
+        """Connections of the pool's that nobody uses, for what is asked most: a few of those that it may have."""
         renew_after_fork(self)
 
     def after_fork(self) -> None:
         """In a child process: the parent's connections are left to the parent, which redis-py sees to."""
         self._mutex = threading.Lock()
+        self._spare = deque()
 
     # calls
 
@@ -145,11 +151,11 @@ class RedisServer:
 
         None if the replies are what is expected.
         """
-        pool = self._client.connection_pool
-        connection = pool.get_connection()
+        connection = self._take()
         try:
             connection.send_packed_command([b"".join(map(_packed, commands))])
             if expected and self._is_next(connection, expected):
+                self._keep(connection)
                 return None
             replies = []
             for _ in commands:
@@ -159,11 +165,32 @@ class RedisServer:
                     replies.append(error)
         except BaseException:
             # replies to what was sent may still come
-            connection.disconnect()
+            self._give_back(connection)
             raise
-        finally:
-            pool.release(connection)
+        self._keep(connection)
         return self._checked(replies)
+
+    def _take(self) -> Any:
+        """Return a connection that is ready to be used, as redis-py's pool does, which takes longer over it."""
+        try:
+            connection = self._spare.pop()
+        except IndexError:
+            return self._client.connection_pool.get_connection()
+        with suppress(self._errors.RedisError, OSError):
+            if not connection.can_read():
+                return connection
+        self._give_back(connection)
+        return self._client.connection_pool.get_connection()
+
+    def _keep(self, connection: Any) -> None:
+        if len(self._spare) < min(MOST_SPARE, self._client.connection_pool.max_connections // 4):
+            self._spare.append(connection)
+        else:
+            self._client.connection_pool.release(connection)
+
+    def _give_back(self, connection: Any) -> None:
+        connection.disconnect()
+        self._client.connection_pool.release(connection)
 
     def _is_next(self, connection: Any, expected: bytes) -> bool:
         """True if that comes next, which then is done with; else the parser has all that has come."""
@@ -268,6 +295,9 @@ class RedisServer:
         client = self._client
         if client is None:
             return
+        with suppress(IndexError):
+            while True:
+                self._give_back(self._spare.pop())
         with suppress(self._errors.RedisError, OSError):
             if self._is_cluster:
                 client.disconnect_connection_pools()
