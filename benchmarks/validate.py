@@ -1,6 +1,6 @@
 """A hit in a memory that validates against a hit in the shared tier below it, for rows and objects of about 20 kB.
 
-    python -m benchmarks.validate [--rounds 25] [--calls 200] [--pinned]
+    python -m benchmarks.validate [--rounds 101] [--calls 20] [--pinned]
 
 Each round measures all variants one after the other, so that what the machine does besides is in all of them; shown is
 the median round of each, in microseconds a call of ``chain.get``. --pinned keeps the program and the servers on one
@@ -127,8 +127,8 @@ def measure(calls: dict[str, Callable[[], Any]], rounds: int, number: int) -> di
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--calls", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=101)
+    parser.add_argument("--calls", type=int, default=20)
     parser.add_argument("--pinned", action="store_true")
     given = parser.parse_args()
     if given.pinned:
@@ -164,7 +164,7 @@ def main() -> None:
                     call()
                 assert chains[name].stores[0].stats.hits, f"{name} is no hit for a {klass.__name__}"
                 chains[name].stores[0].stats.reset()
-            found = measure(calls, given.rounds, given.calls if klass is not Document else given.calls // 10)
+            found = measure(calls, given.rounds, given.calls)
             ratios = found["memcached"] / found["validated"], found["Redis"] / found["validated "]
             print(
                 f"{klass.__name__:10}",

@@ -52,6 +52,7 @@ class RemoteStore(CacheStore):
     """What a store on servers is, whatever the servers: a subclass makes the parts."""
 
     shared = True
+    revised = True
     chain_lifetime = DAY
 
     parts: tuple[Any, ...]

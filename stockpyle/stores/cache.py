@@ -14,7 +14,7 @@ from stockpyle.coherence.reader import fetch
 from stockpyle.coherence.writer import LOCK_SECONDS, drop
 from stockpyle.keys import Key, KeySpec
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy
-from stockpyle.protocols import Change, Outcome, Pending, Revised
+from stockpyle.protocols import Change, Outcome, Pending
 from stockpyle.records import ABSENT, Alias, Found, Lease, Lock, Record
 from stockpyle.stores.base import ConcreteStore, listed
 
@@ -35,6 +35,9 @@ class CacheStore(ConcreteStore):
 
     chain_lifetime = 60.0
     """Seconds that a chain lets a record live here, if the user did not say."""
+
+    revised = False
+    """True if it tells revisions, see stockpyle.protocols.Revised."""
 
     lock_seconds = LOCK_SECONDS
 
@@ -123,7 +126,7 @@ class CacheStore(ConcreteStore):
 
     def load(self, klass: type, keys: Sequence[Key]) -> list[Record]:
         """See Source.load."""
-        records = self._records(keys, revised=isinstance(self, Revised))
+        records = self._records(keys, revised=self.revised)
         return [record or Record(spec_of(klass), ABSENT) for record in records]
 
     @contextmanager

@@ -85,7 +85,7 @@ class RevisedContract:
         """What a record was read with is told of its key, as long as nothing happens; however often, to whomever."""
         tier = self.filled()
         revision = self.revision(tier)
-        assert tier.revisions([ONE]) == [revision] == tier.revisions([ONE])
+        assert tier.revisions([ONE]) == [revision] == tier.revisions([ONE], [revision])
         assert self.revision(tier) == revision
 
     def test_reading_as_usual(self) -> None:
@@ -111,6 +111,7 @@ class RevisedContract:
         revision = self.revision(tier)
         change(tier)
         assert tier.revisions([ONE]) != [revision]
+        assert tier.revisions([ONE], [revision]) != [revision]
 
     def test_clearing_ends_all_revisions(self) -> None:
         """After clear() no revision of before is told."""
@@ -132,3 +133,10 @@ class RevisedContract:
         told = tier.revisions(keys)
         assert told == [each.revision if isinstance(each, Record) else None for each in found]
         assert len(set(told)) == 151
+        held, expected = keys[::2], [each for each in told if each is not None]
+        assert tier.revisions(held, expected) == expected
+        (lock,) = tier.lock([held[99]], 30)
+        assert tier.revisions(held, expected) != expected
+        tier.publish([(lock, None)])
+        now = tier.revisions(held, expected)
+        assert [i for i, (a, b) in enumerate(zip(now, expected, strict=True)) if a != b] == [99]

@@ -12,6 +12,7 @@ from typing import Any
 import hiredis
 import pytest
 import redis
+from redis._parsers import _RESP2Parser as PythonParser
 
 from stockpyle.exceptions import StoreError, StoreTimeout, StoreUnavailable
 from stockpyle.records import LOCKED, MISS, Lease, Lock
@@ -238,6 +239,28 @@ def test_the_protocol_is_the_third(own: Redis) -> None:
         with redis.Redis(own.host, own.port) as client:
             assert {each["resp"] for each in client.client_list()} >= {"3"}
         store.close()
+
+
+def test_client_without_hiredis(cache: OnRedis) -> None:
+    """A client that parses in Python is as good, whether or not what is there is what was expected."""
+    host, port = cache.address
+    pool = redis.ConnectionPool(parser_class=PythonParser, host=host, port=port)
+    store = RedisStore(client=redis.Redis(connection_pool=pool), prefix=new_prefix())
+    fill(store, record(1, name="one"))
+    (found,) = store.read_revised([ONE])
+    assert store.revisions([ONE], [found.revision]) == [found.revision]
+    (lock,) = store.lock([ONE], 30)
+    store.publish([(lock, record(1, name="one"))])
+    assert store.revisions([ONE], [found.revision]) != [found.revision]
+
+
+def test_bounded_pool(cache: OnRedis) -> None:
+    """A client that makes one connection only can be asked for revisions and for records in turn."""
+    store = RedisStore(f"redis://{cache.address[0]}:{cache.address[1]}/0?max_connections=1", prefix=new_prefix())
+    fill(store, record(1, name="one"))
+    for _ in range(3):
+        (found,) = store.read_revised([ONE])
+        assert store.revisions([ONE], [found.revision]) == [found.revision]
 
 
 def test_value_of_any_size(cache: OnRedis) -> None:

@@ -119,6 +119,8 @@ def test_fork_with_pooled_connections(own_cache: Cache) -> None:
     """Parent and child both go on with connections of their own, and never read each other's answers."""
     store = own_cache.store()
     store.batch_put([Person(i, name=str(i)) for i in range(100)])
+    (revision,) = store.revisions([ONE])
+    assert store.revisions([ONE], [revision]) == [revision]
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -126,6 +128,7 @@ def test_fork_with_pooled_connections(own_cache: Cache) -> None:
         told = b"failed"
         try:
             wrong = [i for i in range(50) if store.get(Person, {"id": i}).name != str(i)]
+            wrong += [i for i in range(50) if store.revisions([ONE], [revision]) != [revision]]
             store.put(Person(1000, name="child"))
             told = b"wrong" if wrong else b"right"
         finally:
@@ -133,6 +136,7 @@ def test_fork_with_pooled_connections(own_cache: Cache) -> None:
             os._exit(0)
     for i in range(50, 100):
         assert store.get(Person, {"id": i}).name == str(i)
+        assert store.revisions([ONE], [revision]) == [revision]
     os.waitpid(child, 0)
     assert os.read(reading, 100) == b"right"
     os.close(reading)
