@@ -93,6 +93,28 @@ class Tier(Protocol):
         ...
 
 
+@runtime_checkable
+class Revised(Protocol):
+    """What a Tier can do besides, so that what was read from it can be kept elsewhere and be known to be up to date.
+
+    A revision is a few bytes that no other writing of the key has, neither an earlier nor a later one, whatever became
+    of the tier in between. Whoever has kept a record, and is told its revision again, would be handed the very same
+    record by a read.
+    """
+
+    def read_revised(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
+        """As Tier.read; the records have their revisions."""
+        ...
+
+    def revisions(self, keys: Sequence[Key], expected: Sequence[bytes] = ()) -> Sequence[bytes | None]:
+        """Return which revision each key has now, in one round trip.
+
+        Where a read would hand out no record it is None, or one that no record has. expected are those that the caller
+        has, one for each key: a tier may know a faster way to tell that nothing has changed.
+        """
+        ...
+
+
 class Outcome(Enum):
     """How a write ended."""
 

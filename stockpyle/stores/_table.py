@@ -201,6 +201,15 @@ class MemoryTable:
             locks = self.lock(list(values), seconds)
             self.publish([(lock, values[lock.key]) for lock in locks])
 
+    def discard(self, held: Sequence[tuple[Key, Record]]) -> None:
+        """Forget these records, unless others have taken their places."""
+        with self._mutex:
+            for key, record in held:
+                space = self._space(key)
+                slot = space.slots.get(key.ident)
+                if isinstance(slot, Entry) and slot.record is record:
+                    self._remove(space, key.ident)
+
     def clear(self) -> None:
         """Forget every record; locks stay."""
         with self._mutex:

@@ -11,6 +11,7 @@ from stockpyle.classes import is_mapped, spec_of
 from stockpyle.coherence.layers import Layer, Unreachable, checked_unreachable
 from stockpyle.coherence.publishing import OnWrite, publish_committed, read_back
 from stockpyle.coherence.reader import fetch
+from stockpyle.coherence.validated import ValidatedLayer
 from stockpyle.coherence.verbs import VerbSource, VerbTier
 from stockpyle.coherence.writer import LOCK_SECONDS, Writer, drop
 from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
@@ -46,7 +47,8 @@ class ChainedStore(SessionStore):
     source in a SqlAlchemyStore, never in a cache.
 
     In a chain a record lives at most a day in a shared tier and 60 seconds in process memory, which other processes'
-    commits do not reach; a `lifetime` or `lifetime_cb` of the tier's own replaces that bound.
+    commits do not reach; a `lifetime` or `lifetime_cb` of the tier's own replaces that bound. A ProcessMemoryStore
+    with validate=True misses no commit, and keeps records as long as the shared tier.
 
     on_write: "publish" puts what was committed into the tiers, "invalidate" only removes what was there before, so
     that the next reader loads it. lock_seconds: how long the tiers are bypassed for keys whose writer died between
@@ -87,7 +89,7 @@ class ChainedStore(SessionStore):
         self.on_write = on_write
         self.lock_seconds = lock_seconds
         self.unreachable = checked_unreachable(unreachable)
-        self._above = [_as_layer(store) for store in self.stores]
+        self._above = _as_layers(self.stores)
         self._sources = [_as_source(store) for store in self.stores]
         self._routes: dict[KeySpec, Route] = {}
 
@@ -286,6 +288,14 @@ def _flatten(stores: Iterable[Any]) -> Iterator[Any]:
 
 def _is(store: Any, methods: Iterable[str]) -> bool:
     return all(callable(getattr(store, method, None)) for method in methods)
+
+
+def _as_layers(stores: Sequence[Any]) -> list[Layer | None]:
+    layers: list[Layer | None] = []
+    for store in reversed(stores):
+        below = layers[-1] if layers else None
+        layers.append(ValidatedLayer(store, below) if getattr(store, "validate", None) is True else _as_layer(store))
+    return layers[::-1]
 
 
 def _as_layer(store: Any) -> Layer | None:

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Ident, Key
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
@@ -28,6 +29,10 @@ class ProcessMemoryStore(CacheStore):
     maxsize bounds the number of objects; what was not used lately goes first. Or give a cachetools cache as
     `policy` (LRUCache, LFUCache, TTLCache, ...), for this store's use alone; then every hit takes a lock, since
     such a policy changes with every hit.
+
+    validate is for a store right above a MemcacheStore or a RedisStore in a ChainedStore: each hit asks the tier below
+    whether it still holds the very same, which is one round trip, and is a miss if not. So no commit of any process is
+    missed. What may be kept is what was read from that tier, and for as long as there.
     """
 
     def __init__(
@@ -38,10 +43,14 @@ class ProcessMemoryStore(CacheStore):
         *,
         lifetime: Lifetime = None,
         policy: Policy | None = None,
+        validate: bool = False,
         clock: Callable[[], float] = time.time,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         super().__init__(polymorphic, lifetime_cb, lifetime=lifetime, clock=clock)
+        if not isinstance(validate, bool):
+            raise ImproperlyConfigured(f"validate is True or False, not {validate!r}")
+        self.validate = validate
         self._table = MemoryTable(maxsize, policy, clock, lease_seconds)
         self._hub = Hub()
 
@@ -78,6 +87,30 @@ class ProcessMemoryStore(CacheStore):
     def unlock(self, locks: Sequence[Lock]) -> None:
         """See Tier.unlock."""
         self._table.unlock(locks)
+
+    def discard(self, held: Sequence[tuple[Key, Record]]) -> None:
+        """Forget these records, unless others have taken their places."""
+        self._table.discard(held)
+
+    # used alone
+
+    def accepts(self, klass: type) -> bool:
+        """True for plain classes that declare keys; a store that validates keeps copies only."""
+        return not self.validate and super().accepts(klass)
+
+    def _records(self, keys: Sequence[Key | None], *, revised: bool = False) -> list[Record | None]:
+        self._refuse_alone()
+        return super()._records(keys, revised=revised)
+
+    def _check(self, values: Mapping[Key, Record | Alias]) -> None:
+        self._refuse_alone()
+
+    def _refuse_alone(self) -> None:
+        if self.validate:
+            raise ImproperlyConfigured(
+                f"{self.name}(validate=True) has no tier to ask when it is used alone: put it right above a "
+                "MemcacheStore or a RedisStore in a ChainedStore, or leave validate out"
+            )
 
     def _replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
         self._table.replace(values, self.lock_seconds)

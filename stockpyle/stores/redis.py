@@ -101,6 +101,7 @@ def _clients(url: Any, client: Any, timeout: float | None, connect_timeout: floa
         # a server that hangs costs its timeout once: who asks again, and when, is the breaker's business
         "retry": Retry(NoBackoff(), 0),
         "decode_responses": False,
+        **_without_notifications(),
     }
     if client is not None:
         return _of_client(redis, client, options)
@@ -122,12 +123,28 @@ def _clients(url: Any, client: Any, timeout: float | None, connect_timeout: floa
     return str(name), make, "server"
 
 
+def _without_notifications() -> dict[str, Any]:
+    """Have redis-py see to it that no pooled connection has half an answer in it.
+
+    It does not where the server may tell of its maintenance, as redis-py asks for with the third protocol.
+    """
+    try:
+        from redis.maint_notifications import MaintNotificationsConfig
+    except ImportError:
+        # an older redis-py knows of none
+        return {}
+    return {"maint_notifications_config": MaintNotificationsConfig(enabled=False)}
+
+
 def _of_client(redis: Any, client: Any, options: dict[str, Any]) -> tuple[str, Maker, Kind]:
     pool: Any = getattr(client, "connection_pool", None)
     if not isinstance(client, redis.Redis) or type(pool) not in (redis.ConnectionPool, redis.BlockingConnectionPool):
         raise ImproperlyConfigured(f"client is a redis.Redis on a ConnectionPool, not {client!r}: else give a url")
     own = dict(pool.connection_kwargs)
-    kwargs = {**own, "retry": options["retry"], "decode_responses": False, "encoding_errors": "strict"}
+    for name in ("maint_notifications_pool_handler", "oss_cluster_maint_notifications_handler"):
+        own.pop(name, None)
+    kwargs = {**own, **_without_notifications(), "retry": options["retry"]}
+    kwargs.update(decode_responses=False, encoding_errors="strict")
     for name in ("socket_timeout", "socket_connect_timeout"):
         if own.get(name) is None:
             kwargs[name] = options[name]
