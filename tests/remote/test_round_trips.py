@@ -116,6 +116,19 @@ def test_commit_of_inserts_and_deletes(world: World) -> None:
     assert trips == [2]
 
 
+@pytest.mark.parametrize("count", [1, 100, 10_000])
+def test_commit_of_a_bulk_update(world: World, count: int) -> None:
+    """A statement of ten thousand rows drops their class in two round trips; one of fewer rows drops these in two."""
+    with world.Session() as session:
+        session.execute(sa.insert(Org), [{"id": i, "name": str(i)} for i in range(count)])
+        session.commit()
+        statement = sa.update(Org).where(Org.id < count).values(leader_id=None)
+        assert session.execute(statement).rowcount == count
+        with world.counted() as trips:
+            session.commit()
+    assert trips == [2]
+
+
 def test_rollback(world: World) -> None:
     """A rollback before any commit says nothing to memcached."""
     with world.Session() as session, world.counted() as trips:
