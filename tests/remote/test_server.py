@@ -76,6 +76,7 @@ def test_close_gives_the_connections_back_and_the_store_can_be_used_again(own_ca
     """close() twice, then a call: connected again, and the objects are still there."""
     store = own_cache.store()
     store.put(Person(1, name="kept"))
+    assert store.revisions([ONE])[0]
     before = own_cache.connections()
     store.close()
     store.close()
@@ -157,6 +158,7 @@ def test_server_forgets_its_connections_with_the_store(own_cache: Cache) -> None
     before = own_cache.connections()
     store = own_cache.store()
     holds(store)
+    store.revisions([ONE])
     assert own_cache.connections() == before + 1
     del store
     gc.collect()
