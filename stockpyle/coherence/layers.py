@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from stockpyle.coherence.debts import Debt
-from stockpyle.coherence.guards import Bypassed, Guard, Guards, guards_of
+from stockpyle.coherence.guards import Bypassed, DebtListener, Guard, Guards, guards_of
 from stockpyle.coherence.logs import Seldom, logger
 from stockpyle.coherence.parts import Places
 from stockpyle.exceptions import ImproperlyConfigured, InvalidLifetime, StoreUnavailable, UnsupportedOperation
@@ -58,10 +58,11 @@ class Layer:
     Nothing is read from a tier that fails, nor from one that is owed something, see Guard; the other layers answer.
     counted=False is for a tier used alone: it counts hits and misses itself, and its failures are the caller's.
     A tier that cannot lock brings `forget` instead, which is called before and after a commit. revised: records are
-    read with their revisions.
+    read with their revisions. bound: how many seconds a record is kept if neither the user nor, with None, the tier
+    says.
     """
 
-    def __init__(self, tier: Any, *, counted: bool = True, revised: bool = False) -> None:
+    def __init__(self, tier: Any, *, counted: bool = True, revised: bool = False, bound: float | None = None) -> None:
         self.tier: Tier = tier
         self._seldom = Seldom()
         self._guards: Guards | None = guards_of(tier) if counted else None
@@ -76,7 +77,7 @@ class Layer:
         self._unreachable = checked_unreachable(getattr(tier, "unreachable", None)) if counted else None
         self._lifetimes = LifetimePolicy.of(tier)
         self._clock = getattr(tier, "clock", None) or time.time
-        self.bound: float = getattr(tier, "chain_lifetime", DEFAULT_BOUND)
+        self.bound: float = getattr(tier, "chain_lifetime", DEFAULT_BOUND) if bound is None else bound
         self.revised = revised
 
     @property
@@ -198,6 +199,16 @@ class Layer:
                 self._unlock(self._guards.parts[part], locks)
             raise
         return self._places.join(keys, taken)
+
+    @property
+    def owes(self) -> bool:
+        """True if a part of the tier is still to be told of something."""
+        return self._guards is not None and any(guard.owes for guard in self._guards.parts)
+
+    def told_late(self, listener: DebtListener) -> None:
+        """Have `listener` hear of every debt that is delivered from now on, as long as it lives."""
+        if self._guards is not None:
+            self._guards.listeners.add(listener)
 
     @property
     def error(self) -> Exception | None:

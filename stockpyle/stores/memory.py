@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.forks import renew_after_fork
@@ -112,6 +113,18 @@ class ProcessMemoryStore(CacheStore):
                 "MemcacheStore or a RedisStore in a ChainedStore, or leave validate out"
             )
 
+    def heard(self, idents: Collection[Ident], spaces: Collection[str]) -> None:
+        """See Listening.heard."""
+        self._table.heard(idents, spaces)
+
+    def deafen(self, listener: object) -> None:
+        """See Listening.deafen."""
+        self._table.deafen(listener)
+
+    def hears(self, listener: object) -> None:
+        """See Listening.hears."""
+        self._table.hears(listener)
+
     def _replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
         self._table.replace(values, self.lock_seconds)
 
@@ -155,6 +168,8 @@ class ThreadLocalStore(CacheStore):
         self._mutex = threading.RLock()
         self._tables: weakref.WeakSet[MemoryTable] = weakref.WeakSet()
         self._live: dict[Ident, tuple[float, Key, dict[MemoryTable, Lock]]] = {}
+        self._listeners: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._deaf: weakref.WeakSet[Any] = weakref.WeakSet()
         renew_after_fork(self)
 
     @property
@@ -164,6 +179,10 @@ class ThreadLocalStore(CacheStore):
             table = self._local.table = self._new_table()
             with self._mutex:
                 self._tables.add(table)
+                for listener in self._listeners:
+                    table.deafen(listener)
+                    if listener not in self._deaf:
+                        table.hears(listener)
                 now = self.clock()
                 # a thread that comes in the middle of another's commit must find its keys locked as well
                 for expires, key, locks in list(self._live.values()):
@@ -211,6 +230,27 @@ class ThreadLocalStore(CacheStore):
             for table, work in self._by_table(locks).items():
                 table.unlock(work)
 
+    def heard(self, idents: Collection[Ident], spaces: Collection[str]) -> None:
+        """See Listening.heard; it concerns the tables of all threads."""
+        with self._mutex:
+            for table in list(self._tables):
+                table.heard(idents, spaces)
+
+    def deafen(self, listener: object) -> None:
+        """See Listening.deafen."""
+        with self._mutex:
+            self._listeners.add(listener)
+            self._deaf.add(listener)
+            for table in list(self._tables):
+                table.deafen(listener)
+
+    def hears(self, listener: object) -> None:
+        """See Listening.hears."""
+        with self._mutex:
+            self._deaf.discard(listener)
+            for table in list(self._tables):
+                table.hears(listener)
+
     def _replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
         # what is put or deleted here, and not in a chain above, concerns this thread only
         self._table.replace(values, self.lock_seconds)
@@ -248,8 +288,9 @@ class ThreadLocalStore(CacheStore):
                 table.clear()
 
     def after_fork(self) -> None:
-        """In a child process: another thread may have held the mutex."""
+        """In a child process: another thread may have held the mutex, and nothing is heard there yet."""
         self._mutex = threading.RLock()
+        self._deaf.update(self._listeners)
 
 
 __all__ = ["ProcessMemoryStore", "ThreadLocalStore"]
