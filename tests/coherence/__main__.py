@@ -26,7 +26,9 @@ def options_of(arguments: list[str]) -> Options:
     parser.add_argument("--faults", default=default.faults, help=f"all, none, or some of: {names}")
     parser.add_argument("--rate", type=float, default=default.rate, help="how many times as many faults")
     parser.add_argument(
-        "--steps", default=default.steps, help=f"all, or some, as often as they are named, of: {', '.join(STEPS)}"
+        "--steps",
+        default=default.steps,
+        help=f"all, those of the unit of work (flushed), or some, as often as they are named, of: {', '.join(STEPS)}",
     )
     parser.add_argument("--rows", type=int, default=default.rows, help="how many accounts there are to meet at")
     parser.add_argument("--hesitate", type=float, default=default.hesitate, help="how often a worker does, at a point")

@@ -13,10 +13,11 @@ To have been given nothing is right if there was nothing for one moment between 
 A transaction that never returned, because its worker was killed or its answer was lost, counts from the moment at
 which somebody has seen what it wrote.
 
-Two excuses are known, and reported apart; neither lasts longer than a record. *gap*: the transaction that the read
+Three excuses are known, and reported apart; none lasts longer than a record. *gap*: the transaction that the read
 is too old for never returned, or its commit could not be published, as the cache was out of reach by then; and its lock
 was lost before it was committed. *owed*: it could not lock this key, or that of the object, because it could
-not reach the cache, which was told of it only after the read had begun, in another process.
+not reach the cache, which was told of it only after the read had begun, in another process. *untold*: it was made
+outside SQLAlchemy, and its worker, who was to tell the cache of it, never came to an end with that.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from tests.coherence.models import (
     TABLES,
     Seen,
     key_value,
+    whole_class,
 )
 from tests.coherence.timelines import ABSENT, NEVER, KeyName, Timeline, Timelines, Transaction
 
@@ -270,12 +272,15 @@ class Checker:
         number, value = key
         # an alternate key that its writer did not know of has led to the identity, under which the cache holds the row
         keys = [each for each in ((PEOPLE_ID, value) if number == MEMBERS_ID else key, self._given) if each]
+        keys.append((whole_class(number), None))
         # who owes it believes nothing that the cache says
         others = transaction.worker != self._reader
         if begin >= transaction.known + self._conditions.record_life:
             return None
         if others and begin < max(transaction.owed.get(each, 0) for each in keys):
             return "owed"
+        if transaction.outside and transaction.returned == NEVER:
+            return "untold"
         if not self._lost_its_lock(transaction):
             return None
         if transaction.returned != NEVER:

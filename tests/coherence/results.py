@@ -68,7 +68,7 @@ def _collect_one(results: Results, number: int, path: Path) -> None:
         if kind == history.INTENT:
             # somebody whose history was read before may have witnessed it already
             transaction = results.transactions.setdefault(frame[2], Transaction(frame[2], NEVER))
-            transaction.begin, transaction.worker = frame[1], number
+            transaction.begin, transaction.worker, transaction.outside = frame[1], number, frame[3]
             open_ones[frame[2]] = transaction
         elif kind == history.RETURNED:
             open_ones.pop(frame[2]).returned = frame[1]

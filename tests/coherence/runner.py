@@ -23,11 +23,11 @@ from tests.coherence.audit import WRITES, Transactions, Witness, create, read_lo
 from tests.coherence.caches import Cache, SmallMemcached, SmallRedis
 from tests.coherence.checker import Verdict, judge
 from tests.coherence.models import WRITES_EACH
+from tests.coherence.pools import ACCOUNTS_POOL, initial
 from tests.coherence.report import describe
 from tests.coherence.results import SETUP, Results, collect, conditions, reads, why_void
 from tests.coherence.systems import ON_REDIS, Settings, find
 from tests.coherence.timelines import BrokenHistory, Timelines, build
-from tests.coherence.workload import ACCOUNTS_POOL, initial
 from tests.servers import Postgres
 
 PATIENCE = 60.0
@@ -192,7 +192,7 @@ class _Run:
     def _furnish(self) -> None:
         wids = iter(range(SETUP * WRITES_EACH, (SETUP + 1) * WRITES_EACH))
         self.transactions.number = SETUP
-        self.history.add_now(history.INTENT, SETUP)
+        self.history.add_now(history.INTENT, SETUP, False)
         with Session(self.engine.execution_options(**{WRITES: True})) as session:
             session.add_all(initial(lambda: next(wids)))
             session.commit()

@@ -53,8 +53,8 @@ class SystemUnderTest(Protocol):
     """A cache in front of a database, as the workload uses it."""
 
     lacks: frozenset[str]
-    """Of "cache" (a tier that processes share), "put", "into session", "refused", "locked": what it cannot do, or
-    cannot count."""
+    """Of "cache" (a tier that processes share), "put", "into session", "bulk" (to hear of writes past the unit of
+    work), "refused", "locked": what it cannot do, or cannot count."""
     points: Mapping[str, Callable[[Callable[[], None]], None]]
     """Named points of its paths, of reading and of writing: each takes a function to be called there."""
     errors: tuple[type[Exception], ...]
@@ -74,6 +74,13 @@ class SystemUnderTest(Protocol):
 
     def get_into(self, session: Session, klass: type, key: dict[str, Any]) -> Any:
         """Return a session's own instance, read through the cache."""
+        ...
+
+    def invalidate(self, klass: type, key: dict[str, Any] | None) -> None:
+        """Drop an object, or all of a class, that somebody has changed whom the cache did not hear.
+
+        Not asked of a system that lacks "bulk".
+        """
         ...
 
     def sessionmaker(self, engine: sa.Engine) -> sessionmaker[Session]:
