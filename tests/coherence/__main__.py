@@ -43,6 +43,7 @@ def options_of(arguments: list[str]) -> Options:
     parser.add_argument("--unreachable", choices=["mixed", "refuse", "proceed"], default=default.unreachable)
     parser.add_argument("--lock-seconds", type=float, default=default.lock_seconds)
     parser.add_argument("--lifetime", type=float, default=default.lifetime, help="seconds that a record may live")
+    parser.add_argument("--until-found", action="store_true", help="end when something wrong has happened")
     parser.add_argument("--keep", action="store_true", help="keep the histories, and the log of the database")
     return Options(**vars(parser.parse_args(arguments)))
 

@@ -313,7 +313,9 @@ class BulkSteps(Steps):
             new = {row["id"] for row in rows}
             rows += [self._spare(i) for i in ids if i not in new]
             put, on = insert(ACCOUNTS).values(rows), ["id"]
-        put = put.on_conflict_do_update(index_elements=on, set_=self._written_by(base, ("wid", "b1", "b2"), ACCOUNTS.c.id))
+        put = put.on_conflict_do_update(
+            index_elements=on, set_=self._written_by(base, ("wid", "b1", "b2"), ACCOUNTS.c.id)
+        )
         self.session.execute(put.returning(ACCOUNTS.c.id) if step.way >> 5 & 1 else put)
 
     def _spare(self, i: int) -> dict[str, Any]:
@@ -359,7 +361,11 @@ class BulkSteps(Steps):
         ids = self._people(step)[:1]
         self._touch(MEMBER, MEMBERS_BADGE, badge)
         base = self._base()
-        update = sa.update(MEMBERS).where(MEMBERS.c.id.in_(ids)).values(badge=badge, **self._written_by(base, ("mwid",), MEMBERS.c.id))
+        update = (
+            sa.update(MEMBERS)
+            .where(MEMBERS.c.id.in_(ids))
+            .values(badge=badge, **self._written_by(base, ("mwid",), MEMBERS.c.id))
+        )
         self.session.execute(update.returning(MEMBERS.c.id) if step.way >> 4 & 1 else update)
 
     def bulk_delete_people(self, step: Step) -> None:

@@ -44,6 +44,8 @@ START = 11
 """time, slot: a worker begins."""
 READ_FAILED = 12
 """time, error."""
+CALLS = 13
+"""begin, end: of something else in which the cache may have been filled."""
 
 Frame = list[Any]
 

@@ -29,7 +29,7 @@ from tests.coherence.outside import Outside
 from tests.coherence.pools import Ask, key_dict
 from tests.coherence.steps import Step
 from tests.coherence.systems import Keys, Settings, SystemUnderTest, find
-from tests.coherence.workload import LEVELS, OUTSIDE, Plan, Workload, is_bulky, is_quiet
+from tests.coherence.workload import LEVELS, OUTSIDE, PAST, Plan, Workload, is_bulky, is_quiet
 
 BATCH = 24
 WRITING, WRITING_STEPS = 0.8, 0.5
@@ -198,6 +198,7 @@ class Worker:
         """Read through the cache into a session that began a while ago, and so may see less than the cache has."""
         if "into session" in self.system.lacks:
             return
+        begin = time.monotonic_ns()
         klass, keys = self.workload.asks(4)
         level = LEVELS[0] if self.sqlite else self.random.choice(LEVELS)
         with self.makers[level]() as session:
@@ -208,6 +209,7 @@ class Worker:
                     self.system.get_into(session, CLASSES[klass], key_dict(number, value))
             except self.errors as error:
                 self._read_failed(error)
+        self.history.add(history.CALLS, begin, time.monotonic_ns())
         self.counts["reads"] += len(keys)
 
     def _read_failed(self, error: Exception) -> None:
@@ -215,6 +217,7 @@ class Worker:
         self.history.add(history.READ_FAILED, time.monotonic_ns(), f"{type(error).__name__}: {error}"[:300])
 
     def _read_again(self, touched: list[Ask]) -> None:
+        self._calls_end()
         by_class: dict[int, list[tuple[int, Any]]] = {}
         for klass, number, value in dict.fromkeys(touched):
             by_class.setdefault(klass, []).append((number, value))
@@ -229,6 +232,7 @@ class Worker:
         self.next_number += 1
         self.number = self.next_number
         self.wids = self.number * WRITES_EACH
+        self.calls_began = time.monotonic_ns()
         try:
             if self.random.random() < 0.08 and "put" not in self.system.lacks:
                 self._put()
@@ -241,6 +245,12 @@ class Worker:
         finally:
             self.transactions.number = self.sending = self.ending = 0
             self.transactions.everywhere = False
+            self._calls_end()
+
+    def _calls_end(self) -> None:
+        now = time.monotonic_ns()
+        self.history.add(history.CALLS, self.calls_began, now)
+        self.calls_began = now
 
     def _wid(self, count: int = 1) -> int:
         first = self.wids + 1
@@ -274,7 +284,8 @@ class Worker:
                 session.rollback()
                 self.counts[f"gave up: {type(error).__name__}"] += 1
                 return
-            self._commit(session.commit)
+            if self._commit(session.commit) and any(step.name in PAST for step in plan.steps):
+                self.counts["commits past the unit of work"] += 1
         self.ending = 0
         if self.random.random() < 0.5:
             self._read_again(steps.touched)
@@ -383,7 +394,7 @@ class Worker:
         self._commit(lambda: self.system.put(obj))
         self.counts["puts"] += 1
 
-    def _commit(self, commit: Callable[[], None], *, outside: bool = False) -> None:
+    def _commit(self, commit: Callable[[], None], *, outside: bool = False) -> bool:
         number = self.number
         self.history.add_now(history.INTENT, number, outside)
         self.sending = self.ending = number
@@ -395,8 +406,10 @@ class Worker:
         else:
             self.history.add_now(history.RETURNED, number)
             self.counts["commits"] += 1
+            return True
         finally:
             self.sending = 0
+        return False
 
     def _owed(self, keys: Keys, unlocked: bool) -> None:
         # a reader may owe something, too: that an alias is removed which has misled it

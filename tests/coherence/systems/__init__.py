@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session, sessionmaker
 SYSTEMS = {
     "stockpyle": "tests.coherence.systems.stockpyle_chain:shared",
     "stockpyle-redis": "tests.coherence.systems.stockpyle_chain:on_redis",
+    "stockpyle-memory": "tests.coherence.systems.stockpyle_chain:memory_over_memcached",
+    "stockpyle-memory-redis": "tests.coherence.systems.stockpyle_chain:memory_over_redis",
     "source": "tests.coherence.systems.stockpyle_chain:source_only",
     "look-aside": "tests.coherence.systems.look_aside:LookAside",
     "dogpile.cache": "tests.coherence.systems.dogpile_cache:distributed",
@@ -23,8 +25,14 @@ SYSTEMS = {
 }
 """What --system takes: a module, and the callable in it that takes Settings and returns a SystemUnderTest."""
 
-ON_REDIS = frozenset({"stockpyle-redis"})
+ON_REDIS = frozenset({"stockpyle-redis", "stockpyle-memory-redis"})
 """The systems whose cache is a Redis, on which a run then works its faults."""
+
+IN_MEMORY = {"stockpyle-memory": 1.0, "stockpyle-memory-redis": 1.0}
+"""The systems in which each process keeps copies of its own that others' commits do not reach: for how many seconds.
+
+A memory tier that may never be older than the shared one does not belong here: it is judged as if it were none.
+"""
 
 REDIS = "COHERENCE_REDIS"
 """The environment variable with the URL of a Redis, for the systems that share nothing else between processes."""
