@@ -80,13 +80,13 @@ def invalidate_only_what_is_there(real: Real, layer: Layer, keys: Iterable[Key],
     real(layer, [key for key in keys if key.is_epoch or isinstance(layer.look(key), Record | Alias)], *args)
 
 
-@instead_of(WrittenObjects, "release", "--rows 16 --steps bulk_core,update_a")
+@instead_of(WrittenObjects, "release", "--rows 16 --steps update_a,update_b")
 def forget_what_a_savepoint_has_written(real: Real, written: Any, name: str) -> None:
     """What was written since a savepoint is forgotten when that is released: it is the outer part's then."""
     written.roll_back_to(name)
 
 
-@instead_of(WrittenObjects, "roll_back_to", "--rows 16 --steps bulk_core,undone,update_a")
+@instead_of(WrittenObjects, "roll_back_to", "--rows 16 --steps undone,update_a")
 def forget_what_was_before_a_savepoint(real: Real, written: Any, name: str) -> None:
     """When a savepoint is rolled back, all is forgotten: what was written before it stays."""
     written._frames = [_Frame()]

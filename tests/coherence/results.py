@@ -161,8 +161,8 @@ def rule(seconds: float) -> str:
     """Say what a run of this length must have had, or it proves nothing."""
     return (
         f"a run of {seconds:g} s is void with fewer than {SHARE:.0%} hits in quiet phases, {needed_overlaps(seconds)} "
-        f"reads during a commit of their key, {needed(seconds)} of each fault, a refused fill and a bypassed lock, one of 30 s "
-        f"also without {', '.join(BULK)}; "
+        f"reads during a commit of their key, {needed(seconds)} of each fault, a refused fill and a bypassed lock, "
+        f"one of 30 s also without {', '.join(BULK)}; "
         f"one of 600 s with fewer than {needed_overlaps(600):,} such reads and {needed(600)} of each fault"
     )
 
