@@ -11,7 +11,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from tests.coherence.outside import Outside
 from tests.coherence.pools import Ask, key_dict
 from tests.coherence.steps import Step
 from tests.coherence.systems import Keys, Settings, SystemUnderTest, find
-from tests.coherence.workload import LEVELS, OUTSIDE, PAST, Plan, Workload, is_bulky, is_quiet
+from tests.coherence.workload import LEVELS, OUTSIDE, PAST, Plan, Workload, is_quiet, past_at
 
 BATCH = 24
 WRITING, WRITING_STEPS = 0.8, 0.5
@@ -130,7 +130,7 @@ class Worker:
         self.counted = self.system.counters()
         self.count_at = 0
         self.quiet = True
-        self.bulky = False
+        self.past: Collection[str] = ()
         self.next_number = job.incarnation * 1_000_000
         self.sending = 0
         """The transaction whose commit is under way; ending: that of which the cache may not yet have been told."""
@@ -149,7 +149,7 @@ class Worker:
         while not self.job.stopping.value:
             now = time.monotonic_ns()
             since = (now - self.job.started.value) / 1e9
-            quiet, self.bulky = is_quiet(since), is_bulky(since)
+            quiet, self.past = is_quiet(since), past_at(since)
             if quiet is not self.quiet or now > self.count_at:
                 self._count(now)
                 self.quiet, self.count_at = quiet, now + COUNT_EVERY
@@ -237,7 +237,7 @@ class Worker:
             if self.random.random() < 0.08 and "put" not in self.system.lacks:
                 self._put()
             else:
-                plan = self.workload.transaction(bulky=self.bulky)
+                plan = self.workload.transaction(self.past)
                 if plan.steps[0].name == OUTSIDE:
                     self._write_outside(plan)
                 else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.coherence.steps import Step
 
 BUSY_SECONDS = 6.0
 QUIET_SECONDS = 2.0
-BULKY_SECONDS = 3.0
+COSTLY_SECONDS = 3.0
 """Of two writers of one class at a time, the later one's lock on its epoch runs out by itself, before it is quiet."""
 
 OUTSIDE = "outside"
@@ -28,10 +28,12 @@ def is_quiet(seconds: float) -> bool:
     return seconds % (BUSY_SECONDS + QUIET_SECONDS) >= BUSY_SECONDS
 
 
-def is_bulky(seconds: float) -> bool:
-    """True early in every second busy phase: then some write past the unit of work, which may cost a whole class."""
+def past_at(seconds: float) -> frozenset[str]:
+    """Return which steps past the unit of work are due: in every second busy phase; and early in it all of them."""
     phase, into = divmod(seconds, BUSY_SECONDS + QUIET_SECONDS)
-    return phase % 2 == 1 and into < BULKY_SECONDS
+    if phase % 2 == 0 or is_quiet(seconds):
+        return frozenset()
+    return PAST if into < COSTLY_SECONDS else PAST - COSTLY
 
 
 @dataclass
@@ -70,7 +72,7 @@ _FLUSHED = {
 }
 """What the unit of work writes, and how often."""
 
-_BULK = {
+_PAST = {
     "bulk_update": 6,
     "bulk_query": 2,
     "bulk_core": 3,
@@ -78,20 +80,23 @@ _BULK = {
     "bulk_text": 2,
     "bulk_email": 4,
     "bulk_keys": 3,
-    "bulk_change_id": 2,
+    "bulk_change_id": 1,
     "bulk_insert": 3,
     "bulk_delete": 3,
-    "upsert": 2,
-    "bulk_base": 2,
-    "bulk_sub": 2,
-    "bulk_badge": 1.4,
-    "bulk_delete_people": 1.4,
+    "upsert": 3,
+    "bulk_base": 3,
+    "bulk_sub": 3,
+    "bulk_badge": 2,
+    "bulk_delete_people": 1,
     OUTSIDE: 12,
 }
-"""What is written past it: rarely, as each may empty the cache of a class."""
+"""What is written past it."""
 
-PAST = frozenset(_BULK)
-STEPS = [*_FLUSHED, *_BULK]
+PAST = frozenset(_PAST)
+COSTLY = frozenset({"bulk_text", "bulk_change_id", "bulk_delete_people", OUTSIDE})
+"""Those that empty the cache of a class."""
+
+STEPS = [*_FLUSHED, *_PAST]
 """All that a transaction may do."""
 
 _OF_PEOPLE = (
@@ -116,8 +121,8 @@ class Workload:
     def __init__(self, seed: str, steps: str = "all", rows: int = ACCOUNTS_POOL) -> None:
         self.random = random.Random(seed)
         self.chosen: dict[str, float] | None = None if steps in ("all", "flushed") else dict(Counter(steps.split(",")))
-        self.all = {**_FLUSHED, **(_BULK if steps == "all" else {})}
-        weights = self.chosen or self.all
+        self.all = steps == "all"
+        weights = self.chosen or {**_FLUSHED, **(_PAST if self.all else {})}
         unknown = [name for name in weights if name not in STEPS]
         if unknown:
             raise SystemExit(f"no step {unknown[0]!r}: there are {', '.join(STEPS)}")
@@ -152,10 +157,10 @@ class Workload:
 
     # writes
 
-    def transaction(self, *, bulky: bool) -> Plan:
-        """Choose a transaction; bulky: unless steps were chosen, it may write past the unit of work."""
+    def transaction(self, past: Collection[str] = ()) -> Plan:
+        """Choose a transaction; unless steps were chosen, of those past the unit of work one of these."""
         draw = self.random.random
-        weights = self.chosen or (self.all if bulky else _FLUSHED)
+        weights = self.chosen or {**_FLUSHED, **{name: _PAST[name] for name in _PAST if self.all and name in past}}
         steps = [self._step(weights)]
         # what is outside SQLAlchemy is a transaction by itself
         within = {name: weight for name, weight in weights.items() if name != OUTSIDE}
