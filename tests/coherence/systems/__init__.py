@@ -15,6 +15,8 @@ SYSTEMS = {
     "stockpyle-redis": "tests.coherence.systems.stockpyle_chain:on_redis",
     "stockpyle-memory": "tests.coherence.systems.stockpyle_chain:memory_over_memcached",
     "stockpyle-memory-redis": "tests.coherence.systems.stockpyle_chain:memory_over_redis",
+    "stockpyle-validated": "tests.coherence.systems.stockpyle_chain:validated_over_memcached",
+    "stockpyle-validated-redis": "tests.coherence.systems.stockpyle_chain:validated_over_redis",
     "source": "tests.coherence.systems.stockpyle_chain:source_only",
     "look-aside": "tests.coherence.systems.look_aside:LookAside",
     "dogpile.cache": "tests.coherence.systems.dogpile_cache:distributed",
@@ -25,7 +27,7 @@ SYSTEMS = {
 }
 """What --system takes: a module, and the callable in it that takes Settings and returns a SystemUnderTest."""
 
-ON_REDIS = frozenset({"stockpyle-redis", "stockpyle-memory-redis"})
+ON_REDIS = frozenset({"stockpyle-redis", "stockpyle-memory-redis", "stockpyle-validated-redis"})
 """The systems whose cache is a Redis, on which a run then works its faults."""
 
 IN_MEMORY = {"stockpyle-memory": 1.0, "stockpyle-memory-redis": 1.0}

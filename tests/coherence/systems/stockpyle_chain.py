@@ -41,6 +41,16 @@ def memory_over_redis(settings: Settings) -> Chain:
     return Chain(settings, [_memory("stockpyle-memory-redis"), _redis(settings)])
 
 
+def validated_over_memcached(settings: Settings) -> Chain:
+    """The same, but memory asks the shared memcached at each hit whether that is right: it may never be older."""
+    return Chain(settings, [ProcessMemoryStore(validate=True), _memcached(settings)])
+
+
+def validated_over_redis(settings: Settings) -> Chain:
+    """The same over a Redis."""
+    return Chain(settings, [ProcessMemoryStore(validate=True), _redis(settings)])
+
+
 def _memory(system: str) -> ProcessMemoryStore:
     return ProcessMemoryStore(lifetime=IN_MEMORY[system])
 
