@@ -48,12 +48,18 @@ class Outside:
 
     def roll_back(self) -> None:
         """Give up, and the connection too if it is broken."""
-        try:
-            self._connection.rollback()
-        except self.errors:
-            with contextlib.suppress(*self.errors):
-                self._connection.close()
-            self._connection = None
+        if self._connection is not None:
+            try:
+                self._connection.rollback()
+            except self.errors:
+                self.close()
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        connection, self._connection = self._connection, None
+        with contextlib.suppress(*self.errors):
+            if connection is not None:
+                connection.close()
 
     def _do(self, statement: str) -> list[Any]:
         cursor = self._connection.cursor()

@@ -105,3 +105,24 @@ def test_the_cache_forgets_when_it_is_restarted_or_full(tmp_path: Path) -> None:
     ]
     history.write_history(tmp_path / "runner.history", frames)
     assert conditions(collect(tmp_path), lock_seconds=3, lifetime=10).losses == [(1, 2), (3, 4)]
+
+
+def test_of_what_is_being_sent_nothing_is_known_yet(tmp_path: Path) -> None:
+    """While workers run, a commit under way may be seen or not; one whose worker was killed, or failed, has an end."""
+    one, two, three = 7, 8, 9
+    seen = [0, one * WRITES_EACH, 5, "e", "o", "l", "n", 1, 1, 1, 1]
+    other = [0, two * WRITES_EACH, 5, "e", "o", "l", "n", 1, 1, 1, 1]
+    third = [0, three * WRITES_EACH, 5, "e", "o", "l", "n", 1, 1, 1, 1]
+    history.write_history(tmp_path / "worker-00-00002.history", [(history.INTENT, 10, one, False)])
+    history.write_history(
+        tmp_path / "worker-00-00003.history",
+        [(history.INTENT, 20, two, False), (history.FAILED, 21, two, "lost"), (history.INTENT, 30, three, True)],
+    )
+    reading = [(history.READ, 40, 41, 0, 0, 5, seen, 0, 5, other, 0, 5, third), (history.CALLS, 42, 43)]
+    history.write_history(tmp_path / "worker-01-00004.history", reading)
+    for still_running, witnessed in ((False, 41), (True, NEVER)):
+        results = collect(tmp_path, still_running=still_running)
+        known = [results.transactions[each].known for each in (one, two, three)]
+        assert known == [41, 41, witnessed]
+    assert [results.transactions[each].outside for each in (one, three)] == [False, True]
+    assert results.busy == {0: [], 1: [], 2: [(40, 41), (42, 43)]}
