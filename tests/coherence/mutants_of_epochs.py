@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from stockpyle.codecs import RecordCodec
@@ -11,7 +12,9 @@ from stockpyle.coherence.writer import Writer, drop
 from stockpyle.keys import Key
 from stockpyle.memcached.tier import MemcachedTier
 from stockpyle.orm.commits import FollowedConnection
+from stockpyle.orm.rows import Rows
 from stockpyle.orm.transactions import WrittenObjects, _Frame
+from stockpyle.protocols import Change
 from stockpyle.records import Alias, Lease, Lock, Record
 from stockpyle.redis.tier import RedisTier
 from stockpyle.stores import chained
@@ -60,7 +63,7 @@ def believe_every_epoch(real: Real, codec: Any, key: Key, data: bytes, epoch: by
     return found
 
 
-@instead_of(Writer, "lock", "--rows 16 --lock-seconds 2 --hesitate 0.5 --at none/after-lock --steps upsert,update_a")
+@instead_of(Writer, "lock", "--rows 16 --lock-seconds 2 --hesitate 0.5 --at none/after-lock --steps bulk_text,update_a")
 def change_the_epoch_before_the_commit(real: Real, writer: Any, **kw: Any) -> None:
     """A class is dropped before the commit and open again at once: its epoch stays locked until the commit is over."""
     for layer in writer._layers:
@@ -69,9 +72,27 @@ def change_the_epoch_before_the_commit(real: Real, writer: Any, **kw: Any) -> No
     real(writer, **kw)
 
 
-@instead_of(FollowedConnection, "written_by_nobody", "--rows 16 --steps bulk_text,bulk_core")
-def do_not_see_statements(real: Real, followed: Any, *args: Any) -> None:
-    """What no unit of work holds is not seen: its class is dropped."""
+@instead_of(FollowedConnection, "about_to_execute", "--rows 16 --steps bulk_text,bulk_core")
+def do_not_see_statements(real: Real, followed: Any, context: Any, statement: str) -> str:
+    """What no unit of work holds is not seen: its rows, or its class, are dropped."""
+    return statement
+
+
+@instead_of(Rows, "_changes_of", "--rows 16 --steps bulk_email,bulk_keys,bulk_insert,bulk_delete")
+def drop_only_the_identities(real: Real, rows: Any, *args: Any, **kw: Any) -> list[Change] | None:
+    """Of the rows that a statement has written only the primary keys are dropped: the new alternate keys are, too."""
+    changes: list[Change] | None = real(rows, *args, **kw)
+    return changes and [replace(each, before=each.before[:1], after=each.after[:1]) for each in changes]
+
+
+@instead_of(
+    Rows,
+    "_found_all",
+    "--workers 8 --rows 8 --hesitate 0.9 --pause 0.2 --at after-lock/between-tiers --steps bulk_by_key,insert,delete",
+)
+def publish_what_a_statement_did_not_find(real: Real, rows: Any, number: int) -> bool:
+    """A statement that has found no row publishes that there is none: it holds no row's lock."""
+    return True
 
 
 @instead_of(chained, "drop", "--rows 16 --hesitate 0.7 --pause 0.1 --at none/before-fill --steps outside")
