@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from stockpyle.coherence.layers import Layer
+from stockpyle.coherence.validated import ValidatedLayer
 from stockpyle.coherence.writer import Writer
-from stockpyle.records import Alias, Lease, Record
+from stockpyle.keys import Key
+from stockpyle.records import Alias, Found, Lease, Record
 from stockpyle.stores import ProcessMemoryStore
 from tests.coherence.mutation import Real, instead_of
 
@@ -25,3 +27,9 @@ def memory_without_end(real: Real, store: Any, leased: Sequence[tuple[Lease, Rec
 def memory_keeps_what_its_own_process_writes(real: Real, writer: Any, layer: Layer) -> Any:
     """A commit leaves the copies in its own process's memory: these go at once, whatever their lifetime."""
     return {} if isinstance(layer.tier, ProcessMemoryStore) else real(writer, layer)
+
+
+@instead_of(ValidatedLayer, "read", "--system stockpyle-validated --rows 16 --steps update_a,update_b")
+def believe_a_copy_unasked(real: Real, layer: Layer, keys: Sequence[Key], *, lease: bool) -> list[Found]:
+    """A copy that is to be validated is handed out as it is: the shared tier is asked at every hit."""
+    return Layer.read(layer, keys, lease=lease)
