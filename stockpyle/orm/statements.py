@@ -65,10 +65,19 @@ def _tables_in_construct(construct: Any, compiled: Any) -> set[str]:
         return set()
     elements = [construct, *(compiled.ctes or {})]
     written = [each for element in elements for each in iterate(element) if isinstance(each, UpdateBase)]
-    tables = [each.table for each in written if hasattr(each.table, "name")]
+    tables = [table_of(compiled, each) for each in written if hasattr(each.table, "name")]
     for table in tables:
         meet_those_of(getattr(table, "metadata", None))
     return {name_of(table) for table in tables}
+
+
+def table_of(compiled: Any, construct: UpdateBase) -> Any:
+    """Return the table that an INSERT, UPDATE or DELETE is compiled for.
+
+    An ORM statement on a joined class becomes one for each of its tables, and names in all of them the last one.
+    """
+    own = getattr(getattr(compiled, "compile_state", None), "dml_table", None)
+    return own if own is not None and construct is compiled.statement else construct.table
 
 
 def construct_of(context: Any) -> Any | None:

@@ -17,6 +17,8 @@ SYSTEMS = {
     "stockpyle-memory-redis": "tests.coherence.systems.stockpyle_chain:memory_over_redis",
     "stockpyle-validated": "tests.coherence.systems.stockpyle_chain:validated_over_memcached",
     "stockpyle-validated-redis": "tests.coherence.systems.stockpyle_chain:validated_over_redis",
+    "stockpyle-backplane": "tests.coherence.systems.stockpyle_chain:backplane_over_memcached",
+    "stockpyle-backplane-redis": "tests.coherence.systems.stockpyle_chain:backplane_over_redis",
     "source": "tests.coherence.systems.stockpyle_chain:source_only",
     "look-aside": "tests.coherence.systems.look_aside:LookAside",
     "dogpile.cache": "tests.coherence.systems.dogpile_cache:distributed",
@@ -27,11 +29,20 @@ SYSTEMS = {
 }
 """What --system takes: a module, and the callable in it that takes Settings and returns a SystemUnderTest."""
 
-ON_REDIS = frozenset({"stockpyle-redis", "stockpyle-memory-redis", "stockpyle-validated-redis"})
+ON_REDIS = frozenset(
+    {"stockpyle-redis", "stockpyle-memory-redis", "stockpyle-validated-redis", "stockpyle-backplane-redis"}
+)
 """The systems whose cache is a Redis, on which a run then works its faults."""
 
-IN_MEMORY = {"stockpyle-memory": 1.0, "stockpyle-memory-redis": 1.0}
+IN_MEMORY = {
+    "stockpyle-memory": 1.0,
+    "stockpyle-memory-redis": 1.0,
+    "stockpyle-backplane": 4.0,
+    "stockpyle-backplane-redis": 4.0,
+}
 """The systems in which each process keeps copies of its own that others' commits do not reach: for how many seconds.
+
+Or reach later: over a backplane with a heartbeat of a second, and another to answer, while servers hang for a second.
 
 A memory tier that may never be older than the shared one does not belong here: it is judged as if it were none.
 """

@@ -51,6 +51,18 @@ def validated_over_redis(settings: Settings) -> Chain:
     return Chain(settings, [ProcessMemoryStore(validate=True), _redis(settings)])
 
 
+def backplane_over_memcached(settings: Settings) -> Chain:
+    """Memory that is told of others' commits by PostgreSQL."""
+    backplane = SqlAlchemyStore(engine=settings.engine).pubsub(heartbeat=1, timeout=1)
+    return Chain(settings, [ProcessMemoryStore(), _memcached(settings)], backplane=backplane)
+
+
+def backplane_over_redis(settings: Settings) -> Chain:
+    """Memory that is told of others' commits by the Redis below it."""
+    redis = _redis(settings)
+    return Chain(settings, [ProcessMemoryStore(), redis], backplane=redis.pubsub(heartbeat=1, timeout=1))
+
+
 def _memory(system: str) -> ProcessMemoryStore:
     return ProcessMemoryStore(lifetime=IN_MEMORY[system])
 
@@ -89,9 +101,10 @@ class Chain:
 
     errors: tuple[type[Exception], ...] = (StockpyleError,)
 
-    def __init__(self, settings: Settings, tiers: Sequence[Any]) -> None:
+    def __init__(self, settings: Settings, tiers: Sequence[Any], **options: Any) -> None:
         self.tiers = tiers
-        self.chain = ChainedStore([*tiers, SqlAlchemyStore(engine=settings.engine)], lock_seconds=settings.lock_seconds)
+        stores = [*tiers, SqlAlchemyStore(engine=settings.engine)]
+        self.chain = ChainedStore(stores, lock_seconds=settings.lock_seconds, **options)
         self.extension = StockpyleSessionExtension(self.chain)
         self.lacks = frozenset() if tiers else frozenset({"cache", "refused", "locked"})
         self.get = self.chain.get
