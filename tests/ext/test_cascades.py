@@ -80,7 +80,7 @@ class Shop(Base):
 class Place(Base):
     """The base of a joined inheritance."""
 
-    __tablename__ = "places"
+    __tablename__ = "venues"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str]
@@ -90,9 +90,9 @@ class Place(Base):
 class Bar(Place):
     """Its second row goes with its first."""
 
-    __tablename__ = "bars"
+    __tablename__ = "venue_bars"
 
-    id: Mapped[int] = mapped_column(sa.ForeignKey("places.id", ondelete="CASCADE"), primary_key=True)
+    id: Mapped[int] = mapped_column(sa.ForeignKey("venues.id", ondelete="CASCADE"), primary_key=True)
     __mapper_args__: ClassVar = {"polymorphic_identity": "bar"}
 
 

@@ -20,7 +20,7 @@ from tests.ext.models import Base, User
 from tests.remote.caches import Cache
 from tests.remote.parts import Meddler, new_prefix
 
-TIMEOUT = 0.2
+TIMEOUT = 0.5
 
 
 def garbage(answer: bytes) -> Iterable[bytes]:
