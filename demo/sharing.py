@@ -15,7 +15,6 @@ from other import Other
 from stack import Stack
 from writing import expect, expect_none
 
-
 ROUNDS = 50
 
 
