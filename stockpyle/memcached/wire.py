@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import select
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -117,6 +118,11 @@ class Connection:
                 "one: start it without -C"
             )
         return held.data
+
+    @property
+    def is_quiet(self) -> bool:
+        """True if nothing has come that nobody has asked for, such as the end of the connection."""
+        return not select.select([self._socket], [], [], 0)[0]
 
     def meta(self, commands: Sequence[bytes]) -> list[Reply]:
         """Send meta commands (each with its line end and data block) and return their replies in order."""

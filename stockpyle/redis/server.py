@@ -73,15 +73,22 @@ class RedisServer:
 
     def call(self, operation: str, work: Callable[[], T]) -> T:
         """Run `work`; StoreUnavailable, or StoreTimeout, if the server cannot be used. It may happen twice."""
+
+        def run() -> T:
+            self._connect()
+            while True:
+                before = self._arrivals
+                result = work()
+                if self._arrivals == before and not self._arrived:
+                    return result
+                self._register(self._client)
+
+        return self._run(operation, run)
+
+    def _run(self, operation: str, work: Callable[[], T]) -> T:
         try:
             with failures(self.name, self._store, operation):
-                self._connect()
-                while True:
-                    before = self._arrivals
-                    result = work()
-                    if self._arrivals == before and not self._arrived:
-                        return result
-                    self._register(self._client)
+                return work()
         except StoreTimeout:
             raise
         except StoreUnavailable:
@@ -94,6 +101,18 @@ class RedisServer:
             # an interrupt between a command and its answer: redis-py takes the connection for one that is free
             self.close()
             raise
+
+    def once(self, operation: str, work: Callable[[Any], T]) -> T:
+        """Run `work` with the client, for what must not happen twice. It may have happened if it raises."""
+
+        def run() -> T:
+            self._connect()
+            try:
+                return work(self._client)
+            finally:
+                self._register(self._client)
+
+        return self._run(operation, run)
 
     def get(self, texts: Sequence[bytes]) -> list[bytes | None]:
         """Return the strings under these keys, None for others."""

@@ -17,6 +17,7 @@ from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.protocols import Tier
 from stockpyle.records import Alias, Found, Lease, Lock, Record
 from stockpyle.stores.cache import CacheStore
+from stockpyle.views.collection import Values
 
 DAY = 86400.0
 TIMEOUT = 1.0
@@ -75,6 +76,7 @@ class RemoteStore(CacheStore):
         own = namespace if prefix is None else prefix
         self.prefix = checked_prefix("stockpyle" if own is None else own)
         self.unreachable = checked_unreachable(unreachable)
+        self._value_codec = codec
         self._codec = RecordCodec(codec, allow_pickle=allow_pickle, prefix=self.prefix)
 
     def _use(self, parts: Iterable[Part], ring: Callable[[str], int] = lambda text: 0) -> None:
@@ -87,6 +89,9 @@ class RemoteStore(CacheStore):
     def place(self, key: Key) -> int:
         """Return the number of the server that keeps this key."""
         return 0 if len(self.parts) == 1 else self._ring(key.text(self.prefix))
+
+    def _values(self) -> Values:
+        return Values(self._value_codec)
 
     # the tier
 

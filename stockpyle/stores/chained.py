@@ -23,7 +23,9 @@ from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
 from stockpyle.keys import KeySpec
 from stockpyle.protocols import Listening, Outcome, Pending, Source
 from stockpyle.records import Record
-from stockpyle.stores.base import SessionStore, listed
+from stockpyle.stores.base import BaseStore, SessionStore, listed
+from stockpyle.views.collection import Entries, Values
+from stockpyle.views.counter import Numbers
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -296,6 +298,24 @@ class ChainedStore(SessionStore):
         """Give back what this thread holds of every store."""
         self._each_store("release")
 
+    def _collections(self) -> Entries:
+        entries: Entries = self._offered("_collections", "collections")
+        return entries
+
+    def _values(self) -> Values:
+        return next((each._values() for each in reversed(self.stores) if _offers(each, "_collections")), Values())
+
+    def _counters(self) -> Numbers:
+        numbers: Numbers = self._offered("_counters", "counters")
+        return numbers
+
+    def _offered(self, what: str, name: str) -> Any:
+        """What the most durable of the stores offers."""
+        for each in reversed(self.stores):
+            if _offers(each, what):
+                return getattr(each, what)()
+        raise UnsupportedOperation(f"no store of this chain keeps {name}")
+
     def close(self) -> None:
         """Close every store, and the backplane; but not a pub/sub that the chain was given."""
         with ExitStack() as stack:
@@ -396,6 +416,10 @@ def _check_seconds(name: str, seconds: Any) -> None:
 
 def _in_memory(store: Any) -> bool:
     return isinstance(store, Listening) and not getattr(store, "shared", False)
+
+
+def _offers(store: Any, what: str) -> bool:
+    return isinstance(store, BaseStore) and getattr(type(store), what) is not getattr(BaseStore, what)
 
 
 def _listens(store: Any) -> bool:

@@ -17,7 +17,9 @@ from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.memcached.server import Server
 from stockpyle.memcached.tier import MemcachedTier
+from stockpyle.memcached.views import MemcachedNumbers
 from stockpyle.stores._remote import TIMEOUT, RemoteStore, check_seconds
+from stockpyle.views.counter import Numbers
 
 Address = str | tuple[str, int]
 """Where a server is: "host:port", ("host", port) or "/path/to/socket"."""
@@ -68,18 +70,15 @@ class MemcacheStore(RemoteStore):
         options = {"timeout": timeout, "connect_timeout": connect_timeout, "tls_context": tls_context, "no_delay": True}
         makers = _clients(client, servers, options)
         run_key = f"{self.prefix}::run".encode("ascii")
+        self._servers = [Server(name, make, run_key, pool_size, self.name) for name, make in makers.items()]
         parts = [
-            MemcachedTier(
-                Server(name, make, run_key, pool_size, self.name),
-                self.prefix,
-                self._codec,
-                self.stats,
-                lease_seconds,
-                clock,
-            )
-            for name, make in makers.items()
+            MemcachedTier(server, self.prefix, self._codec, self.stats, lease_seconds, clock)
+            for server in self._servers
         ]
         self._use(parts, _ring(list(makers)))
+
+    def _counters(self) -> Numbers:
+        return MemcachedNumbers(self._servers, self._ring, self.prefix)
 
 
 def _clients(client: Any, servers: Any, options: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:

@@ -20,6 +20,9 @@ from stockpyle.pubsub.wires import Notice
 from stockpyle.records import Alias, Found, Lease, Lock, Record
 from stockpyle.stores._table import LEASE_SECONDS, MemoryTable, Policy
 from stockpyle.stores.cache import CacheStore
+from stockpyle.views.collection import Entries
+from stockpyle.views.counter import Numbers
+from stockpyle.views.local import LocalEntries, LocalNumbers
 
 
 class ProcessMemoryStore(CacheStore):
@@ -54,6 +57,8 @@ class ProcessMemoryStore(CacheStore):
         self.validate = validate
         self._table = MemoryTable(maxsize, policy, clock, lease_seconds)
         self._hub = Hub()
+        self._local_entries = LocalEntries()
+        self._local_numbers = LocalNumbers()
 
     def pubsub(
         self,
@@ -68,6 +73,12 @@ class ProcessMemoryStore(CacheStore):
         It needs no heartbeat; and it is lost in child processes only, which do not hear their parent.
         """
         return LocalPubSub(self._hub, self.name, on_lost, on_restored, heartbeat, timeout)
+
+    def _collections(self) -> Entries:
+        return self._local_entries
+
+    def _counters(self) -> Numbers:
+        return self._local_numbers
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Tier.read."""

@@ -18,8 +18,11 @@ from stockpyle.pubsub.redis import RedisPubSub
 from stockpyle.pubsub.wires import Notice
 from stockpyle.redis.server import Kind, RedisServer
 from stockpyle.redis.tier import RedisTier
+from stockpyle.redis.views import RedisEntries, RedisNumbers
 from stockpyle.stores._remote import TIMEOUT as STORE_TIMEOUT
 from stockpyle.stores._remote import RemoteStore, check_seconds
+from stockpyle.views.collection import Entries
+from stockpyle.views.counter import Numbers
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "rediss+sentinel", "rediss+cluster")
 _EXAMPLES = (
@@ -65,6 +68,7 @@ class RedisStore(RemoteStore):
         check_seconds("connect_timeout", connect_timeout, none=True)
         name, make, kind = _clients(url, client, timeout, connect_timeout)
         server = RedisServer(name, make, self.prefix, self.name, kind)
+        self._server = server
         self._clients = partial(_clients, url, client)
         self._use([RedisTier(server, self.prefix, self._codec, self.stats, lease_seconds, clock)])
 
@@ -79,6 +83,12 @@ class RedisStore(RemoteStore):
         """Return Redis's own publish/subscribe, on connections of its own; prefix and database make no difference."""
         name, make, kind = self._clients(timeout, timeout)
         return RedisPubSub(make, kind, name, self.name, on_lost, on_restored, heartbeat, timeout)
+
+    def _collections(self) -> Entries:
+        return RedisEntries(self._server, self.prefix)
+
+    def _counters(self) -> Numbers:
+        return RedisNumbers(self._server, self.prefix)
 
 
 Maker = Callable[[Callable[[Any], None]], Any]
