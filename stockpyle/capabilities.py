@@ -39,5 +39,8 @@ METHODS: Final[dict[str, str]] = {
 }
 """The method that a capability is called by: a class that has its own has the capability."""
 
+PROVIDERS: Final[dict[str, str]] = {"collection": "_collections", "counter": "_counters", "query": "scan"}
+"""What else a class may have that gives it a capability: the base class makes the method of it."""
+
 PAIRS: Final[dict[str, str]] = {"put": "batch_put", "get": "batch_get", "delete": "batch_delete"}
 """Verbs of which one is enough: a BaseStore makes the other of it."""

@@ -11,6 +11,7 @@
         AmbiguousKeyError(LookupError)        a key without a class that several classes declare
       InvalidLifetime(ValueError)             a lifetime, or what a lifetime_cb returned, is none
       PendingElsewhere(ValueError)            the object waits to be inserted by another session
+      InvalidNumber(ValueError)               a counter cannot have, or be changed by, this number
       MessageTooLarge(ValueError)             a message has more bytes than the channel carries
       NonUniqueKeyError                       several rows answer one key
       CodecError
@@ -38,6 +39,7 @@ __all__ = [
     "InvalidKeyType",
     "InvalidKeysDeclaration",
     "InvalidLifetime",
+    "InvalidNumber",
     "MessageTooLarge",
     "MissingDependency",
     "NoSuchStoreBackend",
@@ -91,6 +93,10 @@ class AmbiguousKeyError(InvalidKey, LookupError):
 
 class InvalidLifetime(StockpyleError, ValueError):
     """A lifetime is neither seconds, a timedelta, a datetime nor None."""
+
+
+class InvalidNumber(StockpyleError, ValueError):
+    """A counter cannot have this value, or be changed by it: it is an int of 64 bits."""
 
 
 class PendingElsewhere(StockpyleError, ValueError):

@@ -17,7 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from stockpyle.exceptions import ImproperlyConfigured
 
-_NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{1,18})?\Z", re.ASCII)
+_NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{1,20})?(e[+-]?\d{1,2})?\Z", re.ASCII | re.IGNORECASE)
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ms|s|m|h|d|w)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SIZE = re.compile(r"([+-]?\d{1,18})(k|m|g|ki|mi|gi)?b?\Z", re.ASCII | re.IGNORECASE)
@@ -152,7 +152,7 @@ def _size(text: str) -> int | None:
 
 def _seconds(text: str) -> float | int | None:
     if _NUMBER.match(text):
-        return float(text) if "." in text else int(text)
+        return int(text) if text.lstrip("+-").isdigit() else float(text)
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return None
@@ -181,9 +181,7 @@ def text_of(value: Any) -> str | list[str] | None:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, float):
-        return (
-            str(int(value)) if value.is_integer() else format(value, "f").rstrip("0") if math.isfinite(value) else None
-        )
+        return repr(value).removesuffix(".0") if math.isfinite(value) else None
     if isinstance(value, str | int | Path):
         return str(value)
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):

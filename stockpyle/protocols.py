@@ -8,13 +8,13 @@ has leases against stale sets; the locks that span a database's commit are added
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from stockpyle.keys import Key, KeySpec
+from stockpyle.keys import Ident, Key, KeySpec
 from stockpyle.records import Alias, Found, Lease, Lock, Record
 
 T = TypeVar("T")
@@ -101,6 +101,57 @@ class Tier(Protocol):
         ...
 
 
+@runtime_checkable
+class Revised(Protocol):
+    """What a Tier can do besides, so that what was read from it can be kept elsewhere and be known to be up to date.
+
+    A revision is a few bytes that no other writing of the key has, neither an earlier nor a later one, whatever became
+    of the tier in between. Whoever has kept a record, and is told its revision again, would be handed the very same
+    record by a read.
+    """
+
+    def read_revised(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
+        """As Tier.read; the records have their revisions."""
+        ...
+
+    def revisions(self, keys: Sequence[Key], expected: Sequence[bytes] = ()) -> Sequence[bytes | None]:
+        """Return which revision each key has now, in one round trip.
+
+        Where a read would hand out no record it is None, or one that no record has. expected are those that the caller
+        has, one for each key: a tier may know a faster way to tell that nothing has changed.
+        """
+        ...
+
+
+@runtime_checkable
+class Listening(Protocol):
+    """What a tier in process memory has besides, so that a backplane can tell it what other processes have changed.
+
+    A listener is who tells it: the backplane of a chain. As long as one of its listeners hears nothing, such a tier
+    keeps nothing, whoever fills it. It does not keep its listeners alive. After a fork they all are deaf in the child.
+    """
+
+    def heard(self, idents: Collection[Ident], spaces: Collection[str]) -> None:
+        """Forget these keys, what they lead to, and whole classes by the names of their spaces.
+
+        Who has a lease on them from before fills nothing, and who has a lock publishes nothing, so that no value
+        comes back that was read before.
+        """
+        ...
+
+    def deafen(self, listener: object) -> None:
+        """Forget everything, and keep nothing from now on."""
+        ...
+
+    def hears(self, listener: object) -> None:
+        """Keep again what is read from now on."""
+        ...
+
+    def clear(self) -> None:
+        """Forget everything, under the same rules as single keys."""
+        ...
+
+
 class Outcome(Enum):
     """How a write ended."""
 
@@ -137,13 +188,15 @@ class Pending:
     """A source's write between flush and commit: everything it touches is known, nothing is durable yet.
 
     epochs are the classes of which it may have changed objects that nobody can name; unchanged are the identities of
-    objects that were put as the source has them already, so that nothing of them is written.
+    objects that were put as the source has them already, so that nothing of them is written. connection is the
+    SQLAlchemy Connection that the transaction is on, if it is.
     """
 
     changes: list[Change] = field(default_factory=list)
     epochs: list[Key] = field(default_factory=list)
     unchanged: list[Key] = field(default_factory=list)
     outcome: Outcome = Outcome.OPEN
+    connection: Any = None
 
 
 @runtime_checkable
@@ -225,6 +278,12 @@ class PubSub(Protocol):
 
     def punsubscribe(self, pattern: str | None = None, callback: Callback | None = None) -> None:
         """Drop the callbacks of a pattern (None: of all patterns), or only one of them. See unsubscribe."""
+        ...
+
+    def watch(
+        self, on_lost: Callable[[], object] | None = None, on_restored: Callable[[], object] | None = None
+    ) -> None:
+        """Have these called, too, for as long as it lives: see above."""
         ...
 
     def close(self) -> None:

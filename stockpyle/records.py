@@ -32,13 +32,15 @@ class Record:
 
     spec is that of the object's own class, which may be a subclass of the asked one. deadline is a time in
     seconds since the epoch, None without end. A record that is not fillable is the caller's to read and no
-    tier's to keep.
+    tier's to keep. revision: which writing of its key this is, in the tier that it was read from, if that can tell and
+    was asked: see stockpyle.protocols.Revised.
     """
 
     spec: KeySpec
     value: Any
     deadline: float | None = None
     fillable: bool = True
+    revision: bytes | None = None
 
     @property
     def is_absent(self) -> bool:

@@ -142,19 +142,28 @@ class Server:
             process.kill()
             process.wait()
 
+    def pause(self) -> None:
+        """Have the server, with all its processes, hang: it takes connections, and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        for each in (self._process.pid, *children_of(self._process.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(each, number)
+
     @contextmanager
     def hung(self) -> Iterator[None]:
-        """Let the server, with all its processes, do nothing inside the block, while its connections stand."""
-        assert self._process is not None
-        processes = [self._process.pid, *children_of(self._process.pid)]
-        for each in processes:
-            os.kill(each, signal.SIGSTOP)
+        """Let the server hang inside the block, while its connections stand."""
+        self.pause()
         try:
             yield
         finally:
-            for each in processes:
-                with suppress(ProcessLookupError):
-                    os.kill(each, signal.SIGCONT)
+            self.resume()
 
     def close(self) -> None:
         """End the server for good, and remove its folder."""
@@ -277,9 +286,12 @@ class MemcachedWithTls(Memcached):
 
 
 class Redis(Server):
-    """A Redis that keeps everything in memory, started with these options besides its own."""
+    """A Redis that keeps everything in memory, started with these options besides its own.
 
-    program = "redis-server"
+    With STOCKPYLE_REDIS_SERVER it is another program that does the same, such as a valkey-server.
+    """
+
+    program = os.environ.get("STOCKPYLE_REDIS_SERVER") or "redis-server"
     package = "redis-server"
 
     def __init__(self, *options: str) -> None:

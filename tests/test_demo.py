@@ -79,7 +79,7 @@ def test_demo_shows_memcached_between_memory_and_database() -> None:
     assert re.search(r"ok  [\d,]+ reads by every key of every row agree with the database", done.stdout)
     assert len(re.findall(r"^  ok  ", done.stdout, re.MULTILINE)) == 17
     assert "the other process is handed the new name, from memcached, by each of its three codes" in done.stdout
-    assert "here Esperanto is read again, from the database" in done.stdout
+    assert "here the new name of Esperanto comes from memcached" in done.stdout
     assert "the very next read on the other side had the new name, 100 times from memcached" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
 

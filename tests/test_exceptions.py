@@ -29,6 +29,7 @@ TREE: dict[str, tuple[str, tuple[type, ...]]] = {
     "UndeclaredKeyError": ("InvalidKey", (LookupError,)),
     "AmbiguousKeyError": ("InvalidKey", (LookupError,)),
     "InvalidLifetime": ("StockpyleError", (ValueError,)),
+    "InvalidNumber": ("StockpyleError", (ValueError,)),
     "PendingElsewhere": ("StockpyleError", (ValueError,)),
     "MessageTooLarge": ("StockpyleError", (ValueError,)),
     "NonUniqueKeyError": ("StockpyleError", ()),

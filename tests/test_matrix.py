@@ -8,9 +8,16 @@ from typing import Any
 import pytest
 
 from stockpyle import matrix
-from stockpyle.capabilities import CAPABILITIES, METHODS, PAIRS
+from stockpyle.capabilities import CAPABILITIES, METHODS, PAIRS, PROVIDERS
 from stockpyle.exceptions import UnsupportedOperation
-from stockpyle.stores import BaseDictionaryStore, BaseStore, ChainedStore, NullStore, SqlAlchemyStore
+from stockpyle.stores import (
+    BaseDictionaryStore,
+    BaseStore,
+    ChainedStore,
+    NullStore,
+    ProcessMemoryStore,
+    SqlAlchemyStore,
+)
 from stockpyle.stores.cache import CacheStore
 
 PAGE = Path(__file__).parent.parent / "docs" / "stores.md"
@@ -47,7 +54,8 @@ def test_what_a_store_has_methods_for_is_what_it_supports(klass: type[BaseStore]
     """A method of one's own is a capability; a capability that is called has a method of one's own."""
     for name, method in METHODS.items():
         if hasattr(BaseStore, method) and name not in {verb for pair in PAIRS.items() for verb in pair}:
-            own = getattr(klass, method) is not getattr(BaseStore, method)
+            methods = [each for each in (method, PROVIDERS.get(name)) if each is not None]
+            own = any(getattr(klass, each) is not getattr(BaseStore, each) for each in methods)
             assert own is (name in klass.supports), f"{klass.__name__}.{method}"
 
 
@@ -93,3 +101,14 @@ def test_a_store_may_support_less_than_its_class() -> None:
         store.pubsub()
     assert "pubsub" in SqlAlchemyStore("postgresql+psycopg://h/db").supports
     assert "sessions" in ChainedStore([NullStore()]).supports
+
+
+def test_a_chain_supports_what_its_stores_do() -> None:
+    """It keeps collections and counters in the most durable of its stores that does, and else has none."""
+    with_both = ChainedStore([ProcessMemoryStore(), SqlAlchemyStore("sqlite://")])
+    assert {"collection", "counter"} <= with_both.supports
+    with_both.counter("visits").increment()
+    with_none = ChainedStore([NullStore(), SqlAlchemyStore("sqlite://")])
+    assert not {"collection", "counter"} & with_none.supports
+    with pytest.raises(UnsupportedOperation):
+        with_none.counter("visits")

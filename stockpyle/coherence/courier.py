@@ -82,3 +82,7 @@ class Courier:
         """In a child process: there is no thread; the next debt starts one."""
         self._mutex = threading.RLock()
         self.thread = None
+
+
+COURIER = Courier()
+"""The one of this process."""

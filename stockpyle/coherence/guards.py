@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from stockpyle.coherence.breaker import PROBE_SECONDS, Breaker
-from stockpyle.coherence.courier import Courier
+from stockpyle.coherence.courier import COURIER, Courier
 from stockpyle.coherence.debts import LIMIT, Debt, Debts, deliver
 from stockpyle.coherence.logs import logger
 from stockpyle.exceptions import (
@@ -35,7 +36,13 @@ MISTAKES = (ImproperlyConfigured, InvalidKey, InvalidLifetime, CodecError, Unsup
 BATCH = 500
 """How many debts are delivered in one call."""
 
-_COURIER = Courier()
+
+class DebtListener(Protocol):
+    """Who must know when a tier has been told late of what has changed."""
+
+    def told_late(self, debts: Sequence[Debt]) -> None:
+        """Nothing of this is held there any more. It raises nothing."""
+        ...
 
 
 class Bypassed(Exception):
@@ -215,6 +222,8 @@ class Guard:
                 self._set_flags()
                 last = not self.owes
             self._guards.stats.delivered += told
+            for listener in list(self._guards.listeners):
+                listener.told_late(debts)
             if last:
                 logger.info("%s was told of all that has changed", self.name)
 
@@ -263,7 +272,7 @@ class Guards:
         *,
         clock: Callable[[], float] = time.monotonic,
         limit: int = LIMIT,
-        courier: Courier | None = _COURIER,
+        courier: Courier | None = COURIER,
     ) -> None:
         self.tier = tier
         self.stats: Stats = Stats.of(tier)
@@ -271,6 +280,7 @@ class Guards:
         self.clock = clock
         self.limit = limit
         self.courier = courier
+        self.listeners: weakref.WeakSet[DebtListener] = weakref.WeakSet()
         self.parts = tuple(Guard(self, part) for part in getattr(tier, "parts", (tier,)))
         renew_after_fork(self)
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from stockpyle.coherence.debts import Debt
-from stockpyle.coherence.guards import Bypassed, Guard, Guards, guards_of
+from stockpyle.coherence.guards import Bypassed, DebtListener, Guard, Guards, guards_of
 from stockpyle.coherence.logs import Seldom, logger
 from stockpyle.coherence.parts import Places
 from stockpyle.exceptions import ImproperlyConfigured, InvalidLifetime, StoreUnavailable, UnsupportedOperation
@@ -44,6 +44,10 @@ def _itself(key: Any) -> Key:
     return own
 
 
+def _of_held(held: tuple[Key, Any]) -> Key:
+    return held[0]
+
+
 def _of_lease(leased: tuple[Lease, Any]) -> Key:
     return leased[0].key
 
@@ -53,10 +57,12 @@ class Layer:
 
     Nothing is read from a tier that fails, nor from one that is owed something, see Guard; the other layers answer.
     counted=False is for a tier used alone: it counts hits and misses itself, and its failures are the caller's.
-    A tier that cannot lock brings `forget` instead, which is called before and after a commit.
+    A tier that cannot lock brings `forget` instead, which is called before and after a commit. revised: records are
+    read with their revisions. bound: how many seconds a record is kept if neither the user nor, with None, the tier
+    says.
     """
 
-    def __init__(self, tier: Any, *, counted: bool = True) -> None:
+    def __init__(self, tier: Any, *, counted: bool = True, revised: bool = False, bound: float | None = None) -> None:
         self.tier: Tier = tier
         self._seldom = Seldom()
         self._guards: Guards | None = guards_of(tier) if counted else None
@@ -71,7 +77,8 @@ class Layer:
         self._unreachable = checked_unreachable(getattr(tier, "unreachable", None)) if counted else None
         self._lifetimes = LifetimePolicy.of(tier)
         self._clock = getattr(tier, "clock", None) or time.time
-        self._bound: float = getattr(tier, "chain_lifetime", DEFAULT_BOUND)
+        self.bound: float = getattr(tier, "chain_lifetime", DEFAULT_BOUND) if bound is None else bound
+        self.revised = revised
 
     @property
     def name(self) -> str:
@@ -85,20 +92,53 @@ class Layer:
         only = self._only
         if only is not None and only.trusted:
             try:
-                return self.tier.read(keys, lease=lease)
+                return self._reads(self.tier)(keys, lease=lease)
             except Exception as error:  # noqa: BLE001 - the guard raises what is not the tier's fault
                 only.judge("read", error)
                 return [MISS] * len(keys)
         if self._guards is None:
-            return self.tier.read(keys, lease=lease)
+            return self._reads(self.tier)(keys, lease=lease)
         found: dict[Ident, Found] = {}
         for guard, own in self._by_part(keys):
             try:
-                answers = guard.use("read", partial(guard.tier.read, own, lease=lease))
+                answers = guard.use("read", partial(self._reads(guard.tier), own, lease=lease))
             except Bypassed:
                 continue
             found.update(zip([key.ident for key in own], answers, strict=True))
         return [found.get(key.ident, MISS) for key in keys]
+
+    def _reads(self, tier: Any) -> Callable[..., list[Found]]:
+        read: Callable[..., list[Found]] = tier.read_revised if self.revised else tier.read
+        return read
+
+    def unchanged(self, held: Sequence[tuple[Key, Record]]) -> list[bool | None]:
+        """Return of each record if its revision is still its key's; None where a part fails, or is owed something.
+
+        See Revised.revisions.
+        """
+        only = self._only
+        if only is not None and only.trusted:
+            expected = [record.revision for _, record in held]
+            tier: Any = only.tier
+            try:
+                answers: Sequence[bytes | None] = tier.revisions([key for key, _ in held], expected)
+            except Exception as error:  # noqa: BLE001 - the guard raises what is not the tier's fault
+                only.judge("read", error)
+                return [None] * len(held)
+            if answers is expected:
+                return [True] * len(held)
+            return [a is not None and a == b for a, b in zip(answers, expected, strict=True)]
+        found: dict[Ident, bool] = {}
+        for guard, own in self._by_part(held, _of_held):
+            keys = [key for key, _ in own]
+            expected = [record.revision for _, record in own]
+            try:
+                answers = guard.use("read", partial(guard.tier.revisions, keys, expected))
+            except Bypassed:
+                continue
+            for key, answer, revision in zip(keys, answers, expected, strict=True):
+                found[key.ident] = answer is not None and answer == revision
+        return [found.get(key.ident) for key, _ in held]
 
     def look(self, key: Key) -> Found:
         """Read one key without a lease; raises Bypassed if what is held there cannot be told."""
@@ -159,6 +199,16 @@ class Layer:
                 self._unlock(self._guards.parts[part], locks)
             raise
         return self._places.join(keys, taken)
+
+    @property
+    def owes(self) -> bool:
+        """True if a part of the tier is still to be told of something."""
+        return self._guards is not None and any(guard.owes for guard in self._guards.parts)
+
+    def told_late(self, listener: DebtListener) -> None:
+        """Have `listener` hear of every debt that is delivered from now on, as long as it lives."""
+        if self._guards is not None:
+            self._guards.listeners.add(listener)
 
     @property
     def error(self) -> Exception | None:
@@ -327,12 +377,12 @@ class Layer:
     def deadline(self, obj: Any) -> float | None:
         """Return when `obj` expires here by the user's rule or the chain's bound; raises InvalidLifetime."""
         now = self._clock()
-        return self._lifetimes.deadline(obj, now) if self._lifetimes.configured else now + self._bound
+        return self._lifetimes.deadline(obj, now) if self._lifetimes.configured else now + self.bound
 
     def bounded(self, record: Record) -> Record | None:
         """Return `record` as this layer may keep it, or None if it may not: expired, or its lifetime cannot be told."""
         if self._lifetimes.asks_object and record.is_absent:
-            own: float | None = self._clock() + self._bound
+            own: float | None = self._clock() + self.bound
         else:
             try:
                 own = self.deadline(record.spec.materialise(record.value) if self._lifetimes.asks_object else None)

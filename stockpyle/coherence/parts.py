@@ -88,6 +88,22 @@ class Parts:
             found.update(zip([key.ident for key in own], self.parts[part].read(own, lease=lease), strict=True))
         return [found[key.ident] for key in keys]
 
+    def read_revised(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
+        """See Revised.read_revised."""
+        found: dict[Ident, Found] = {}
+        for part, own in self._places.split(keys, _itself).items():
+            tier: Any = self.parts[part]
+            found.update(zip([key.ident for key in own], tier.read_revised(own, lease=lease), strict=True))
+        return [found[key.ident] for key in keys]
+
+    def revisions(self, keys: Sequence[Key], expected: Sequence[bytes] = ()) -> Sequence[bytes | None]:
+        """See Revised.revisions."""
+        found: dict[Ident, bytes | None] = {}
+        for part, own in self._places.split(keys, _itself).items():
+            tier: Any = self.parts[part]
+            found.update(zip([key.ident for key in own], tier.revisions(own), strict=True))
+        return [found[key.ident] for key in keys]
+
     def fill(self, leased: Sequence[tuple[Lease, Value]]) -> int:
         """See Tier.fill."""
         filled: list[int] = []

@@ -167,7 +167,7 @@ class _Fetch:
                         self.busy[ident] = answer
                         del pending[ident]
                 elif isinstance(answer, Alias):
-                    self.aliases[ident] = answer
+                    self.aliases[ident] = _as_asked(answer, key)
                     self.alias_from[ident] = layer
                     del pending[ident]
                 elif isinstance(answer, Record):
@@ -325,6 +325,13 @@ class _Fetch:
 def _load(source: Source, keys: Asked) -> dict[Ident, Record]:
     klass = next(iter(keys.values())).spec.klass
     return dict(zip(keys, source.load(klass, list(keys.values())), strict=True))
+
+
+def _as_asked(alias: Alias, key: Key) -> Alias:
+    """Return an alias with the identity as the class that is asked for spells it: a base may have been asked before."""
+    if alias.identity.spec is key.spec:
+        return alias
+    return Alias(Key(key.spec, key.spec.identity, alias.identity.values), alias.deadline)
 
 
 def _own_identity(record: Record, key: Key) -> Key | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+from stockpyle.coherence.backplane import Backplane
 from stockpyle.coherence.guards import Bypassed
 from stockpyle.coherence.layers import Layer, Unreachable
 from stockpyle.coherence.logs import logger
@@ -22,7 +24,7 @@ class Writer:
 
     changes are the objects that the commit writes; epochs are whole classes that it may have changed, which is
     all that is known of them. unreachable: see Layer.lock; what a tier could not be told of before the commit is owed
-    to it as soon as the commit has happened.
+    to it as soon as the commit has happened. backplane: who tells other processes' memory, when all tiers are done.
     """
 
     def __init__(
@@ -32,8 +34,14 @@ class Writer:
         epochs: Iterable[Key] = (),
         lock_seconds: float = LOCK_SECONDS,
         unreachable: Unreachable | None = None,
+        backplane: Backplane | None = None,
     ) -> None:
         self._unreachable = unreachable
+        self.backplane = backplane
+        self._announced: bytes | None = None
+        self._untold = False
+        self._found: dict[Ident, Key] = {}
+        """Keys that nobody knew of before the commit."""
         self._layers = layers
         self._changes = changes
         self._epochs = {key.ident: key for key in epochs}
@@ -67,6 +75,7 @@ class Writer:
         raises.
         """
         unreachable: Unreachable | None = "proceed" if late else self._unreachable
+        self._untold = True
         for layer in self._layers:
             keys = self._keys_for(layer)
             if not keys:
@@ -87,6 +96,14 @@ class Writer:
                     self.unlock()
                 raise
 
+    def announce(self, connection: Any) -> None:
+        """Inside the transaction that is about to commit, tell the backplane of it, if it is for that.
+
+        connection is the transaction's, None if there is none. StoreUnavailable is raised if it cannot be told.
+        """
+        if self.backplane is not None and self.backplane.in_transaction and connection is not None:
+            self._announced = self.backplane.announce(connection, self._keys_for().values())
+
     def owe_beforehand(self) -> None:
         """Right before a commit of whose end one may hear late: owe it already where it could not be locked."""
         for layer, locks in self._locks:
@@ -96,6 +113,18 @@ class Writer:
         self._locks = []
         for layer in self._layers:
             layer.owe([Lock(key) for key in self._keys_for(layer).values()], self._seconds)
+        self._tell()
+
+    def _tell(self, *, settled: bool = False) -> None:
+        """When all tiers are done: tell the others, or that nothing is left of what they were told beforehand."""
+        untold, self._untold = self._untold, False
+        if self.backplane is None or not untold:
+            return
+        if settled and self._announced is not None and not any(layer.owes for layer in self._layers):
+            self.backplane.tell(self._found.values())
+            self.backplane.settled(self._announced)
+        else:
+            self.backplane.tell({**self._keys_for(), **self._found}.values())
 
     def publish(
         self,
@@ -106,7 +135,7 @@ class Writer:
 
         Goes on if a tier fails: the commit is durable, and the tier is told of it later.
         """
-        self._each(lambda layer, locks: self._publish(layer, locks, records, bounded))
+        self._each(lambda layer, locks: self._publish(layer, locks, records, bounded), settled=True)
 
     def _publish(
         self,
@@ -123,6 +152,7 @@ class Writer:
             values = {}
         strays = self._strays(locks, records)
         if strays:
+            self._found.update((key.ident, key) for key in strays)
             # owed from here on, whatever interrupts it
             self._locks[-1] = (layer, [*locks, *(Lock(key, owed=True) for key in strays)])
             locks = [*locks, *layer.lock(strays, self._seconds, without_row_lock=strays, unreachable="proceed")]
@@ -145,6 +175,7 @@ class Writer:
             if locks:
                 layer.unlock(locks)
         self._locks = []
+        self._untold = False
 
     def leave(self) -> None:
         """After a commit whose outcome is unknown: our locks stay until they run out, anything else is removed."""
@@ -152,7 +183,7 @@ class Writer:
             lambda layer, locks: layer.publish([(replace(lock, contended=True), None) for lock in locks], self._seconds)
         )
 
-    def _each(self, end: Callable[[Layer, list[Lock]], None]) -> None:
+    def _each(self, end: Callable[[Layer, list[Lock]], None], *, settled: bool = False) -> None:
         """End the commit in every tier, the slowest first; whatever happens, each is told of it now or owed it."""
         try:
             while self._locks:
@@ -167,6 +198,7 @@ class Writer:
             for layer, locks in self._locks:
                 layer.owe(locks or [Lock(key) for key in self._keys_for(layer).values()], self._seconds)
             self._locks = []
+            self._tell(settled=settled)
 
     def _try(self, end: Callable[[Layer, list[Lock]], None]) -> None:
         layer, locks = self._locks[-1]
@@ -177,7 +209,7 @@ class Writer:
             logger.exception("%s was not told of a commit, but will be", layer.name)
             layer.owe(self._locks[-1][1], self._seconds)
 
-    def _keys_for(self, layer: Layer) -> dict[Ident, Key]:
+    def _keys_for(self, layer: Layer | None = None) -> dict[Ident, Key]:
         keys = dict(self._epochs)
         for change in self._changes:
             # also where a tier keeps no Car as an Automobile: it may keep that there is no such Automobile
@@ -225,7 +257,7 @@ def drop(
         layer.drop(list(keys), seconds, unreachable)
         return
     dropped: dict[Ident, Key] = {}
-    left = [each for key in keys for each in (_related_epochs(key) if key.is_epoch and layer.polymorphic else [key])]
+    left = [each for key in keys for each in (related_epochs(key) if key.is_epoch and layer.polymorphic else [key])]
     while left:
         key = left.pop()
         if key.ident in dropped:
@@ -238,7 +270,7 @@ def drop(
         except Bypassed:
             if layer.polymorphic or not key.is_identity:
                 # nobody can tell what the key leads to
-                left += _related_epochs(key) if layer.polymorphic else [key.spec.epoch]
+                left += related_epochs(key) if layer.polymorphic else [key.spec.epoch]
             continue
         if isinstance(held, Alias):
             left.append(held.identity)
@@ -259,7 +291,7 @@ def drop(
         layer.publish([(lock, None) for lock in locks], seconds, owing=not refused)
 
 
-def _related_epochs(key: Key) -> list[Key]:
+def related_epochs(key: Key) -> list[Key]:
     """The epochs under which a polymorphic tier may hold objects of a class: those of subclasses and bases, too."""
     own = [key.spec, *key.spec.subclasses()]
     return [spec.epoch for each in own for spec in (each, *each.bases)]

@@ -109,8 +109,9 @@ class StockpyleSessionExtension:
             groups.setdefault(self._route(engine, change.spec.klass), ([], []))[0].append(change)
         for epoch in epochs:
             groups.setdefault(self._route(engine, epoch.spec.klass), ([], []))[1].append(epoch)
+        backplane = None if self._chain is None else self._chain.backplane
         return [
-            Work(Writer(layers, own, own_epochs, self.lock_seconds, self.unreachable), source, self.on_write)
+            Work(Writer(layers, own, own_epochs, self.lock_seconds, self.unreachable, backplane), source, self.on_write)
             for (source, layers), (own, own_epochs) in groups.items()
         ]
 

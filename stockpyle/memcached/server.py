@@ -33,13 +33,20 @@ class Server:
         renew_after_fork(self)
         weakref.finalize(self, _close_all, self._idle).atexit = False
 
-    def call(self, operation: str, work: Callable[[Connection], T]) -> T:
+    def call(self, operation: str, work: Callable[[Connection], T], *, once: bool = False) -> T:
         """Run `work` with a connection; StoreUnavailable, or StoreTimeout, if the server cannot be used.
 
         A pooled connection that has turned out dead, as all do when the server restarts, is replaced once by a new one.
-        Such a `work` may then have happened twice.
+        Such a `work` may then have happened twice. What is to happen `once` does not: a connection is looked at first.
         """
         connection = self._idle_connection()
+        if once and connection is not None:
+            if not connection.is_quiet:
+                connection.close()
+                self.close()
+                connection = None
+            else:
+                return self._run(operation, connection, work)
         if connection is not None:
             try:
                 return self._work(connection, work)

@@ -11,6 +11,11 @@ gives the key a new CAS id, and "if unchanged" compares that. What no command ca
 
 Every record carries the epoch of its class, and that of the whole prefix, as read no later than its lease or lock was
 taken. An epoch is a random value under a key of its own; a record of another epoch is as good as none.
+
+The revision of a record is its CAS id and its epoch. While a server runs it gives no CAS id twice; when it begins anew
+it counts from the start, but epochs are random and nobody puts an old one back, so that no record there has an epoch
+that was there before. So the two together never come again, over whatever connection and of whichever server they are.
+A lease and a lock have CAS ids of their own.
 """
 
 from __future__ import annotations
@@ -22,14 +27,16 @@ from stockpyle.codecs import Kind, RecordCodec
 from stockpyle.coherence.writer import LOCK_SECONDS
 from stockpyle.exceptions import StoreError
 from stockpyle.keys import Key
-from stockpyle.memcached.epochs import Epochs
+from stockpyle.memcached.epochs import EPOCH, Epochs
 from stockpyle.memcached.items import Item, item_size, time_to_live, whole_seconds
 from stockpyle.memcached.server import Server
-from stockpyle.memcached.wire import Connection, Reply
+from stockpyle.memcached.wire import CHUNK_COMMANDS, Connection, Reply
 from stockpyle.records import LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
-from stockpyle.remote.epochs import CLOSED, NO_EPOCH, Epoch
+from stockpyle.remote.epochs import CLOSED, EPOCH_BYTES, NO_EPOCH, Epoch
 from stockpyle.remote.tier import ATTEMPTS, BusyElsewhere, RemoteTier
 from stockpyle.stats import Stats
+
+CAS_BYTES = 8
 
 
 @dataclass(slots=True)
@@ -67,14 +74,44 @@ class MemcachedTier(RemoteTier):
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Tier.read."""
+        return self._read_all(keys, lease, revised=False)
+
+    def read_revised(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
+        """See Revised.read_revised."""
+        return self._read_all(keys, lease, revised=True)
+
+    def revisions(self, keys: Sequence[Key], expected: Sequence[bytes] = ()) -> Sequence[bytes | None]:
+        """See Revised.revisions."""
+        texts = [self._text(key) for key in keys]
+        spaces = self._spaces(keys)
+        asked = [self._everything, *spaces.values()]
+        usual = _usual_answer(expected, asked)
+        told = self.server.call("read", lambda connection: connection.ids(texts, asked, usual))
+        if told is None:
+            return expected
+        ids, held = told
+        epochs = Epochs(self._everything, spaces)
+        epochs.learn(held)
+        return [
+            None if cas is None else _revision(epochs.usable(key.spec.space), cas)
+            for key, cas in zip(keys, ids, strict=True)
+        ]
+
+    def _read_all(self, keys: Sequence[Key], lease: bool, *, revised: bool) -> list[Found]:
         texts = [self._text(key) for key in keys]
         asked = dict(zip(texts, keys, strict=True))
-        found = self.server.call("read", lambda connection: self._read(connection, asked, lease))
+        found = self.server.call("read", lambda connection: self._read(connection, asked, lease, revised))
         return [found[text] for text in texts]
 
-    def _read(self, connection: Connection, asked: Mapping[bytes, Key], lease: bool) -> dict[bytes, Found]:
+    def _read(
+        self, connection: Connection, asked: Mapping[bytes, Key], lease: bool, revised: bool
+    ) -> dict[bytes, Found]:
         epochs = self._epochs(asked.values())
-        held = connection.get([*asked, *epochs.keys])
+        ids: Mapping[bytes, int] = {}
+        if revised:
+            held, ids = connection.gets([*asked, *epochs.keys])
+        else:
+            held = connection.get([*asked, *epochs.keys])
         epochs.learn(held)
         busy = BusyElsewhere()
         found: dict[bytes, Found] = {}
@@ -84,6 +121,8 @@ class MemcachedTier(RemoteTier):
             answer = None if item is None else self._judge(key, item[0], item[1], epochs.of(key.spec.space), busy)
             if answer is not None:
                 found[text] = answer
+                if revised and isinstance(answer, Record):
+                    answer.revision = _revision(epochs.usable(key.spec.space), ids[text])
             elif lease:
                 left[text] = key
             else:
@@ -363,6 +402,22 @@ class MemcachedTier(RemoteTier):
 
 def _lock(text: bytes, lasts: int, condition: bytes = b"") -> bytes:
     return b"ms %b 0 F%d T%d c%b\r\n\r\n" % (text, Kind.LOCK, lasts, condition)
+
+
+def _revision(epoch: bytes | None, cas: int) -> bytes | None:
+    return None if epoch is None else epoch + cas.to_bytes(CAS_BYTES, "big")
+
+
+def _usual_answer(expected: Sequence[bytes], asked: Sequence[bytes]) -> bytes:
+    """What memcached says if these revisions, all of one class, are those of the keys still; nothing if it is long."""
+    if not expected or len(expected) > CHUNK_COMMANDS or len(asked) != 2:
+        return b""
+    epoch = expected[0][:-CAS_BYTES]
+    if len({each[:-CAS_BYTES] for each in expected}) > 1:
+        return b""
+    ids = b"".join([b"HD c%d\r\n" % int.from_bytes(each[-CAS_BYTES:], "big") for each in expected])
+    both = (asked[0], EPOCH, EPOCH_BYTES, epoch[:EPOCH_BYTES], asked[1], EPOCH, EPOCH_BYTES, epoch[EPOCH_BYTES:])
+    return ids + b"VALUE %b %d %d\r\n%b\r\nVALUE %b %d %d\r\n%b\r\nEND\r\n" % both
 
 
 def _is_lock(look: Reply) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import select
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -120,6 +121,11 @@ class Connection:
             )
         return held.data
 
+    @property
+    def is_quiet(self) -> bool:
+        """True if nothing has come that nobody has asked for, such as the end of the connection."""
+        return not select.select([self._socket], [], [], 0)[0]
+
     def meta(self, commands: Sequence[bytes]) -> list[Reply]:
         """Send meta commands (each with its line end and data block) and return their replies in order."""
         replies: list[Reply] = []
@@ -141,15 +147,23 @@ class Connection:
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, tuple[int, bytes]]:
         """Return client flags and value of each key that is there: cheaper than ``mg`` where most of them are."""
+        return self._get(b"get ", keys, None)
+
+    def gets(self, keys: Sequence[bytes]) -> tuple[dict[bytes, tuple[int, bytes]], dict[bytes, int]]:
+        """Return what get() does, and the CAS ids."""
+        ids: dict[bytes, int] = {}
+        return self._get(b"gets ", keys, ids), ids
+
+    def _get(self, verb: bytes, keys: Sequence[bytes], ids: dict[bytes, int] | None) -> dict[bytes, tuple[int, bytes]]:
         found: dict[bytes, tuple[int, bytes]] = {}
         under_way = 0
         for chunk in _chunks(keys, self._chunk_bytes):
-            self._send(b"get " + b" ".join(chunk) + b"\r\n")
+            self._send(verb + b" ".join(chunk) + b"\r\n")
             if under_way:
-                self._values(under_way, found)
+                self._values(under_way, found, ids)
             under_way = len(chunk)
         if under_way:
-            self._values(under_way, found)
+            self._values(under_way, found, ids)
         self._expect_no_more()
         return found
 
@@ -159,6 +173,31 @@ class Connection:
         answer = read(self._line, self._block)
         self._expect_no_more()
         return answer
+
+    def ids(
+        self, keys: Sequence[bytes], others: Sequence[bytes], expected: bytes = b""
+    ) -> tuple[list[int | None], dict[bytes, Any]] | None:
+        """Return the CAS id of each key, None if it is not there, and what get() says of the others.
+
+        If that is what is expected, as a whole, nothing is read out of it, and None returned.
+        """
+        found: list[int | None] = []
+        under_way = 0
+        *chunks, last = _chunks(keys, self._chunk_bytes) if len(keys) > 1 else (keys,)
+        for chunk in chunks:
+            self._send(_looks(chunk))
+            self._ids(under_way, found)
+            under_way = len(chunk)
+        self._send(b"%bget %b\r\n" % (_looks(last), b" ".join(others)))
+        self._ids(under_way, found)
+        if expected and self._is_next(expected):
+            self._expect_no_more()
+            return None
+        self._ids(len(last), found)
+        values: dict[bytes, Any] = {}
+        self._values(len(others), values, None)
+        self._expect_no_more()
+        return found, values
 
     def close(self) -> None:
         """Close the socket."""
@@ -179,15 +218,29 @@ class Connection:
         if end != b"MN":
             raise Garbage(f"memcached answered {end[:80]!r} where the batch ends")
 
-    def _values(self, count: int, found: dict[bytes, tuple[int, bytes]]) -> None:
+    def _ids(self, count: int, found: list[int | None]) -> None:
+        for _ in range(count):
+            line = self._line()
+            if line == b"EN":
+                found.append(None)
+            elif line[:4] == b"HD c":
+                # a lease has more to say
+                found.append(_size([line[4:].partition(b" ")[0]]))
+            else:
+                raise Garbage(f"memcached answered {line[:80]!r} to mg")
+
+    def _values(self, count: int, found: dict[bytes, tuple[int, bytes]], ids: dict[bytes, int] | None) -> None:
+        words = 4 if ids is None else 5
         for _ in range(count + 1):
             line = self._line()
             if line == b"END":
                 return
             parts = line.split(b" ")
-            if len(parts) != 4 or parts[0] != b"VALUE":
+            if len(parts) != words or parts[0] != b"VALUE":
                 raise Garbage(f"memcached answered {line[:80]!r} to get")
-            found[parts[1]] = (_size(parts[2:3]), self._block(_size(parts[3:])))
+            found[parts[1]] = (_size(parts[2:3]), self._block(_size(parts[3:4])))
+            if ids is not None:
+                ids[parts[1]] = _size(parts[4:])
         raise Garbage("memcached answered more values than it was asked for")
 
     # the socket
@@ -201,6 +254,15 @@ class Connection:
         # it would be taken for the answer to the next question
         if self._at < len(self._buffer):
             raise Garbage(f"memcached answered {self._buffer[self._at :][:80]!r} when all was said")
+
+    def _is_next(self, expected: bytes) -> bool:
+        """True if that comes next, which then is done with; else all that has come is still there to be read."""
+        while not self._buffer.startswith(expected, self._at):
+            if not expected.startswith(self._buffer[self._at :]):
+                return False
+            self._more()
+        self._at += len(expected)
+        return True
 
     def _line(self) -> bytes:
         end = self._buffer.find(b"\r\n", self._at)
@@ -281,6 +343,10 @@ def _connect(client: Any) -> None:
             return
     client.socket_module = last
     client._connect()
+
+
+def _looks(keys: Sequence[bytes]) -> bytes:
+    return b"".join([b"mg %b c\r\n" % key for key in keys])
 
 
 def _chunks(commands: Sequence[bytes], most: int) -> Iterator[list[bytes]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +23,17 @@ class _Reference:
     on_update: str
 
 
-def referring(tables: Iterable[str], *, deleted: bool, columns: Iterable[str] | None = None) -> set[str]:
+def referring(
+    tables: Iterable[str],
+    *,
+    deleted: bool,
+    columns: Iterable[str] | None = None,
+    same_row: Container[tuple[str, str]] = (),
+) -> set[str]:
     """Return the tables whose rows the database changes when rows of `tables` are deleted, or else updated.
 
-    Followed from table to table. columns are those that are updated; None if that is not known.
+    Followed from table to table. columns are those that are updated; None if that is not known. same_row: columns, with
+    their tables, by which rows are one object with the row that they refer to.
     """
     references = _references()
     if not references:
@@ -39,7 +46,11 @@ def referring(tables: Iterable[str], *, deleted: bool, columns: Iterable[str] | 
         table, gone, changed = left.pop()
         for each in references.get(table, ()):
             action = each.on_delete if gone else each.on_update
-            if action not in _ACTIONS or not (gone or changed is None or each.target in changed):
+            if (
+                (each.table, each.column) in same_row
+                or action not in _ACTIONS
+                or not (gone or changed is None or each.target in changed)
+            ):
                 continue
             found.add(each.table)
             deletes = gone and action == "CASCADE"

@@ -249,8 +249,11 @@ class FollowedConnection:
 
     # its end
 
-    def lock(self) -> None:
-        """The database commits, or prepares to: lock in all tiers what it will change."""
+    def lock(self, *, announces: bool = False) -> None:
+        """The database commits, or prepares to: lock in all tiers what it will change.
+
+        announces: a backplane may send its message inside the transaction. One that is prepared must have none in it.
+        """
         if self._flushed_tables:
             self.end_flush()
         connection = self.connection()
@@ -262,6 +265,9 @@ class FollowedConnection:
         try:
             for work in works:
                 work.writer.lock(late=durable)
+            if announces and connection is not None and not durable:
+                for work in works:
+                    work.writer.announce(connection)
         except BaseException:
             self._each(lambda work: work.writer.unlock())
             raise
@@ -437,15 +443,15 @@ def follow(connection: sa.Connection, target: Target) -> FollowedConnection:
 
 
 def _on_commit(connection: sa.Connection) -> None:
-    _lock_or_roll_back(connection, lambda: connection.dialect.do_rollback(connection.connection))
+    _lock_or_roll_back(connection, lambda: connection.dialect.do_rollback(connection.connection), announces=True)
 
 
-def _lock_or_roll_back(connection: sa.Connection, roll_back: Callable[[], None]) -> None:
+def _lock_or_roll_back(connection: sa.Connection, roll_back: Callable[[], None], *, announces: bool = False) -> None:
     followed = _followed.get(connection)
     if followed is None or followed.outcome is not Outcome.OPEN:
         return
     try:
-        followed.lock()
+        followed.lock(announces=announces)
     except BaseException:
         try:
             # an open transaction must not go back to the pool with the error

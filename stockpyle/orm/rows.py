@@ -19,7 +19,7 @@ from sqlalchemy.sql.visitors import iterate
 
 from stockpyle.coherence.logs import logger
 from stockpyle.orm.coercion import coercion_for, compares_as_python_does
-from stockpyle.orm.statements import construct_of, name_of
+from stockpyle.orm.statements import construct_of, name_of, table_of
 from stockpyle.orm.table_keys import KeyColumns, Values, hierarchies_of
 from stockpyle.protocols import Change
 from stockpyle.values import UnusableValue
@@ -41,9 +41,10 @@ class Rows:
         self._context = context
         self._compiled = context.compiled
         self._construct: Any = construct
-        self._columns: Any = construct.table.c
+        self._table: Any = table_of(context.compiled, construct)
+        self._columns: Any = self._table.c
         self.kind = kind
-        self.table = name_of(construct.table)
+        self.table = name_of(self._table)
         self.touched = self._columns_set()
         self.hierarchies = hierarchies_of(self.table, schemas)
         self._asked: list[sa.Column[Any]] = []
@@ -62,7 +63,7 @@ class Rows:
             return statement
         self._asked = [column for column in self._columns if column.name in self._names_asked]
         quote = self._compiled.preparer.quote
-        table = quote(self._construct.table.name)
+        table = quote(self._table.name)
         asked = ", ".join(f"{table}.{quote(column.name)}" for column in self._asked)
         self._own = len(self._compiled._result_columns)
         return f"{statement}, {asked}" if self._own else f"{statement}\nRETURNING {asked}"
@@ -290,7 +291,7 @@ def rows_of(context: Any, schemas: Any) -> Rows | None:
         # what a CTE writes, its outer statement does not return
         return None
     for kind, known in (("insert", Insert), ("update", Update), ("delete", Delete)):
-        if isinstance(construct, known) and isinstance(construct.table, sa.Table):
+        if isinstance(construct, known) and isinstance(table_of(context.compiled, construct), sa.Table):
             rows = Rows(context, construct, kind, schemas)
             return rows if rows.hierarchies else None
     return None

@@ -14,7 +14,7 @@ from sqlalchemy.sql.elements import ReleaseSavepointClause, SavepointClause
 from sqlalchemy.sql.visitors import iterate
 
 from stockpyle.orm.mapping import MappedSpec, spec_of_mapped
-from stockpyle.orm.registries import known_registries
+from stockpyle.orm.registries import known_registries, meet_those_of
 
 EVERY_TABLE = "*"
 """Stands among the names of tables for all of them: nobody can tell which a statement writes."""
@@ -65,7 +65,19 @@ def _tables_in_construct(construct: Any, compiled: Any) -> set[str]:
         return set()
     elements = [construct, *(compiled.ctes or {})]
     written = [each for element in elements for each in iterate(element) if isinstance(each, UpdateBase)]
-    return {str(each.table.name).lower() for each in written if hasattr(each.table, "name")}
+    tables = [table_of(compiled, each) for each in written if hasattr(each.table, "name")]
+    for table in tables:
+        meet_those_of(getattr(table, "metadata", None))
+    return {name_of(table) for table in tables}
+
+
+def table_of(compiled: Any, construct: UpdateBase) -> Any:
+    """Return the table that an INSERT, UPDATE or DELETE is compiled for.
+
+    An ORM statement on a joined class becomes one for each of its tables, and names in all of them the last one.
+    """
+    own = getattr(getattr(compiled, "compile_state", None), "dml_table", None)
+    return own if own is not None and construct is compiled.statement else construct.table
 
 
 def construct_of(context: Any) -> Any | None:
@@ -108,6 +120,8 @@ def is_of_unit_of_work(context: Any) -> bool:
 def specs_of_tables(tables: Iterable[str], schemas: Any) -> list[MappedSpec]:
     """Return a spec for each hierarchy that maps one of these tables, of the classes met so far in this process."""
     wanted = set(tables)
+    if not known_registries():
+        meet_those_of(None)
     found: dict[Any, MappedSpec] = {}
     for each in known_registries():
         for mapper in each.mappers:

@@ -123,7 +123,9 @@ class WrittenObjects:
                 if state.attrs[name].history.has_changes()
             }
         )
-        reached = referring(tables, deleted=kind == "delete", columns=columns)
+        # the other tables of a joined inheritance refer by their primary keys: their rows are the object's own
+        own = {(name_of(table), column.name) for table in spec.mapper.tables for column in table.primary_key}
+        reached = referring(tables, deleted=kind == "delete", columns=columns, same_row=own)
         return specs_of_tables(reached, self.schemas) if reached else []
 
     def add(self, changes: Iterable[Change]) -> None:

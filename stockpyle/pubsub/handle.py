@@ -108,6 +108,10 @@ class Handle:
         names = [name for name in self._listener.callbacks.names if name.is_pattern == is_pattern]
         self._listener.unsubscribe([name for name in names if text is None or name.text == text], callback)
 
+    def watch(self, on_lost: Notice | None = None, on_restored: Notice | None = None) -> None:
+        """See PubSub.watch."""
+        self._listener.watch(on_lost, on_restored)
+
     def close(self) -> None:
         """See PubSub.close."""
         self._listener.close()

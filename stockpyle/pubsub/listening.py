@@ -50,8 +50,9 @@ class Listener:
         self._connect = connect
         self.where = where
         self._store = store
-        self._on_lost = on_lost
-        self._on_restored = on_restored
+        self._on_lost: list[Notice] = []
+        self._on_restored: list[Notice] = []
+        self.watch(on_lost, on_restored)
         self._heartbeat = heartbeat
         self._timeout = timeout
         self._clock = clock
@@ -76,6 +77,11 @@ class Listener:
         renew_after_fork(self)
 
     # what others wish
+
+    def watch(self, on_lost: Notice | None, on_restored: Notice | None) -> None:
+        """Have these called, besides those there are, when nothing is heard any more, and when everything is again."""
+        self._on_lost += [on_lost] if on_lost is not None else []
+        self._on_restored += [on_restored] if on_restored is not None else []
 
     def subscribe(self, name: Name, callback: Callback, wait: bool) -> None:
         """Have the callback called, and return when the server has confirmed the name, unless wait is False."""
@@ -320,8 +326,8 @@ class Listener:
             self._is_lost = True
             self._notify(self._on_lost)
 
-    def _notify(self, notice: Notice | None) -> None:
-        if notice is not None:
+    def _notify(self, notices: list[Notice]) -> None:
+        for notice in tuple(notices):
             self.callbacks.run(notice)
 
     def _pause(self, attempts: int) -> None:

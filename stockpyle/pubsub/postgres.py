@@ -186,7 +186,7 @@ class PostgresPubSub(Handle):
         super().__init__(f"PostgreSQL at {url.host or 'localhost'}:{url.port or 5432}/{url.database}", store, *options)
         if not event.contains(engine, "do_connect", _connect_in_time):
             event.listen(engine, "do_connect", _connect_in_time)
-        self._engine = engine
+        self.engine = engine
         self._seldom = Seldom()
         self._mutex = threading.Lock()
         self._sender: PostgresConnection | None = None
@@ -205,7 +205,7 @@ class PostgresPubSub(Handle):
         return MAX_SIZE
 
     def _open(self, operation: str) -> PostgresConnection:
-        return PostgresConnection(self._engine, self.where, self._store, self.timeout, operation)
+        return PostgresConnection(self.engine, self.where, self._store, self.timeout, operation)
 
     def _connect(self, inbox: Inbox) -> Wire:
         return PostgresWire(self._open("subscribe"), inbox, self._seldom)

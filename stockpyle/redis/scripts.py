@@ -1,7 +1,8 @@
 """What Redis does at once, in Lua: each script is about one key, so that it runs on any node of a cluster.
 
-A value begins with a byte that tells what it is; a lease or a lock goes on with a random token, by which its owner
-knows it again. A key that holds no string (somebody else's list, say) is as good as one with foreign bytes in it.
+A value begins with a byte that tells what it is. Then comes a random token: by that of a lease or a lock its owner
+knows it again, and by that of a record whoever has a copy of it. A key that holds no string (somebody else's list, say)
+is as good as one with foreign bytes in it.
 
 https://redis.io/docs/latest/develop/programmability/eval-intro/
 """

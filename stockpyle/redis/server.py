@@ -14,17 +14,20 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
-from stockpyle.exceptions import ImproperlyConfigured, StoreTimeout, StoreUnavailable
+from stockpyle.exceptions import ImproperlyConfigured, StockpyleError, StoreTimeout, StoreUnavailable
 from stockpyle.forks import renew_after_fork
 from stockpyle.redis.failures import failures
 from stockpyle.redis.scripts import ARRIVE, new_epoch
 
 T = TypeVar("T")
 Kind = Literal["server", "sentinel", "cluster"]
+
+MOST_SPARE = 16
 
 OLDEST = (6, 0)
 """The version that has RESP3, and with it all that is used here."""
@@ -57,31 +60,59 @@ class RedisServer:
         """Reigns of a cluster's nodes that may be new; _arrivals counts all that ever came."""
         self._arrivals = 0
         self._known: set[tuple[bytes, bytes]] = set()
+        self._spare: deque[Any] = deque()
+        """Connections of the pool's that nobody uses, for what is asked most: a few of those that it may have."""
         renew_after_fork(self)
 
     def after_fork(self) -> None:
         """In a child process: the parent's connections are left to the parent, which redis-py sees to."""
         self._mutex = threading.Lock()
+        self._spare = deque()
 
     # calls
 
     def call(self, operation: str, work: Callable[[], T]) -> T:
         """Run `work`; StoreUnavailable, or StoreTimeout, if the server cannot be used. It may happen twice."""
+
+        def run() -> T:
+            self._connect()
+            while True:
+                before = self._arrivals
+                result = work()
+                if self._arrivals == before and not self._arrived:
+                    return result
+                self._register(self._client)
+
+        return self._run(operation, run)
+
+    def _run(self, operation: str, work: Callable[[], T]) -> T:
         try:
             with failures(self.name, self._store, operation):
-                self._connect()
-                while True:
-                    before = self._arrivals
-                    result = work()
-                    if self._arrivals == before and not self._arrived:
-                        return result
-                    self._register(self._client)
+                return work()
         except StoreTimeout:
             raise
         except StoreUnavailable:
             # whatever it was, replies to what was sent may still come
             self.close()
             raise
+        except StockpyleError:
+            raise
+        except BaseException:
+            # an interrupt between a command and its answer: redis-py takes the connection for one that is free
+            self.close()
+            raise
+
+    def once(self, operation: str, work: Callable[[Any], T]) -> T:
+        """Run `work` with the client, for what must not happen twice. It may have happened if it raises."""
+
+        def run() -> T:
+            self._connect()
+            try:
+                return work(self._client)
+            finally:
+                self._register(self._client)
+
+        return self._run(operation, run)
 
     def get(self, texts: Sequence[bytes]) -> list[bytes | None]:
         """Return the strings under these keys, None for others."""
@@ -90,8 +121,9 @@ class RedisServer:
             pipeline.mget(texts)
             pipeline.execute_command("ROLE")
             found, role = self._execute(pipeline)
-            if isinstance(found, Exception) or role[0] not in (b"master", "master"):
-                raise self._errors.ConnectionError("it is the master no more")
+            self._expect_master(role)
+            if isinstance(found, Exception):
+                raise found
             return list(found)
         if not self._is_cluster:
             return list(self._client.mget(texts))
@@ -99,6 +131,101 @@ class RedisServer:
         for text in texts:
             pipeline.get(text)
         return [None if isinstance(reply, Exception) else reply for reply in self._execute(pipeline)]
+
+    def heads(
+        self, texts: Sequence[bytes], size: int, others: Sequence[bytes], expected: bytes = b""
+    ) -> tuple[list[bytes], list[Any]] | None:
+        """Return the first `size` bytes of the strings under the one keys, and the whole ones under the others.
+
+        If a server's answer is what is expected, as a whole, nothing is read out of it, and None returned.
+        """
+        if self._is_cluster:
+            pipeline = self._client.pipeline(transaction=False)
+            for text in texts:
+                pipeline.getrange(text, 0, size - 1)
+            for text in others:
+                pipeline.get(text)
+            replies = self._execute(pipeline)
+            whole = replies[len(texts) :]
+        else:
+            last = b"%d" % (size - 1)
+            commands: list[tuple[bytes, ...]] = [(b"GETRANGE", text, b"0", last) for text in texts]
+            if self._asks_role:
+                commands.append((b"ROLE",))
+                expected = b""
+            told = self._exchange([*commands, (b"MGET", *others)], expected)
+            if told is None:
+                return None
+            replies = told
+            whole = replies.pop()
+            if isinstance(whole, Exception):
+                raise whole
+            if self._asks_role:
+                self._expect_master(replies.pop())
+        heads = [b"" if isinstance(reply, Exception) else reply for reply in replies[: len(texts)]]
+        return heads, [None if isinstance(reply, Exception) else reply for reply in whole]
+
+    def _exchange(self, commands: Sequence[Sequence[bytes]], expected: bytes) -> list[Any] | None:
+        """Send commands and return their replies: a pipeline, without what redis-py's takes longer for than Redis.
+
+        None if the replies are what is expected.
+        """
+        connection = self._take()
+        try:
+            connection.send_packed_command([b"".join(map(_packed, commands))])
+            if expected and self._is_next(connection, expected):
+                self._keep(connection)
+                return None
+            replies = []
+            for _ in commands:
+                try:
+                    replies.append(connection.read_response())
+                except self._errors.ResponseError as error:
+                    replies.append(error)
+        except BaseException:
+            # replies to what was sent may still come
+            self._give_back(connection)
+            raise
+        self._keep(connection)
+        return self._checked(replies)
+
+    def _take(self) -> Any:
+        """Return a connection that is ready to be used, as redis-py's pool does, which takes longer over it."""
+        try:
+            connection = self._spare.pop()
+        except IndexError:
+            return self._client.connection_pool.get_connection()
+        with suppress(self._errors.RedisError, OSError):
+            if not connection.can_read():
+                return connection
+        self._give_back(connection)
+        return self._client.connection_pool.get_connection()
+
+    def _keep(self, connection: Any) -> None:
+        if len(self._spare) < min(MOST_SPARE, self._client.connection_pool.max_connections // 4):
+            self._spare.append(connection)
+        else:
+            self._client.connection_pool.release(connection)
+
+    def _give_back(self, connection: Any) -> None:
+        connection.disconnect()
+        self._client.connection_pool.release(connection)
+
+    def _is_next(self, connection: Any, expected: bytes) -> bool:
+        """True if that comes next, which then is done with; else the parser has all that has come."""
+        reader = getattr(connection._parser, "_reader", None)
+        if reader is None:
+            return False
+        received = b""
+        while received != expected:
+            more = connection._sock.recv(65536)
+            if not more:
+                raise self._errors.ConnectionError("it has closed the connection")
+            received += more
+            if not expected.startswith(received):
+                reader.feed(received)
+                return False
+        return True
 
     def run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Run scripts, each with a key and arguments, in one round trip; an error that is one key's is its reply."""
@@ -120,7 +247,13 @@ class RedisServer:
         return self._execute(pipeline)
 
     def _execute(self, pipeline: Any) -> list[Any]:
-        replies: list[Any] = pipeline.execute(raise_on_error=False)
+        return self._checked(pipeline.execute(raise_on_error=False))
+
+    def _expect_master(self, role: Any) -> None:
+        if isinstance(role, Exception) or role[0] not in (b"master", "master"):
+            raise self._errors.ConnectionError("it is the master no more")
+
+    def _checked(self, replies: list[Any]) -> list[Any]:
         errors = self._errors
         for reply in replies:
             # what is wrong with the server is wrong with all of them
@@ -181,11 +314,18 @@ class RedisServer:
         client = self._client
         if client is None:
             return
+        with suppress(IndexError):
+            while True:
+                self._give_back(self._spare.pop())
         with suppress(self._errors.RedisError, OSError):
             if self._is_cluster:
                 client.disconnect_connection_pools()
             else:
                 client.connection_pool.disconnect(inuse_connections=False)
+
+
+def _packed(command: Sequence[bytes]) -> bytes:
+    return b"*%d\r\n%b" % (len(command), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in command]))
 
 
 def _bytes(told: Any) -> bytes:

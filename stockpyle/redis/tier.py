@@ -5,6 +5,9 @@ lease or lock, which are random. Each step is a script that Redis runs at once. 
 and so cost one round trip (in a cluster: one a node).
 
 An epoch lives until somebody changes it. So that no epoch outlives the server's memory, see RedisServer.
+
+The revision of a record is its epoch and its token, which is drawn anew for each writing. A server that comes back with
+what it had saved has old tokens, but over another epoch.
 """
 
 from __future__ import annotations
@@ -38,6 +41,9 @@ from stockpyle.remote.tier import BusyElsewhere, RemoteTier
 from stockpyle.stats import Stats
 
 TOKEN_BYTES = 12
+HEAD = 9
+"""As many bytes of a record are its kind and its token."""
+
 LONGEST = 2**53
 """Milliseconds: more than anybody lives, and few enough for Lua's numbers."""
 
@@ -79,12 +85,33 @@ class RedisTier(RemoteTier):
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Tier.read."""
+        return self._read_all(keys, lease, revised=False)
+
+    def read_revised(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
+        """See Revised.read_revised."""
+        return self._read_all(keys, lease, revised=True)
+
+    def revisions(self, keys: Sequence[Key], expected: Sequence[bytes] = ()) -> Sequence[bytes | None]:
+        """See Revised.revisions."""
+        epochs = Epochs(self._everything, self._spaces(keys))
+        asked = epochs.keys
+        texts = [self._text(key) for key in keys]
+        usual = _usual_answer(expected, asked)
+        told = self.server.call("read", lambda: self.server.heads(texts, HEAD, asked, usual))
+        if told is None:
+            return expected
+        heads, values = told
+        for text, value in zip(asked, values, strict=True):
+            epochs.know(text, _epoch(value))
+        return [_revision(epochs.usable(key.spec.space), head) for key, head in zip(keys, heads, strict=True)]
+
+    def _read_all(self, keys: Sequence[Key], lease: bool, *, revised: bool) -> list[Found]:
         texts = [self._text(key) for key in keys]
         asked = dict(zip(texts, keys, strict=True))
-        found = self.server.call("read", lambda: self._read(asked, lease))
+        found = self.server.call("read", lambda: self._read(asked, lease, revised))
         return [found[text] for text in texts]
 
-    def _read(self, asked: Mapping[bytes, Key], lease: bool) -> dict[bytes, Found]:
+    def _read(self, asked: Mapping[bytes, Key], lease: bool, revised: bool) -> dict[bytes, Found]:
         epochs = Epochs(self._everything, self._spaces(asked.values()))
         values = self.server.get([*asked, *epochs.keys])
         for text, value in zip(epochs.keys, values[len(asked) :], strict=True):
@@ -96,6 +123,8 @@ class RedisTier(RemoteTier):
             answer = None if value is None else self._judge(key, value, epochs.of(key.spec.space), busy)
             if answer is not None:
                 found[text] = answer
+                if revised and value and isinstance(answer, Record):
+                    answer.revision = _revision(epochs.usable(key.spec.space), value[:HEAD])
             elif lease:
                 left[text] = value or b""
             else:
@@ -113,7 +142,7 @@ class RedisTier(RemoteTier):
             return busy
         if not isinstance(epoch, bytes):
             return None
-        return self._decode(key, value[1:] if kind == RECORD else value, epoch, again=again)
+        return self._decode(key, value[HEAD:] if kind == RECORD else value, epoch, again=again)
 
     def _lease(
         self, asked: Mapping[bytes, Key], left: Mapping[bytes, bytes], epochs: Epochs, busy: Busy
@@ -261,7 +290,7 @@ class RedisTier(RemoteTier):
         if value is None or encoded is None:
             return _NOTHING
         lasts = b"0" if value.deadline is None else _milliseconds(value.deadline - self._clock())
-        return RECORD + encoded[1], lasts
+        return RECORD + secrets.token_bytes(HEAD - len(RECORD)) + encoded[1], lasts
 
     def _makes(self, epochs: Epochs) -> list[tuple[Any, ...]]:
         return [(MAKE_EPOCH, text, new_epoch()) for text in epochs.missing()]
@@ -270,6 +299,25 @@ class RedisTier(RemoteTier):
     def _learn(epochs: Epochs, replies: Sequence[Any]) -> None:
         for text, reply in zip(epochs.missing(), replies, strict=False):
             epochs.know(text, _epoch(reply))
+
+
+def _revision(epoch: bytes | None, head: bytes) -> bytes | None:
+    if epoch is None or len(head) != HEAD or head[:1] != RECORD:
+        return None
+    return epoch + head[1:]
+
+
+def _usual_answer(expected: Sequence[bytes], asked: Sequence[bytes]) -> bytes:
+    """What Redis says if these revisions, all of one class, are those of the keys still."""
+    if not expected or len(asked) != 2:
+        return b""
+    token = HEAD - len(RECORD)
+    epoch = expected[0][:-token]
+    if len({each[:-token] for each in expected}) > 1:
+        return b""
+    heads = b"".join([b"$%d\r\n%b%b\r\n" % (HEAD, RECORD, each[-token:]) for each in expected])
+    both = [b"$%d\r\n%b%b\r\n" % (1 + EPOCH_BYTES, EPOCH, each) for each in (epoch[:EPOCH_BYTES], epoch[EPOCH_BYTES:])]
+    return b"%b*2\r\n%b" % (heads, b"".join(both))
 
 
 def _epoch(value: Any) -> Epoch:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from stockpyle.addresses import ConnectionString, address
-from stockpyle.capabilities import METHODS, PAIRS
+from stockpyle.capabilities import METHODS, PAIRS, PROVIDERS
 from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
 from stockpyle.parameters import parameters_of, text_of
 from stockpyle.schemes import data_stores, path_of
@@ -126,10 +126,10 @@ class Connected:
         """Run several commands, each as `execute` takes it, in one transaction, and return their answers."""
         raise self._lacks("transactions")
 
-    def _lacks(self, capability: str) -> UnsupportedOperation:
+    def _lacks(self, capability: str, what: str = "") -> UnsupportedOperation:
         able = sorted({each.__name__ for each in _all_stores(Connected) if capability in each.supports})
         others = f": {', '.join(able)} can" if able else ""
-        return UnsupportedOperation(f"{type(self).__name__} has no {METHODS[capability]}(){others}")
+        return UnsupportedOperation(f"{type(self).__name__} {what or f'has no {METHODS[capability]}()'}{others}")
 
 
 _PARTS = ("user", "username", "password", "host", "port", "hosts", "servers", "database", "path")
@@ -142,7 +142,7 @@ def _methods_of(cls: type) -> frozenset[str]:
         if "is_root" in each.__dict__:
             break
         own.update(each.__dict__)
-    found = {name for name, method in METHODS.items() if method in own}
+    found = {name for name, method in METHODS.items() if method in own or PROVIDERS.get(name) in own}
     return frozenset(found | {one for pair in PAIRS.items() for one in pair if found.intersection(pair)})
 
 

@@ -17,6 +17,7 @@ from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.protocols import Tier
 from stockpyle.records import Alias, Found, Lease, Lock, Record
 from stockpyle.stores.cache import CacheStore
+from stockpyle.views.collection import Values
 
 DAY = 86400.0
 TIMEOUT = 1.0
@@ -57,6 +58,7 @@ class RemoteStore(CacheStore):
 
     supports = frozenset({"shared"})
     shared = True
+    revised = True
     chain_lifetime = DAY
 
     parts: tuple[Any, ...]
@@ -79,6 +81,7 @@ class RemoteStore(CacheStore):
         own = namespace if prefix is None else prefix
         self.prefix = checked_prefix("stockpyle" if own is None else own)
         self.unreachable = checked_unreachable(unreachable)
+        self._value_codec = codec
         self._codec = RecordCodec(codec, allow_pickle=allow_pickle, prefix=self.prefix)
 
     def _use(self, parts: Iterable[Part], ring: Callable[[str], int] = lambda text: 0) -> None:
@@ -86,25 +89,41 @@ class RemoteStore(CacheStore):
         self.parts = tuple(parts)
         self.guards = Guards(self)
         self._ring = ring
-        self._tier: Tier = self.parts[0] if len(self.parts) == 1 else Parts(self.parts, self.place)
+        self._tier: Any = self.parts[0] if len(self.parts) == 1 else Parts(self.parts, self.place)
 
     def place(self, key: Key) -> int:
         """Return the number of the server that keeps this key."""
         return 0 if len(self.parts) == 1 else self._ring(key.text(self.prefix))
 
+    def _values(self) -> Values:
+        return Values(self._value_codec)
+
     # the tier
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Tier.read."""
-        return self._tier.read(keys, lease=lease)
+        found: list[Found] = self._tier.read(keys, lease=lease)
+        return found
+
+    def read_revised(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
+        """See Revised.read_revised."""
+        found: list[Found] = self._tier.read_revised(keys, lease=lease)
+        return found
+
+    def revisions(self, keys: Sequence[Key], expected: Sequence[bytes] = ()) -> Sequence[bytes | None]:
+        """See Revised.revisions."""
+        found: Sequence[bytes | None] = self._tier.revisions(keys, expected)
+        return found
 
     def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> int:
         """See Tier.fill."""
-        return self._tier.fill(leased)
+        filled: int = self._tier.fill(leased)
+        return filled
 
     def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
         """See Tier.lock."""
-        return self._tier.lock(keys, seconds, without_row_lock=without_row_lock)
+        locks: list[Lock] = self._tier.lock(keys, seconds, without_row_lock=without_row_lock)
+        return locks
 
     def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
         """See Tier.publish."""

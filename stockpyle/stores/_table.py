@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from stockpyle.exceptions import ImproperlyConfigured
@@ -68,6 +69,9 @@ class MemoryTable:
         self._dropped: deque[dict[Ident, Slot]] = deque()
         """What was dropped and is not freed yet."""
         self._count = 0
+        self._listeners: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._deaf: weakref.WeakSet[Any] = weakref.WeakSet()
+        """Which of the listeners hear nothing now: as long as there is one, nothing is kept."""
         self._mutex = threading.RLock()
         renew_after_fork(self)
 
@@ -119,7 +123,7 @@ class MemoryTable:
                 if slot.expires > now:
                     return space.busy(slot)
                 self._remove(space, ident)
-            if not lease:
+            if not lease or self._deaf:
                 return MISS
             mine = space.slots[ident] = LeaseSlot(ident, now + self._lease_seconds)
             return Lease(key, mine)
@@ -201,14 +205,68 @@ class MemoryTable:
             locks = self.lock(list(values), seconds)
             self.publish([(lock, values[lock.key]) for lock in locks])
 
+    def discard(self, held: Sequence[tuple[Key, Record]]) -> None:
+        """Forget these records, unless others have taken their places."""
+        with self._mutex:
+            for key, record in held:
+                space = self._space(key)
+                slot = space.slots.get(key.ident)
+                if isinstance(slot, Entry) and slot.record is record:
+                    self._remove(space, key.ident)
+
     def clear(self) -> None:
         """Forget every record; locks stay."""
         with self._mutex:
-            for space in self._spaces.values():
-                self._drop(space)
+            self._drop_all()
             self._free(None)
 
+    # what other processes have changed
+
+    def heard(self, idents: Iterable[Ident], spaces: Iterable[str]) -> None:
+        """See Listening.heard."""
+        with self._mutex:
+            for name in spaces:
+                if name in self._spaces:
+                    self._drop(self._spaces[name])
+            for ident in idents:
+                space = self._spaces.get(ident[0])
+                if space is not None:
+                    self._disown(space, ident)
+
+    def deafen(self, listener: object) -> None:
+        """See Listening.deafen."""
+        with self._mutex:
+            self._listeners.add(listener)
+            self._deaf.add(listener)
+            self._drop_all()
+
+    def hears(self, listener: object) -> None:
+        """See Listening.hears."""
+        with self._mutex:
+            # a writer that has locked its keys meanwhile may have loaded them meanwhile, too
+            self._drop_all()
+            self._deaf.discard(listener)
+
     # all below under the mutex
+
+    def _disown(self, space: Space, ident: Ident) -> None:
+        """Remove all that is held under a key, and what it leads to; whoever loaded it before may keep it nowhere."""
+        lock = space.locks.get(ident)
+        if lock is not None:
+            # readers stay locked out; its owner publishes nothing that was loaded before this
+            lock.number = -1
+        slot = space.slots.get(ident)
+        entry = slot.entry if isinstance(slot, AliasSlot) else slot
+        record = entry.record if isinstance(entry, Entry) else None
+        self._remove(space, ident)
+        if isinstance(slot, AliasSlot):
+            self._remove(space, slot.entry.ident)
+        if record is not None and not record.is_absent and record.spec.bases:
+            # a plain object may be kept as one of its bases, too
+            for spec in (record.spec, *record.spec.bases):
+                key = spec.key_in(record.value, spec.identity)
+                if key is not None:
+                    self._remove(self._space(key), key.ident)
 
     def _space(self, key: Key) -> Space:
         # not by the key's own space: a subclass's alternate keys have one, but belong to the table's epoch
@@ -227,6 +285,8 @@ class MemoryTable:
 
     def _set(self, space: Space, ident: Ident, value: Record | Alias) -> bool:
         """Put a value into an empty slot; False if there is no room or no record for it."""
+        if self._deaf:
+            return False
         if isinstance(value, Alias):
             entry = space.slots.get(value.identity.ident)
             if not isinstance(entry, Entry):
@@ -257,6 +317,10 @@ class MemoryTable:
         # a policy goes on counting what it holds
         self._free(FREED_AT_ONCE if self._policy is None else None)
         self._pass_over(FREED_AT_ONCE)
+
+    def _drop_all(self) -> None:
+        for space in self._spaces.values():
+            self._drop(space)
 
     def _free(self, most: int | None) -> None:
         """Free what was dropped: all of it, or so many slots."""
@@ -338,7 +402,9 @@ class MemoryTable:
         """In a child process: another thread may have held the mutex, and left things half done."""
         intact = self._mutex.acquire(blocking=False)
         self._mutex = threading.RLock()
-        if not intact:
+        # the parent's subscriptions are not the child's
+        self._deaf.update(self._listeners)
+        if not intact or self._listeners:
             self._spaces, self._ring, self._locks, self._dropped = {}, deque(), deque(), deque()
             self._count = 0
             if self._policy is not None:

@@ -12,6 +12,8 @@ from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
 from stockpyle.pubsub.wires import Notice
 from stockpyle.stats import Stats
 from stockpyle.stores._connected import Connected
+from stockpyle.views.collection import Collection, Entries, Values
+from stockpyle.views.counter import Counter, Numbers
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -109,6 +111,32 @@ class BaseStore(Connected):
             f"{type(self).__name__} carries no messages: RedisStore, SqlAlchemyStore on PostgreSQL and "
             "ProcessMemoryStore do"
         )
+
+    def collection(self, name: str, autosave: bool = True) -> Collection:
+        """Return a dictionary that is kept here under a name, for all processes that share the store; see Collection.
+
+        UnsupportedOperation if the store keeps none.
+        """
+        return Collection(self._collections(), name, self._values(), autosave)
+
+    def counter(self, name: str) -> Counter:
+        """Return an integer that is kept here under a name, for all processes that share the store; see Counter.
+
+        UnsupportedOperation if the store keeps none.
+        """
+        return Counter(self._counters(), name)
+
+    def _collections(self) -> Entries:
+        """What the store's collections are kept in."""
+        raise self._lacks("collection", "keeps no collections")
+
+    def _values(self) -> Values:
+        """What turns the values of collections into bytes."""
+        return Values()
+
+    def _counters(self) -> Numbers:
+        """What the store's counters are kept in."""
+        raise self._lacks("counter", "keeps no counters")
 
     def __enter__(self: Self) -> Self:
         return self

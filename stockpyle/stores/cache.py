@@ -38,6 +38,9 @@ class CacheStore(ConcreteStore):
     chain_lifetime = 60.0
     """Seconds that a chain lets a record live here, if the user did not say."""
 
+    revised = False
+    """True if it tells revisions, see stockpyle.protocols.Revised."""
+
     lock_seconds = LOCK_SECONDS
 
     def __init__(
@@ -100,8 +103,9 @@ class CacheStore(ConcreteStore):
         self.stats.misses += sum(record is None for record in found)
         return [None if record is None else record.spec.materialise(record.value) for record in found]
 
-    def _records(self, keys: Sequence[Key | None]) -> list[Record | None]:
-        found = fetch([Layer(self, counted=False)], None, [key for key in keys if key is not None])
+    def _records(self, keys: Sequence[Key | None], *, revised: bool = False) -> list[Record | None]:
+        layer = Layer(self, counted=False, revised=revised)
+        found = fetch([layer], None, [key for key in keys if key is not None])
         records = [None if key is None else found[key.ident] for key in keys]
         return [None if record is None or record.is_absent else record for record in records]
 
@@ -124,7 +128,8 @@ class CacheStore(ConcreteStore):
 
     def load(self, klass: type, keys: Sequence[Key]) -> list[Record]:
         """See Source.load."""
-        return [record or Record(spec_of(klass), ABSENT) for record in self._records(keys)]
+        records = self._records(keys, revised=self.revised)
+        return [record or Record(spec_of(klass), ABSENT) for record in records]
 
     @contextmanager
     def write(self, puts: Sequence[Any], deletes: Sequence[Any]) -> Iterator[Pending]:

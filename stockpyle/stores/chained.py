@@ -5,27 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from stockpyle.addresses import ConnectionString
+from stockpyle.capabilities import PROVIDERS
 from stockpyle.classes import is_mapped, spec_of
+from stockpyle.coherence.announced import GRACE
+from stockpyle.coherence.backplane import MEMORY_BOUND, Backplane
+from stockpyle.coherence.cleaning import clean
 from stockpyle.coherence.layers import Layer, Unreachable, checked_unreachable
+from stockpyle.coherence.messages import Changes
 from stockpyle.coherence.publishing import OnWrite, publish_committed, read_back
 from stockpyle.coherence.reader import fetch
+from stockpyle.coherence.validated import ValidatedLayer
 from stockpyle.coherence.verbs import VerbSource, VerbTier
-from stockpyle.coherence.writer import LOCK_SECONDS, Writer, drop
+from stockpyle.coherence.writer import LOCK_SECONDS, Writer, drop, related_epochs
 from stockpyle.exceptions import ImproperlyConfigured, StoreUnavailable, UnsupportedOperation
 from stockpyle.keys import KeySpec
-from stockpyle.protocols import Outcome, Pending, Source
+from stockpyle.protocols import Listening, Outcome, Pending, Source
 from stockpyle.records import Record
 from stockpyle.stores._connected import with_text
-from stockpyle.stores.base import SessionStore, listed
+from stockpyle.stores.base import BaseStore, SessionStore, listed
+from stockpyle.views.collection import Entries, Values
+from stockpyle.views.counter import Numbers
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 Deadlines = Mapping[int, Mapping[Layer, float | None]]
 """When each object of a put, by its id(), expires in each layer."""
+
+_MAX_CHANNEL = 63
+"""What PostgreSQL allows the name of a channel to be, in bytes."""
 
 _TIER = ("read", "fill", "lock", "publish", "unlock")
 _SOURCE = ("accepts", "load", "write")
@@ -48,7 +60,15 @@ class ChainedStore(SessionStore):
     source in a SqlAlchemyStore, never in a cache.
 
     In a chain a record lives at most a day in a shared tier and 60 seconds in process memory, which other processes'
-    commits do not reach; a `lifetime` or `lifetime_cb` of the tier's own replaces that bound.
+    commits do not reach without a backplane, and a day with one; a `lifetime` or `lifetime_cb` of the tier's own
+    replaces that bound. A ProcessMemoryStore with validate=True misses no commit, and keeps records as long as the
+    shared tier.
+
+    backplane: a store that has a pubsub(), or a pub/sub, by which the chains of all processes tell each other what
+    they have written; process memory forgets what others have, and keeps nothing while it hears nothing. Then it is the
+    source of no class. backplane_channel: which chains these are; by default those with the same prefix.
+    backplane_in_transaction: tell it inside the writing transaction, on PostgreSQL. backplane_grace: how many seconds
+    a writer then has to bring its commit to the shared tiers, before others remove from them what it has told.
 
     on_write: "publish" puts what was committed into the tiers, "invalidate" only removes what was there before, so
     that the next reader loads it. lock_seconds: how long the tiers are bypassed for keys whose writer died between
@@ -71,12 +91,15 @@ class ChainedStore(SessionStore):
         on_write: OnWrite = "publish",
         lock_seconds: float = LOCK_SECONDS,
         unreachable: Unreachable | None = None,
+        backplane: Any = None,
+        backplane_in_transaction: bool = False,
+        backplane_channel: str | None = None,
+        backplane_grace: float = GRACE,
     ) -> None:
         super().__init__()
         if on_write not in ("publish", "invalidate"):
             raise ImproperlyConfigured(f'on_write is "publish" or "invalidate", not {on_write!r}')
-        if isinstance(lock_seconds, bool) or not isinstance(lock_seconds, int | float) or not lock_seconds > 0:
-            raise ImproperlyConfigured(f"lock_seconds is a number of seconds above 0, not {lock_seconds!r}")
+        _check_seconds("lock_seconds", lock_seconds)
         if stores is not None and (isinstance(stores, str | Mapping) or not isinstance(stores, Iterable)):
             raise ImproperlyConfigured(f"a chain is made of a list of stores, not of {stores!r}")
         self.stores: tuple[Any, ...] = tuple(_flatten(stores or ()))
@@ -89,12 +112,68 @@ class ChainedStore(SessionStore):
         )
         if twice is not None:
             raise ImproperlyConfigured(f"{twice!r} is in this chain twice, and would wait for its own locks")
+        offered = frozenset[str]().union(*(getattr(store, "supports", ()) for store in self.stores))
+        self.supports = type(self).supports - (PROVIDERS.keys() - offered)
         self.on_write = on_write
         self.lock_seconds = lock_seconds
         self.unreachable = checked_unreachable(unreachable)
-        self._above = [_as_layer(store) for store in self.stores]
+        self._hears = [backplane is not None and _listens(store) for store in self.stores]
+        self._above = _as_layers(self.stores, self._hears)
         self._sources = [_as_source(store) for store in self.stores]
         self._routes: dict[KeySpec, Route] = {}
+        self.backplane: Backplane | None = None
+        """What tells other processes' memory of what is written here; its `stats` count."""
+        if backplane is not None:
+            self.backplane = self._connect(backplane, backplane_in_transaction, backplane_channel, backplane_grace)
+        elif backplane_in_transaction:
+            raise ImproperlyConfigured("backplane_in_transaction=True needs a backplane: give backplane=, too")
+
+    def _connect(self, backplane: Any, in_transaction: bool, channel: str | None, grace: float) -> Backplane:
+        if in_transaction:
+            self._check_same_database(backplane)
+        if channel is not None and (not isinstance(channel, str) or not channel):
+            raise ImproperlyConfigured(f"backplane_channel is the name of a channel, not {channel!r}")
+        _check_seconds("backplane_grace", grace)
+        listening = [store for store, hears in zip(self.stores, self._hears, strict=True) if hears]
+        shared = self._shared_layers
+        made = Backplane(
+            backplane,
+            channel or self._channel,
+            listening,
+            self._clean if shared else None,
+            in_transaction=in_transaction,
+            grace=grace,
+        )
+        for layer in shared:
+            layer.told_late(made)
+        return made
+
+    @property
+    def _channel(self) -> str:
+        """The default: chains whose shared tiers have the same keys tell each other, and nobody else."""
+        prefix = next((str(store.prefix) for store in self.stores if hasattr(store, "prefix")), "stockpyle")
+        own = f"{prefix}.backplane"
+        return own if len(own) <= _MAX_CHANNEL else blake2b(own.encode(), digest_size=16).hexdigest()
+
+    def _check_same_database(self, backplane: Any) -> None:
+        engine = getattr(backplane, "engine", None)
+        sources = [store.engine for store in self.stores if getattr(store, "engine", None) is not None]
+        if engine is not None and engine.dialect.name == "postgresql" and sources:
+            from stockpyle.orm.databases import same_database
+
+            if same_database(sources[-1], engine):
+                return
+        raise ImproperlyConfigured(
+            "backplane_in_transaction=True needs a backplane on the PostgreSQL database that the source is on: give "
+            f"that SqlAlchemyStore, or its pub/sub, not {backplane!r}"
+        )
+
+    @property
+    def _shared_layers(self) -> list[Layer]:
+        return [layer for store, layer in zip(self.stores, self._above, strict=True) if layer and not _in_memory(store)]
+
+    def _clean(self, changes: Changes) -> None:
+        clean(self._shared_layers, changes, self.lock_seconds, list(self._routes))
 
     # where things live
 
@@ -109,7 +188,10 @@ class ChainedStore(SessionStore):
     def _find_route(self, klass: type) -> Route:
         for depth in reversed(range(len(self.stores))):
             source = self._sources[depth]
-            if source.accepts(klass):
+            # what is dropped whenever a connection is lost is nothing's only place
+            if not self._hears[depth] and source.accepts(klass):
+                if self.backplane is not None:
+                    spec_of(klass).check_portable("the backplane")
                 for store in self.stores[: depth + 1]:
                     if getattr(store, "shared", False):
                         spec_of(klass).check_portable(type(store).__name__)
@@ -117,6 +199,7 @@ class ChainedStore(SessionStore):
                 return Route(source, tuple(layer for store, layer in above if layer and _takes(store, klass)))
         stores = ", ".join(type(store).__name__ for store in self.stores)
         need = " (a mapped class needs a SqlAlchemyStore)" if is_mapped(klass) else ""
+        need += "; process memory with a backplane only keeps copies" if any(self._hears) else ""
         raise UnsupportedOperation(f"no store of this chain accepts {klass.__qualname__}{need}: {stores}")
 
     @property
@@ -154,6 +237,8 @@ class ChainedStore(SessionStore):
 
     def _records(self, klass: type, keys: Sequence[Any]) -> dict[Any, Record | None]:
         route = self.route(klass)
+        if self.backplane is not None and not self.backplane.started:
+            self.backplane.start()
         records = fetch(route.layers, route.source, keys)
         for spec in {record.spec for record in records.values() if record is not None}:
             self.seen.add(spec)
@@ -185,8 +270,16 @@ class ChainedStore(SessionStore):
         writer: Writer | None = None
         try:
             with route.source.write(puts, deletes) as pending:
-                writer = Writer(route.layers, pending.changes, pending.epochs, self.lock_seconds, self.unreachable)
+                writer = Writer(
+                    route.layers,
+                    pending.changes,
+                    pending.epochs,
+                    self.lock_seconds,
+                    self.unreachable,
+                    self.backplane,
+                )
                 writer.lock()
+                writer.announce(pending.connection)
         except BaseException:
             if writer is not None and pending is not None:
                 _settle(writer, pending.outcome)
@@ -240,9 +333,30 @@ class ChainedStore(SessionStore):
         """Give back what this thread holds of every store."""
         self._each_store("release")
 
+    def _collections(self) -> Entries:
+        entries: Entries = self._offered("_collections", "collections")
+        return entries
+
+    def _values(self) -> Values:
+        return next((each._values() for each in reversed(self.stores) if _offers(each, "_collections")), Values())
+
+    def _counters(self) -> Numbers:
+        numbers: Numbers = self._offered("_counters", "counters")
+        return numbers
+
+    def _offered(self, what: str, name: str) -> Any:
+        """What the most durable of the stores offers."""
+        for each in reversed(self.stores):
+            if _offers(each, what):
+                return getattr(each, what)()
+        raise UnsupportedOperation(f"no store of this chain keeps {name}")
+
     def close(self) -> None:
-        """Close every store."""
-        self._each_store("close", "release")
+        """Close every store, and the backplane; but not a pub/sub that the chain was given."""
+        with ExitStack() as stack:
+            stack.callback(self._each_store, "close", "release")
+            if self.backplane is not None:
+                stack.callback(self.backplane.close)
 
     def _each_store(self, *methods: str) -> None:
         """Call the first of these methods that a store has; on all stores, even if one of them fails."""
@@ -259,6 +373,8 @@ class ChainedStore(SessionStore):
         `invalidate`, or UnsupportedOperation names it.
         """
         with ExitStack() as each:
+            if self.backplane is not None:
+                each.callback(self.backplane.tell_everything)
             for store, layer in zip(self.stores, self._above, strict=True):
                 if layer is not None and _is(store, _TIER):
                     each.callback(layer.clear, self.unreachable)
@@ -281,7 +397,11 @@ class ChainedStore(SessionStore):
             identity = None if record.is_absent else record.key(record.spec.identity)
             targets += [identity] if identity is not None else []
         with ExitStack() as each:
-            for layer in reversed(route.layers):
+            # the last of these is called first
+            if self.backplane is not None:
+                told = [other for key in targets for other in (related_epochs(key) if key.is_epoch else [key])]
+                each.callback(self.backplane.tell, told)
+            for layer in route.layers:
                 each.callback(drop, layer, targets, self.lock_seconds, self.unreachable)
 
     def __repr__(self) -> str:
@@ -308,6 +428,10 @@ def _flatten(stores: Iterable[Any]) -> Iterator[Any]:
                 f"{store.__name__} is a class: a chain is made of stores, such as {store.__name__}()"
             )
         if isinstance(store, ChainedStore):
+            if store.backplane is not None:
+                raise ImproperlyConfigured(
+                    "a chain inside another one has no backplane of its own: give it to the outer one"
+                )
             yield from store.stores
         elif _is(store, _VERBS) or (_is(store, _TIER) and _is(store, _SOURCE)):
             yield store
@@ -320,10 +444,38 @@ def _is(store: Any, methods: Iterable[str]) -> bool:
     return all(callable(getattr(store, method, None)) for method in methods)
 
 
-def _as_layer(store: Any) -> Layer | None:
+def _check_seconds(name: str, seconds: Any) -> None:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise ImproperlyConfigured(f"{name} is a number of seconds above 0, not {seconds!r}")
+
+
+def _in_memory(store: Any) -> bool:
+    return isinstance(store, Listening) and not getattr(store, "shared", False)
+
+
+def _offers(store: Any, what: str) -> bool:
+    return isinstance(store, BaseStore) and getattr(type(store), what) is not getattr(BaseStore, what)
+
+
+def _listens(store: Any) -> bool:
+    # who asks at every hit need not be told
+    return _in_memory(store) and getattr(store, "validate", None) is not True
+
+
+def _as_layers(stores: Sequence[Any], hears: Sequence[bool]) -> list[Layer | None]:
+    layers: list[Layer | None] = []
+    for store, listens in zip(reversed(stores), reversed(hears), strict=True):
+        below = layers[-1] if layers else None
+        bound = MEMORY_BOUND if listens else None
+        validates = getattr(store, "validate", None) is True
+        layers.append(ValidatedLayer(store, below) if validates else _as_layer(store, bound))
+    return layers[::-1]
+
+
+def _as_layer(store: Any, bound: float | None) -> Layer | None:
     """A store as a caching level, unless it is a database, which one does not delete from to refresh it."""
     if _is(store, _TIER):
-        return Layer(store)
+        return Layer(store, bound=bound)
     return None if _is(store, _SOURCE) else Layer(VerbTier(store))
 
 

@@ -19,9 +19,11 @@ from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.memcached.commands import MemcachedCommand
 from stockpyle.memcached.server import Server
 from stockpyle.memcached.tier import MemcachedTier
+from stockpyle.memcached.views import MemcachedNumbers
 from stockpyle.parameters import converted
 from stockpyle.stores._connected import command_of, with_text
 from stockpyle.stores._remote import TIMEOUT, RemoteStore, check_seconds
+from stockpyle.views.counter import Numbers
 
 Address = str | tuple[str, int]
 """Where a server is: "host:port", ("host", port) or "/path/to/socket"."""
@@ -78,18 +80,15 @@ class MemcacheStore(RemoteStore):
         makers = _clients(client, servers, options)
         self._addresses = [make.args[0] for make in makers.values()]
         run_key = f"{self.prefix}::run".encode("ascii")
+        self._servers = [Server(name, make, run_key, pool_size, self.name) for name, make in makers.items()]
         parts = [
-            MemcachedTier(
-                Server(name, make, run_key, pool_size, self.name),
-                self.prefix,
-                self._codec,
-                self.stats,
-                lease_seconds,
-                clock,
-            )
-            for name, make in makers.items()
+            MemcachedTier(server, self.prefix, self._codec, self.stats, lease_seconds, clock)
+            for server in self._servers
         ]
         self._use(parts, _ring(list(makers)))
+
+    def _counters(self) -> Numbers:
+        return MemcachedNumbers(self._servers, self._ring, self.prefix)
 
     @classmethod
     def from_url(cls, url: ConnectionString) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from typing import Any
 
+from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Ident, Key
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
@@ -18,6 +20,9 @@ from stockpyle.pubsub.wires import Notice
 from stockpyle.records import Alias, Found, Lease, Lock, Record
 from stockpyle.stores._table import LEASE_SECONDS, MemoryTable, Policy
 from stockpyle.stores.cache import CacheStore
+from stockpyle.views.collection import Entries
+from stockpyle.views.counter import Numbers
+from stockpyle.views.local import LocalEntries, LocalNumbers
 
 
 class ProcessMemoryStore(InThisProcess, CacheStore):
@@ -28,6 +33,10 @@ class ProcessMemoryStore(InThisProcess, CacheStore):
     maxsize bounds the number of objects; what was not used lately goes first. Or give a cachetools cache as
     `policy` (LRUCache, LFUCache, TTLCache, ...), for this store's use alone; then every hit takes a lock, since
     such a policy changes with every hit.
+
+    validate is for a store right above a MemcacheStore or a RedisStore in a ChainedStore: each hit asks the tier below
+    whether it still holds the very same, which is one round trip, and is a miss if not. So no commit of any process is
+    missed. What may be kept is what was read from that tier, and for as long as there.
     """
 
     schemes = ("memory",)
@@ -40,12 +49,18 @@ class ProcessMemoryStore(InThisProcess, CacheStore):
         *,
         lifetime: Lifetime = None,
         policy: Policy | None = None,
+        validate: bool = False,
         clock: Callable[[], float] = time.time,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         super().__init__(polymorphic, lifetime_cb, lifetime=lifetime, clock=clock)
+        if not isinstance(validate, bool):
+            raise ImproperlyConfigured(f"validate is True or False, not {validate!r}")
+        self.validate = validate
         self._table = MemoryTable(maxsize, policy, clock, lease_seconds)
         self._hub = Hub()
+        self._local_entries = LocalEntries()
+        self._local_numbers = LocalNumbers()
 
     def pubsub(
         self,
@@ -60,6 +75,12 @@ class ProcessMemoryStore(InThisProcess, CacheStore):
         It needs no heartbeat; and it is lost in child processes only, which do not hear their parent.
         """
         return LocalPubSub(self._hub, self.name, on_lost, on_restored, heartbeat, timeout)
+
+    def _collections(self) -> Entries:
+        return self._local_entries
+
+    def _counters(self) -> Numbers:
+        return self._local_numbers
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Tier.read."""
@@ -80,6 +101,42 @@ class ProcessMemoryStore(InThisProcess, CacheStore):
     def unlock(self, locks: Sequence[Lock]) -> None:
         """See Tier.unlock."""
         self._table.unlock(locks)
+
+    def discard(self, held: Sequence[tuple[Key, Record]]) -> None:
+        """Forget these records, unless others have taken their places."""
+        self._table.discard(held)
+
+    # used alone
+
+    def accepts(self, klass: type) -> bool:
+        """True for plain classes that declare keys; a store that validates keeps copies only."""
+        return not self.validate and super().accepts(klass)
+
+    def _records(self, keys: Sequence[Key | None], *, revised: bool = False) -> list[Record | None]:
+        self._refuse_alone()
+        return super()._records(keys, revised=revised)
+
+    def _check(self, values: Mapping[Key, Record | Alias]) -> None:
+        self._refuse_alone()
+
+    def _refuse_alone(self) -> None:
+        if self.validate:
+            raise ImproperlyConfigured(
+                f"{self.name}(validate=True) has no tier to ask when it is used alone: put it right above a "
+                "MemcacheStore or a RedisStore in a ChainedStore, or leave validate out"
+            )
+
+    def heard(self, idents: Collection[Ident], spaces: Collection[str]) -> None:
+        """See Listening.heard."""
+        self._table.heard(idents, spaces)
+
+    def deafen(self, listener: object) -> None:
+        """See Listening.deafen."""
+        self._table.deafen(listener)
+
+    def hears(self, listener: object) -> None:
+        """See Listening.hears."""
+        self._table.hears(listener)
 
     def _replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
         self._table.replace(values, self.lock_seconds)
@@ -126,6 +183,8 @@ class ThreadLocalStore(InThisProcess, CacheStore):
         self._mutex = threading.RLock()
         self._tables: weakref.WeakSet[MemoryTable] = weakref.WeakSet()
         self._live: dict[Ident, tuple[float, Key, dict[MemoryTable, Lock]]] = {}
+        self._listeners: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._deaf: weakref.WeakSet[Any] = weakref.WeakSet()
         renew_after_fork(self)
 
     @property
@@ -135,6 +194,10 @@ class ThreadLocalStore(InThisProcess, CacheStore):
             table = self._local.table = self._new_table()
             with self._mutex:
                 self._tables.add(table)
+                for listener in self._listeners:
+                    table.deafen(listener)
+                    if listener not in self._deaf:
+                        table.hears(listener)
                 now = self.clock()
                 # a thread that comes in the middle of another's commit must find its keys locked as well
                 for expires, key, locks in list(self._live.values()):
@@ -182,6 +245,27 @@ class ThreadLocalStore(InThisProcess, CacheStore):
             for table, work in self._by_table(locks).items():
                 table.unlock(work)
 
+    def heard(self, idents: Collection[Ident], spaces: Collection[str]) -> None:
+        """See Listening.heard; it concerns the tables of all threads."""
+        with self._mutex:
+            for table in list(self._tables):
+                table.heard(idents, spaces)
+
+    def deafen(self, listener: object) -> None:
+        """See Listening.deafen."""
+        with self._mutex:
+            self._listeners.add(listener)
+            self._deaf.add(listener)
+            for table in list(self._tables):
+                table.deafen(listener)
+
+    def hears(self, listener: object) -> None:
+        """See Listening.hears."""
+        with self._mutex:
+            self._deaf.discard(listener)
+            for table in list(self._tables):
+                table.hears(listener)
+
     def _replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
         # what is put or deleted here, and not in a chain above, concerns this thread only
         self._table.replace(values, self.lock_seconds)
@@ -219,8 +303,9 @@ class ThreadLocalStore(InThisProcess, CacheStore):
                 table.clear()
 
     def after_fork(self) -> None:
-        """In a child process: another thread may have held the mutex."""
+        """In a child process: another thread may have held the mutex, and nothing is heard there yet."""
         self._mutex = threading.RLock()
+        self._deaf.update(self._listeners)
 
 
 __all__ = ["ProcessMemoryStore", "ThreadLocalStore"]

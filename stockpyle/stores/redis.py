@@ -23,10 +23,13 @@ from stockpyle.redis.commands import RedisCommands
 from stockpyle.redis.server import Kind, RedisServer
 from stockpyle.redis.tier import RedisTier
 from stockpyle.redis.urls import SCHEMES, check_url, options_of
+from stockpyle.redis.views import RedisEntries, RedisNumbers
 from stockpyle.stores._connected import command_of, with_text
 from stockpyle.stores._remote import TIMEOUT as STORE_TIMEOUT
 from stockpyle.stores._remote import RemoteStore, check_seconds
 from stockpyle.stores.base import listed
+from stockpyle.views.collection import Entries
+from stockpyle.views.counter import Numbers
 
 _EXAMPLES = (
     '"redis://localhost:6379/0", "rediss://user:password@host", "unix:///path/to/socket?db=0", '
@@ -73,6 +76,7 @@ class RedisStore(RemoteStore):
         check_seconds("connect_timeout", connect_timeout, none=True)
         name, make, kind = _clients(url, client, timeout, connect_timeout)
         server = RedisServer(name, make, self.prefix, self.name, kind)
+        self._server = server
         self._clients = partial(_clients, url, client)
         self._commands = RedisCommands(name, make, self.name, kind)
         self._use([RedisTier(server, self.prefix, self._codec, self.stats, lease_seconds, clock)])
@@ -149,6 +153,12 @@ class RedisStore(RemoteStore):
         name, make, kind = self._clients(timeout, timeout)
         return RedisPubSub(make, kind, name, self.name, on_lost, on_restored, heartbeat, timeout)
 
+    def _collections(self) -> Entries:
+        return RedisEntries(self._server, self.prefix)
+
+    def _counters(self) -> Numbers:
+        return RedisNumbers(self._server, self.prefix)
+
 
 Maker = Callable[[Callable[[Any], None]], Any]
 
@@ -170,6 +180,7 @@ def _clients(url: Any, client: Any, timeout: float | None, connect_timeout: floa
         # a server that hangs costs its timeout once: who asks again, and when, is the breaker's business
         "retry": Retry(NoBackoff(), 0),
         "decode_responses": False,
+        **_without_notifications(),
     }
     if client is not None:
         return _of_client(redis, client, options)
@@ -195,12 +206,28 @@ def _clients(url: Any, client: Any, timeout: float | None, connect_timeout: floa
     return str(name), make, "server"
 
 
+def _without_notifications() -> dict[str, Any]:
+    """Have redis-py see to it that no pooled connection has half an answer in it.
+
+    It does not where the server may tell of its maintenance, as redis-py asks for with the third protocol.
+    """
+    try:
+        from redis.maint_notifications import MaintNotificationsConfig
+    except ImportError:
+        # an older redis-py knows of none
+        return {}
+    return {"maint_notifications_config": MaintNotificationsConfig(enabled=False)}
+
+
 def _of_client(redis: Any, client: Any, options: dict[str, Any]) -> tuple[str, Maker, Kind]:
     pool: Any = getattr(client, "connection_pool", None)
     if not isinstance(client, redis.Redis) or type(pool) not in (redis.ConnectionPool, redis.BlockingConnectionPool):
         raise ImproperlyConfigured(f"client is a redis.Redis on a ConnectionPool, not {client!r}: else give a url")
     own = dict(pool.connection_kwargs)
-    kwargs = {**own, "retry": options["retry"], "decode_responses": False, "encoding_errors": "strict"}
+    for name in ("maint_notifications_pool_handler", "oss_cluster_maint_notifications_handler"):
+        own.pop(name, None)
+    kwargs = {**own, **_without_notifications(), "retry": options["retry"]}
+    kwargs.update(decode_responses=False, encoding_errors="strict")
     for name in ("socket_timeout", "socket_connect_timeout"):
         if own.get(name) is None:
             kwargs[name] = options[name]

@@ -205,6 +205,7 @@ class SqlAlchemyStore(SessionStore):
         refuse_pending(puts)
         pending = Pending()
         with self._connections.writing() as connection:
+            pending.connection = connection
             written = watch(connection)
             written.clear()
             with Session(bind=connection, autoflush=False, expire_on_commit=False) as session, session.no_autoflush:

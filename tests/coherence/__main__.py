@@ -26,7 +26,9 @@ def options_of(arguments: list[str]) -> Options:
     parser.add_argument("--faults", default=default.faults, help=f"all, none, or some of: {names}")
     parser.add_argument("--rate", type=float, default=default.rate, help="how many times as many faults")
     parser.add_argument(
-        "--steps", default=default.steps, help=f"all, or some, as often as they are named, of: {', '.join(STEPS)}"
+        "--steps",
+        default=default.steps,
+        help=f"all, those of the unit of work (flushed), or some, as often as they are named, of: {', '.join(STEPS)}",
     )
     parser.add_argument("--rows", type=int, default=default.rows, help="how many accounts there are to meet at")
     parser.add_argument("--hesitate", type=float, default=default.hesitate, help="how often a worker does, at a point")
@@ -41,6 +43,7 @@ def options_of(arguments: list[str]) -> Options:
     parser.add_argument("--unreachable", choices=["mixed", "refuse", "proceed"], default=default.unreachable)
     parser.add_argument("--lock-seconds", type=float, default=default.lock_seconds)
     parser.add_argument("--lifetime", type=float, default=default.lifetime, help="seconds that a record may live")
+    parser.add_argument("--until-found", action="store_true", help="end when something wrong has happened")
     parser.add_argument("--keep", action="store_true", help="keep the histories, and the log of the database")
     return Options(**vars(parser.parse_args(arguments)))
 

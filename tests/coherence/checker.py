@@ -13,16 +13,21 @@ To have been given nothing is right if there was nothing for one moment between 
 A transaction that never returned, because its worker was killed or its answer was lost, counts from the moment at
 which somebody has seen what it wrote.
 
-Two excuses are known, and reported apart; neither lasts longer than a record. *gap*: the transaction that the read
+Three excuses are known, and reported apart; none lasts longer than a record. *gap*: the transaction that the read
 is too old for never returned, or its commit could not be published, as the cache was out of reach by then; and its lock
 was lost before it was committed. *owed*: it could not lock this key, or that of the object, because it could
-not reach the cache, which was told of it only after the read had begun, in another process.
+not reach the cache, which was told of it only after the read had begun, in another process. *untold*: it was made
+outside SQLAlchemy, and its worker, who was to tell the cache of it, never came to an end with that.
+
+Where processes keep copies in a memory of their own for a while, a read may instead have been right at any time since
+its process may have made its copy (see Conditions.oldest), unless what is newer is of that very process.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,6 +43,7 @@ from tests.coherence.models import (
     TABLES,
     Seen,
     key_value,
+    whole_class,
 )
 from tests.coherence.timelines import ABSENT, NEVER, KeyName, Timeline, Timelines, Transaction
 
@@ -53,11 +59,27 @@ class Conditions:
 
     losses: from when to when the cache may have lost what it held. lock_life: how long a lock certainly lives.
     record_life: how long after a commit the cache may still hold what was there before.
+
+    memory_life: how long processes keep copies in a memory of their own, which others' commits do not reach; 0 if they
+    keep none. busy: when each process was at work, by its number, in order.
     """
 
     losses: Sequence[tuple[float, float]] = ()
     lock_life: float = NEVER
     record_life: float = NEVER
+    memory_life: float = 0
+    busy: Mapping[int, Sequence[tuple[float, float]]] = field(default_factory=dict)
+
+    def oldest(self, worker: int, begin: float) -> float:
+        """Return since when a copy that is served at `begin` may have been loaded.
+
+        Its life began when it was filled, which was less than `memory_life` before. It was loaded in the same call, and
+        so at the earliest when that call began which was under way, or came next, at that time.
+        """
+        filled = begin - self.memory_life
+        calls = self.busy.get(worker, ())
+        i = bisect_left(calls, filled, key=lambda call: call[1])
+        return min(filled, calls[i][0]) if i < len(calls) else filled
 
 
 @dataclass(frozen=True)
@@ -87,6 +109,8 @@ class Verdict:
     excused: Counter[str] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
     """The first of them."""
+    ages: list[float] = field(default_factory=list)
+    """Of reads that a process's own memory has answered with what was right a while ago: for how long it was not."""
 
     KEPT = 200
 
@@ -120,30 +144,45 @@ class Checker:
         """Judge what one read of one key was given. seen is a sequence as `models.seen` makes it, or None."""
         if type(value) is list:
             value = tuple(value)
-        verdict = self.verdict
-        verdict.reads += 1
+        self.verdict.reads += 1
+        self._reader = worker
+        self._given = None if seen is None else (0 if klass == ACCOUNT else PEOPLE_ID, seen[2])
+        given = None if seen is None else tuple(seen)
         try:
-            self._reader = worker
-            self._given = None if seen is None else (0 if klass == ACCOUNT else PEOPLE_ID, seen[2])
-            if seen is None:
-                self._absent(begin, end, klass, number, key_value(number, value))
-            elif klass == ACCOUNT:
-                self._account(begin, end, number, key_value(number, value), tuple(seen))
-            else:
-                self._joined(begin, end, klass, number, key_value(number, value), tuple(seen))
+            self._judge(begin, end, klass, number, value, given)
         except _Wrong as wrong:
-            given = None if seen is None else tuple(seen)
-            verdict.add(
-                Violation(wrong.kind, worker, begin, end, klass, (number, value), given, str(wrong), wrong.newer)
-            )
+            if not self._was_right(wrong, begin, end, klass, number, value, given):
+                self.verdict.add(
+                    Violation(wrong.kind, worker, begin, end, klass, (number, value), given, str(wrong), wrong.newer)
+                )
+
+    def _judge(self, begin: float, end: int, klass: int, number: int, value: Any, given: Seen | None) -> None:
+        if given is None:
+            self._absent(begin, end, klass, number, key_value(number, value))
+        elif klass == ACCOUNT:
+            self._account(begin, end, number, key_value(number, value), given)
+        else:
+            self._joined(begin, end, klass, number, key_value(number, value), given)
+
+    def _was_right(self, wrong: _Wrong, begin: int, *rest: Any) -> bool:
+        """True if it was right when the process may have put it into its memory; which its own commits do reach."""
+        if not self._conditions.memory_life or any(each.worker == self._reader for each in wrong.newer):
+            return False
+        try:
+            self._judge(self._conditions.oldest(self._reader, begin), *rest)
+        except _Wrong:
+            return False
+        if wrong.newer:
+            self.verdict.ages.append(begin - min(each.known for each in wrong.newer))
+        return True
 
     # each kind of answer
 
-    def _account(self, begin: int, end: int, number: int, value: Any, seen: Seen) -> None:
+    def _account(self, begin: float, end: int, number: int, value: Any, seen: Seen) -> None:
         timeline = self._timelines.of(number, value)
         self._overlap(timeline, self._state(timeline, begin, end, seen[1:_ACCOUNT_END]), begin, end)
 
-    def _joined(self, begin: int, end: int, klass: int, number: int, value: Any, seen: Seen) -> None:
+    def _joined(self, begin: float, end: int, klass: int, number: int, value: Any, seen: Seen) -> None:
         timelines = self._timelines
         base, sub = seen[1:_PEOPLE_END], seen[_PEOPLE_END:]
         ident = base[1]
@@ -164,7 +203,7 @@ class Checker:
         self._together(ident, base[0], sub[0])
         self._overlap(asked, at_base if of_base is asked else at_sub, begin, end)
 
-    def _absent(self, begin: int, end: int, klass: int, number: int, value: Any) -> None:
+    def _absent(self, begin: float, end: int, klass: int, number: int, value: Any) -> None:
         timeline = self._timelines.of(number, value)
         wids = timeline.wids
         for i in range(timeline.first_not_over(begin), len(wids)):
@@ -183,7 +222,7 @@ class Checker:
 
     # what may be wrong
 
-    def _state(self, timeline: Timeline, begin: int, end: int, given: Seen) -> int:
+    def _state(self, timeline: Timeline, begin: float, end: int, given: Seen) -> int:
         """Return where in its key's timeline a state is that may have been seen; raise _Wrong if it may not."""
         wid = given[0]
         state = self._states.get(wid)
@@ -203,7 +242,7 @@ class Checker:
             self._late(timeline, i, begin, "stale")
         return i
 
-    def _false_absence(self, timeline: Timeline, begin: int, end: int, klass: int) -> None:
+    def _false_absence(self, timeline: Timeline, begin: float, end: int, klass: int) -> None:
         wrong: _Wrong | None = None
         for i in reversed(range(len(timeline.wids))):
             if timeline.begins[i] <= end and self._is_nothing(timeline.wids[i], klass):
@@ -215,7 +254,7 @@ class Checker:
                     return
         raise wrong or _Wrong("absent", "there was something all the time")
 
-    def _late(self, timeline: Timeline, i: int, begin: int, kind: str) -> None:
+    def _late(self, timeline: Timeline, i: int, begin: float, kind: str) -> None:
         """A state was over when the read began: raise _Wrong, unless for each newer transaction there is an excuse."""
         places = [
             place
@@ -232,7 +271,7 @@ class Checker:
             raise _Wrong(kind, why, guilty)
         self.verdict.excused.update({str(excuse) for excuse in excuses})
 
-    def _excuse_at(self, timeline: Timeline, i: int, place: int, begin: int) -> str | None:
+    def _excuse_at(self, timeline: Timeline, i: int, place: int, begin: float) -> str | None:
         """Return what excuses having seen the state i of a timeline, and not this later one."""
         transaction = timeline.transactions[place]
         assert transaction is not None
@@ -265,17 +304,20 @@ class Checker:
         assert giver is not None
         return giver
 
-    def _excuse(self, transaction: Transaction, key: KeyName, begin: int) -> str | None:
+    def _excuse(self, transaction: Transaction, key: KeyName, begin: float) -> str | None:
         """Return what excuses a reader who asked for this key and did not see this transaction, or None."""
         number, value = key
         # an alternate key that its writer did not know of has led to the identity, under which the cache holds the row
         keys = [each for each in ((PEOPLE_ID, value) if number == MEMBERS_ID else key, self._given) if each]
+        keys.append((whole_class(number), None))
         # who owes it believes nothing that the cache says
         others = transaction.worker != self._reader
         if begin >= transaction.known + self._conditions.record_life:
             return None
         if others and begin < max(transaction.owed.get(each, 0) for each in keys):
             return "owed"
+        if transaction.outside and transaction.returned == NEVER:
+            return "untold"
         if not self._lost_its_lock(transaction):
             return None
         if transaction.returned != NEVER:
@@ -299,7 +341,7 @@ class Checker:
         if at_base is None or at_sub is None or at_sub < floors[0][at_base] or at_base < floors[1][at_sub]:
             raise _Wrong("mix", "one table's state is of a transaction that wrote both, the other's is older")
 
-    def _overlap(self, timeline: Timeline, i: int, begin: int, end: int) -> None:
+    def _overlap(self, timeline: Timeline, i: int, begin: float, end: int) -> None:
         author = timeline.transactions[i]
         own = author is not None and begin <= author.returned != NEVER
         if own or (i + 1 < len(timeline.begins) and timeline.begins[i + 1] <= end):

@@ -20,7 +20,7 @@ import msgspec
 READ = 0
 """begin, end, number of the class, [number of the key, its value, what was seen or None], ..."""
 INTENT = 1
-"""time, transaction: its commit is sent from now on."""
+"""time, transaction, is outside SQLAlchemy: its commit is sent from now on."""
 RETURNED = 2
 """time, transaction: its commit has returned."""
 FAILED = 3
@@ -36,13 +36,16 @@ DELIVERED = 7
 WITNESSED = 8
 """time, transaction: the database has it."""
 OWN = 9
-"""time, number of the key, its value, what its own transaction wrote, what it then saw."""
+"""time, number of the key, its value, what its own transaction wrote, what it then saw; number -1: of a statement, how
+many rows it wrote, and was told."""
 BROKEN = 10
 """time, traceback: the process cannot go on."""
 START = 11
 """time, slot: a worker begins."""
 READ_FAILED = 12
 """time, error."""
+CALLS = 13
+"""begin, end: of something else in which the cache may have been filled."""
 
 Frame = list[Any]
 

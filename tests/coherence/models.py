@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-WRITES_EACH = 256
+WRITES_EACH = 4096
 """How many write ids a transaction has: those from its number times this on."""
 
 CASELESS = sa.String(40).with_variant(sa.String(40, collation="NOCASE"), "sqlite")
@@ -65,7 +65,7 @@ class Member(Person):
     __tablename__ = "members"
     __stockpyle_keys__ = ["id", "email", "badge"]
 
-    id: Mapped[int] = mapped_column(sa.ForeignKey("people.id"), primary_key=True)
+    id: Mapped[int] = mapped_column(sa.ForeignKey("people.id", ondelete="CASCADE"), primary_key=True)
     badge: Mapped[str] = mapped_column(sa.String(40), unique=True)
     mwid: Mapped[int] = mapped_column(sa.BigInteger)
     m1: Mapped[int] = mapped_column(sa.BigInteger)
@@ -135,6 +135,15 @@ KEYS = [
 
 PEOPLE_ID, PEOPLE_EMAIL, MEMBERS_ID, MEMBERS_BADGE = 4, 5, 6, 7
 
+ALL_ACCOUNTS, ALL_PEOPLE = 8, 9
+"""What stands for all objects of a class in a history, in place of a key's number; the value is then None."""
+
+
+def whole_class(number: int) -> int:
+    """Return what stands for all objects that a key can lead to."""
+    return ALL_ACCOUNTS if number < PEOPLE_ID else ALL_PEOPLE
+
+
 KEYS_OF = {ACCOUNT: (0, 1, 2, 3), PERSON: (PEOPLE_ID, PEOPLE_EMAIL), MEMBER: (PEOPLE_ID, PEOPLE_EMAIL, MEMBERS_BADGE)}
 """The keys by which each class is asked for."""
 
@@ -144,7 +153,7 @@ State = tuple[Any, ...]
 
 def key_value(number: int, values: Any) -> Any:
     """Return a key's value as timelines are found by it: text that is compared regardless of case in small letters."""
-    return values.lower() if KEYS[number].caseless else values
+    return values.lower() if number < len(KEYS) and KEYS[number].caseless else values
 
 
 def keys_of_state(table: int, state: State) -> list[tuple[int, Any]]:

@@ -24,9 +24,21 @@ def describe(
         f"{_unanswered(results, timelines):,} never did; {counts['rolled back']:,} transactions rolled back, "
         f"savepoints {counts['savepoints released']:,} released and {counts['savepoints rolled back']:,} rolled back"
     )
+    yield (
+        f"{counts['commits past the unit of work']:,} commits past the unit of work, {counts['results checked']:,} of "
+        f"their results checked; from outside {counts['keys invalidated']:,} keys and "
+        f"{counts['classes invalidated']:,} classes invalidated"
+    )
     yield f"{verdict.reads / seconds:,.0f} reads and {timelines.commits / seconds:,.0f} commits a second"
     if results.quiet["reads"]:
         yield f"{100 * results.quiet['hits'] / results.quiet['reads']:.1f} % of the reads in quiet phases were hits"
+    if counts["hits in memory"]:
+        ages = sorted(each / 1e9 for each in verdict.ages) or [0.0]
+        yield (
+            f"{counts['hits in memory']:,} hits in processes' own memory; {len(verdict.ages):,} reads older than a "
+            f"commit, by {ages[len(ages) // 2]:.3f} s (median), {ages[len(ages) * 99 // 100]:.3f} s (p99), "
+            f"{ages[-1]:.3f} s (most)"
+        )
     yield f"{counts['refused']:,} fills refused, {counts['locked']:,} reads bypassed a lock, {counts['fills']:,} fills"
     fired = Counter(fault.name for fault in results.faults)
     yield "faults: " + (", ".join(f"{name} {times}" for name, times in sorted(fired.items())) or "none")
@@ -40,7 +52,7 @@ def describe(
     if verdict.excused:
         yield "excused: " + ", ".join(f"{name} {count:,}" for name, count in sorted(verdict.excused.items()))
     if results.own:
-        yield f"{len(results.own)} reads inside a transaction did not see what it had written: {results.own[0][1]}"
+        yield f"{len(results.own)} times a transaction was not told what it had written: {results.own[0][1]}"
     total = sum(verdict.kinds.values())
     kinds = ", ".join(f"{count:,} {name}" for name, count in verdict.kinds.most_common())
     yield f"{total:,} violations" + (f": {kinds}" if kinds else "")

@@ -40,13 +40,20 @@ class Results:
     own: list[tuple[int, list[Any]]] = field(default_factory=list)
     """Reads inside a transaction that did not see what it had written."""
     broken: list[str] = field(default_factory=list)
+    busy: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
+    """When each process read or wrote."""
 
 
-def collect(folder: Path) -> Results:
-    """Read all histories of a run for everything but the reads."""
+def collect(folder: Path, *, still_running: bool = False) -> Results:
+    """Read all histories of a run for everything but the reads.
+
+    still_running: workers are at work, and whether the commit that each is sending has happened is not known yet.
+    """
     results = Results()
+    sending: dict[str, list[Transaction]] = {}
     for number, path in enumerate(sorted(folder.glob("*.history"))):
-        _collect_one(results, number, path)
+        # of a worker that was killed there is a later history
+        sending[path.name.rpartition("-")[0]] = _collect_one(results, number, path)
     unanswered = {each.number: each for each in results.transactions.values() if each.returned == NEVER}
     for _, frame in reads(folder):
         for seen in frame[6::3]:
@@ -55,20 +62,27 @@ def collect(folder: Path) -> Results:
                     transaction = unanswered.get(wid // WRITES_EACH)
                     if transaction is not None:
                         transaction.witnessed = min(transaction.witnessed, frame[2])
+    if still_running:
+        for transaction in (each for own in sending.values() for each in own):
+            transaction.witnessed = NEVER
     return results
 
 
-def _collect_one(results: Results, number: int, path: Path) -> None:
+def _collect_one(results: Results, number: int, path: Path) -> list[Transaction]:
+    """Read one; return the transactions that were being sent at its end."""
     open_ones: dict[int, Transaction] = {}
+    busy = results.busy[number] = []
     debts: dict[KeyName, list[dict[KeyName, float]]] = {}
     last = 0
     for frame in history.read_history(path):
         kind = frame[0]
         last = max(last, frame[1])
-        if kind == history.INTENT:
+        if kind in (history.READ, history.CALLS):
+            busy.append((frame[1], frame[2]))
+        elif kind == history.INTENT:
             # somebody whose history was read before may have witnessed it already
             transaction = results.transactions.setdefault(frame[2], Transaction(frame[2], NEVER))
-            transaction.begin, transaction.worker = frame[1], number
+            transaction.begin, transaction.worker, transaction.outside = frame[1], number, frame[3]
             open_ones[frame[2]] = transaction
         elif kind == history.RETURNED:
             open_ones.pop(frame[2]).returned = frame[1]
@@ -103,6 +117,7 @@ def _collect_one(results: Results, number: int, path: Path) -> None:
             results.broken.append(f"{path.name}:\n{frame[2]}")
     for transaction in open_ones.values():
         transaction.died = last
+    return list(open_ones.values())
 
 
 def _key_name(key: list[Any]) -> KeyName:
@@ -120,14 +135,21 @@ def reads(folder: Path) -> Iterator[tuple[int, list[Any]]]:
                 yield number, frame
 
 
-def conditions(results: Results, *, lock_seconds: float, lifetime: float) -> Conditions:
-    """Return what the checker's excuses depend on. A second of a lock's life is memcached's clock's."""
+def conditions(results: Results, *, lock_seconds: float, lifetime: float, memory: float = 0.0) -> Conditions:
+    """Return what the checker's excuses depend on. A second of a lock's life is memcached's clock's.
+
+    memory: how many seconds the system's processes may keep copies of their own.
+    """
     losses = [(fault.begin, fault.end) for fault in results.faults if fault.name in LOSSES]
-    return Conditions(losses, (lock_seconds - 1) * 1e9, (lifetime + 2) * 1e9)
+    return Conditions(losses, (lock_seconds - 1) * 1e9, (lifetime + 2) * 1e9, memory * 1e9, results.busy)
 
 
 SHARE = 0.6
 """How many of the reads in quiet phases have to be hits in the cache."""
+
+
+BULK = ("commits past the unit of work", "classes invalidated", "keys invalidated")
+"""What is counted of writes that no unit of work holds, and of those outside SQLAlchemy."""
 
 
 def needed_overlaps(seconds: float) -> int:
@@ -139,13 +161,20 @@ def rule(seconds: float) -> str:
     """Say what a run of this length must have had, or it proves nothing."""
     return (
         f"a run of {seconds:g} s is void with fewer than {SHARE:.0%} hits in quiet phases, {needed_overlaps(seconds)} "
-        f"reads during a commit of their key, {needed(seconds)} of each fault, a refused fill and a bypassed lock; "
+        f"reads during a commit of their key, {needed(seconds)} of each fault, a refused fill and a bypassed lock, "
+        f"one of 30 s also without {', '.join(BULK)}; "
         f"one of 600 s with fewer than {needed_overlaps(600):,} such reads and {needed(600)} of each fault"
     )
 
 
 def why_void(
-    results: Results, verdict: Verdict, *, seconds: float, faults: Iterable[str], lacks: Collection[str]
+    results: Results,
+    verdict: Verdict,
+    *,
+    seconds: float,
+    faults: Iterable[str],
+    lacks: Collection[str],
+    memory: float = 0.0,
 ) -> list[str]:
     """Return what the run lacks to be worth anything, in words."""
     reasons = []
@@ -162,6 +191,10 @@ def why_void(
         if name not in lacks and not results.counts[name]:
             reasons.append({"refused": "no fill was refused", "locked": "no read bypassed a lock"}[name])
     fired = Counter(fault.name for fault in results.faults)
+    if memory and not verdict.ages:
+        reasons.append(f"no read was older than a commit, though memory may be by {memory:g} s")
+    if "bulk" not in lacks:
+        reasons += [f"there were no {name}" for name in BULK if not results.counts[name]]
     for name in faults:
         if fired[name] < needed(seconds):
             reasons.append(f'the fault "{name}" fired {fired[name]} times, {needed(seconds)} are needed')

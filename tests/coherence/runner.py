@@ -23,12 +23,15 @@ from tests.coherence.audit import WRITES, Transactions, Witness, create, read_lo
 from tests.coherence.caches import Cache, SmallMemcached, SmallRedis
 from tests.coherence.checker import Verdict, judge
 from tests.coherence.models import WRITES_EACH
+from tests.coherence.pools import ACCOUNTS_POOL, initial
 from tests.coherence.report import describe
 from tests.coherence.results import SETUP, Results, collect, conditions, reads, why_void
-from tests.coherence.systems import ON_REDIS, Settings, find
+from tests.coherence.systems import IN_MEMORY, ON_REDIS, Settings, find
 from tests.coherence.timelines import BrokenHistory, Timelines, build
-from tests.coherence.workload import ACCOUNTS_POOL, initial
 from tests.servers import Postgres
+
+FIRST_LOOK = 0.8
+"""After how many seconds is looked for something wrong for the first time, if the run ends with that."""
 
 PATIENCE = 60.0
 """How many seconds workers may take to begin, or to end, on a machine with much else to do."""
@@ -58,11 +61,14 @@ class Options:
     lock_seconds: float = 3.0
     lifetime: float = 10.0
     keep: bool = False
+    until_found: bool = False
 
     def command(self) -> str:
         """The command that repeats the run."""
         given = {
-            name: value for name, value in vars(self).items() if value != getattr(Options(), name) and name != "keep"
+            name: value
+            for name, value in vars(self).items()
+            if value != getattr(Options(), name) and name not in ("keep", "until_found")
         }
         given.update(seconds=self.seconds, workers=self.workers, seed=self.seed)
         words = [f"--{name.replace('_', '-')} {value}" for name, value in given.items()]
@@ -168,6 +174,7 @@ class _Run:
         planned = faults.plan(self.faults, self.options.seconds, self.options.seed, self.options.rate)
         witness = Witness(self.engine)
         look_at = 0.0
+        judge_at = FIRST_LOOK if self.options.until_found else self.options.seconds
         while (now := self._now()) < self.options.seconds:
             while planned and planned[0].time <= now:
                 self._strike(planned.pop(0))
@@ -177,6 +184,11 @@ class _Run:
             if now >= look_at:
                 self._look(witness)
                 look_at = self._now() + 0.4
+            if now >= judge_at:
+                if self._something_is_wrong():
+                    break
+                # in the end, judging again and again takes no more than a part of the time
+                judge_at = now + max(1.0, 4 * (self._now() - now))
             self._restart_workers()
             time.sleep(0.02)
         for _, _, turn in sorted(self.turns, key=lambda turn: turn[:2]):
@@ -186,13 +198,18 @@ class _Run:
         self._look(witness)
         self.history.close()
 
+    def _something_is_wrong(self) -> bool:
+        """Judge what there is so far."""
+        results, _, verdict = self._judge(still_running=True)
+        return bool(verdict.kinds or results.own)
+
     def _now(self) -> float:
         return (time.monotonic_ns() - self.start) / 1e9
 
     def _furnish(self) -> None:
         wids = iter(range(SETUP * WRITES_EACH, (SETUP + 1) * WRITES_EACH))
         self.transactions.number = SETUP
-        self.history.add_now(history.INTENT, SETUP)
+        self.history.add_now(history.INTENT, SETUP, False)
         with Session(self.engine.execution_options(**{WRITES: True})) as session:
             session.add_all(initial(lambda: next(wids)))
             session.commit()
@@ -365,27 +382,51 @@ class _Run:
 
     # the verdict
 
-    def judge(self) -> Outcome:
+    def _judge(self, *, still_running: bool = False) -> tuple[Results, Timelines, Verdict]:
         options = self.options
+        until = time.monotonic_ns()
         with self.engine.connect() as connection:
             log = read_log(connection)
         if options.keep:
             (self.folder / "log.msgpack").write_bytes(msgspec.msgpack.encode(log))
-        results = collect(self.folder)
-        try:
-            timelines = build(log, results.transactions)
-        except BrokenHistory as error:
-            raise RunFailed(str(error)) from error
+        # after the log: who has committed has told before that it would
+        results = collect(self.folder, still_running=still_running)
+        timelines = build(log, results.transactions)
         verdict = judge(
             timelines,
-            reads(self.folder),
-            conditions(results, lock_seconds=options.lock_seconds, lifetime=options.lifetime),
+            # a read that ended later may have seen what is not in the log yet
+            (each for each in reads(self.folder) if each[1][2] < until),
+            conditions(
+                results,
+                lock_seconds=options.lock_seconds,
+                lifetime=options.lifetime,
+                memory=IN_MEMORY.get(options.system, 0.0),
+            ),
         )
-        void = why_void(results, verdict, seconds=options.seconds, faults=self.faults, lacks=self.lacks)
+        return results, timelines, verdict
+
+    def judge(self) -> Outcome:
+        options = self.options
+        try:
+            results, timelines, verdict = self._judge()
+        except BrokenHistory as error:
+            raise RunFailed(str(error)) from error
+        void = why_void(
+            results,
+            verdict,
+            seconds=options.seconds,
+            faults=self.faults,
+            lacks=self._not_asked_for(),
+            memory=IN_MEMORY.get(options.system, 0.0),
+        )
         status = VIOLATIONS if verdict.kinds or results.own else VOID if void else FINE
         if results.broken:
             raise RunFailed("\n".join(results.broken))
         return Outcome(status, results, timelines, verdict, void, self.start, options)
+
+    def _not_asked_for(self) -> frozenset[str]:
+        """Return what a run like this need not have had."""
+        return self.lacks if self.options.steps == "all" and self.options.seconds >= 30 else self.lacks | {"bulk"}
 
 
 def main(options: Options) -> int:

@@ -11,6 +11,8 @@ from tests.coherence.checker import Checker, Conditions, judge
 from tests.coherence.models import (
     ACCOUNT,
     ACCOUNTS,
+    ALL_ACCOUNTS,
+    ALL_PEOPLE,
     MEMBER,
     MEMBERS,
     MEMBERS_BADGE,
@@ -468,6 +470,66 @@ def test_who_owes_has_no_excuse(updated: Story) -> None:
     updated.transactions[3].owed = {(ID, 5): 80}
     updated.transactions[3].worker = 1
     assert updated.judge(70, 71, ID, 5, account(2, a=2, b=1)) == "stale"
+
+
+def test_a_debt_of_a_whole_class_excuses_all_its_keys(updated: Story) -> None:
+    """Where a cache could not be told that a class has changed, any object of that class may be as it was."""
+    updated.transactions[3].owed = {(ALL_ACCOUNTS, None): 80}
+    old = account(2, a=2, b=1)
+    assert updated.judge(70, 71, ID, 5, old) == updated.judge(70, 71, NICK, "n", old) == "(owed)"
+    assert updated.judge(80, 81, ID, 5, old) == "stale"
+    updated.transactions[3].owed = {(ALL_PEOPLE, None): 80}
+    assert updated.judge(70, 71, ID, 5, old) == "stale"
+
+
+def test_what_is_written_outside_counts_once_the_cache_was_told(updated: Story) -> None:
+    """A write that nobody heard of may be missed until its worker has told of it; for ever, if he never did."""
+    updated.transactions[3].outside = True
+    old = account(2, a=2, b=1)
+    assert updated.judge(35, 36, ID, 5, old) is None
+    assert updated.judge(36, 37, ID, 5, old) == "stale"
+    lost(updated, outside=True)
+    assert updated.judge(61, 62, ID, 5, old) == "(untold)"
+    assert updated.judge(61, 62, ID, 5, account(1)) == "stale"
+    assert updated.judge(69, 70, ID, 5, old, record_life=10) == "(untold)"
+    assert updated.judge(70, 71, ID, 5, old, record_life=10) == "stale"
+
+
+# memory that others' commits do not reach
+
+
+def test_memory_may_be_older_by_its_lifetime(updated: Story) -> None:
+    """A copy may be handed out until its lifetime is over, and how old it then is is measured."""
+    old = account(2, a=2, b=1)
+    assert updated.judge(55, 56, ID, 5, old, memory_life=20) is None
+    assert updated.judge(56, 57, ID, 5, old, memory_life=20) == "stale"
+    assert updated.judge(55, 56, ID, 5, account(1), memory_life=20) == "stale"
+    assert updated.judge(26, 27, ID, 5, memory_life=20) is None
+    checker = Checker(updated.timelines(), Conditions(memory_life=20))
+    checker.read(1, 54, 55, ACCOUNT, ID, 5, (0, *old))
+    checker.read(1, 30, 55, ACCOUNT, ID, 5, (0, *old))
+    assert checker.verdict.ages == [19]
+
+
+def test_a_copy_is_as_old_as_the_call_that_made_it(updated: Story) -> None:
+    """What a call loads at its beginning it may put into memory at its end: the lifetime begins then."""
+    old = account(2, a=2, b=1)
+    busy = {1: [(10, 20), (34, 50), (52, 53)]}
+    assert updated.judge(70, 71, ID, 5, old, memory_life=20, busy=busy) is None
+    assert updated.judge(71, 72, ID, 5, old, memory_life=20, busy=busy) == "stale"
+    assert updated.judge(70, 71, ID, 5, old, memory_life=20, busy={1: [(36, 50)], 2: busy[1]}) == "stale"
+
+
+def test_memory_has_what_its_own_process_has_committed(updated: Story) -> None:
+    """The bound is for others' commits: who has committed himself sees it at once."""
+    updated.transactions[3].worker = 1
+    assert updated.judge(40, 41, ID, 5, account(2, a=2, b=1), memory_life=20) == "stale"
+
+
+def test_memory_excuses_no_mix_and_nothing_dirty(updated: Story) -> None:
+    """What was never a version is not in memory either."""
+    assert updated.judge(40, 41, ID, 5, account(3, a=1, b=3), memory_life=20) == "mix"
+    assert updated.judge(40, 41, ID, 5, account(9), memory_life=20) == "dirty"
 
 
 # what cannot be judged, and what is counted

@@ -46,13 +46,13 @@ def test_what_became_of_each_transaction(tmp_path: Path) -> None:
     one, two, three = 2_000_001, 2_000_002, 2_000_003
     seen = [0, two * WRITES_EACH + 1, 5]
     frames = [
-        (history.INTENT, 10, one),
+        (history.INTENT, 10, one, False),
         (history.RETURNED, 15, one),
-        (history.INTENT, 20, two),
+        (history.INTENT, 20, two, False),
         (history.FAILED, 25, two, "lost"),
         (history.READ, 50, 55, 0, 0, 5, seen),
         (history.READ, 40, 45, 0, 0, 5, seen, 0, 6, None),
-        (history.INTENT, 60, three),
+        (history.INTENT, 60, three, False),
     ]
     history.write_history(tmp_path / "worker.history", frames)
     history.write_history(tmp_path / "runner.history", [(history.WITNESSED, 70, [one, two, three])])
@@ -67,12 +67,12 @@ def test_a_debt_lasts_until_it_is_delivered(tmp_path: Path) -> None:
     """A key that was owed is so until that debt, and no older one, was delivered, or for ever."""
     five, six, login, member = [0, 5], [0, 6], [2, ["o", "l"]], [MEMBERS_ID, 7]
     frames = [
-        (history.INTENT, 10, 1),
+        (history.INTENT, 10, 1, False),
         (history.OWED, 11, 1, True, [five, six, login, member]),
         (history.DELIVERED, 12, [five, [0, 77]]),
         (history.OWED, 13, 1, False, [five, six, login, member]),
         (history.RETURNED, 15, 1),
-        (history.INTENT, 20, 2),
+        (history.INTENT, 20, 2, False),
         (history.OWED, 21, 2, True, [six]),
         (history.DELIVERED, 90, [five, login]),
     ]
@@ -85,7 +85,7 @@ def test_a_debt_lasts_until_it_is_delivered(tmp_path: Path) -> None:
 def test_what_was_locked_is_no_debt_of_that_kind(tmp_path: Path) -> None:
     """Of a commit that was locked, and could not be published, nothing older can be read while its lock stands."""
     frames = [
-        (history.INTENT, 10, 1),
+        (history.INTENT, 10, 1, False),
         (history.OWED, 14, 1, False, [[0, 5], [0, 6]]),
         (history.RETURNED, 15, 1),
         (history.DELIVERED, 20, [[0, 5]]),
@@ -105,3 +105,24 @@ def test_the_cache_forgets_when_it_is_restarted_or_full(tmp_path: Path) -> None:
     ]
     history.write_history(tmp_path / "runner.history", frames)
     assert conditions(collect(tmp_path), lock_seconds=3, lifetime=10).losses == [(1, 2), (3, 4)]
+
+
+def test_of_what_is_being_sent_nothing_is_known_yet(tmp_path: Path) -> None:
+    """While workers run, a commit under way may be seen or not; one whose worker was killed, or failed, has an end."""
+    one, two, three = 7, 8, 9
+    seen = [0, one * WRITES_EACH, 5, "e", "o", "l", "n", 1, 1, 1, 1]
+    other = [0, two * WRITES_EACH, 5, "e", "o", "l", "n", 1, 1, 1, 1]
+    third = [0, three * WRITES_EACH, 5, "e", "o", "l", "n", 1, 1, 1, 1]
+    history.write_history(tmp_path / "worker-00-00002.history", [(history.INTENT, 10, one, False)])
+    history.write_history(
+        tmp_path / "worker-00-00003.history",
+        [(history.INTENT, 20, two, False), (history.FAILED, 21, two, "lost"), (history.INTENT, 30, three, True)],
+    )
+    reading = [(history.READ, 40, 41, 0, 0, 5, seen, 0, 5, other, 0, 5, third), (history.CALLS, 42, 43)]
+    history.write_history(tmp_path / "worker-01-00004.history", reading)
+    for still_running, witnessed in ((False, 41), (True, NEVER)):
+        results = collect(tmp_path, still_running=still_running)
+        known = [results.transactions[each].known for each in (one, two, three)]
+        assert known == [41, 41, witnessed]
+    assert [results.transactions[each].outside for each in (one, three)] == [False, True]
+    assert results.busy == {0: [], 1: [], 2: [(40, 41), (42, 43)]}

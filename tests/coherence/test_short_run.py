@@ -42,6 +42,14 @@ def test_nor_is_anybody_on_sqlite() -> None:
     assert done.returncode == FINE, done.stdout + done.stderr
 
 
+def test_nor_longer_than_memory_may_keep_it() -> None:
+    """Processes with a memory of their own over a Redis hand out what is older than a commit, by a second at most."""
+    faults = "kill-after-commit,cut-cache,pause-cache-long,restart-cache"
+    done = run_well(16, "--workers", "4", "--seed", "1", "--system", "stockpyle-memory-redis", "--faults", faults)
+    assert done.returncode == FINE, done.stdout + done.stderr
+    assert "reads older than a commit" in done.stdout
+
+
 def test_the_usual_pattern_is_caught() -> None:
     """Look-aside with invalidation after the commit is stale without any fault, and the checker says so."""
     done = run("--seconds", "8", "--workers", "6", "--seed", "1", "--faults", "none", "--system", "look-aside")

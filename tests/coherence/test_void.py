@@ -8,13 +8,13 @@ import pytest
 
 from tests.coherence.checker import Verdict
 from tests.coherence.faults import FAULTS, KILL, LEAD, RESTART, in_busy_phase, needed, plan
-from tests.coherence.results import Fault, Results, needed_overlaps, rule, why_void
+from tests.coherence.results import BULK, Fault, Results, needed_overlaps, rule, why_void
 from tests.coherence.workload import BUSY_SECONDS, QUIET_SECONDS, is_quiet
 
 
 def good(seconds: float, times: int, overlaps: int) -> tuple[Results, Verdict]:
     """What a run with two faults has brought."""
-    results = Results(counts=Counter(refused=1, locked=1), quiet=Counter(reads=100, hits=60))
+    results = Results(counts=Counter(refused=1, locked=1, **dict.fromkeys(BULK, 1)), quiet=Counter(reads=100, hits=60))
     results.faults = [Fault(0, 1, name, None) for name in (KILL, RESTART) for _ in range(times)]
     return results, Verdict(overlaps=overlaps)
 
@@ -64,6 +64,15 @@ def test_the_protocol_must_have_been_at_work(name: str) -> None:
     results.counts[name] = 0
     assert len(reasons(results, verdict)) == 1
     assert not reasons(results, verdict, lacks=frozenset({name}))
+
+
+@pytest.mark.parametrize("name", BULK)
+def test_there_must_have_been_writes_past_the_unit_of_work(name: str) -> None:
+    """Statements of every kind were committed, and classes and keys invalidated; unless nobody asked for it."""
+    results, verdict = good(600, 20, 1_000)
+    results.counts[name] = 0
+    assert reasons(results, verdict) == [f"there were no {name}"]
+    assert not reasons(results, verdict, lacks=frozenset({"bulk"}))
 
 
 def test_faults_come_from_the_seed() -> None:

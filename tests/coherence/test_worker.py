@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from tests.coherence.models import WRITES_EACH, Account, Base
+from tests.coherence.steps import Step
 from tests.coherence.worker import Worker
-from tests.coherence.workload import Plan, Step
+from tests.coherence.workload import Plan
 
 
 def test_own_writes_are_compared_with_the_row_and_not_with_what_a_session_remembers() -> None:

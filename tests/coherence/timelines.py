@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.coherence.audit import Entry
-from tests.coherence.models import KEYS, TABLES, State, keys_of_state
+from tests.coherence.models import ALL_ACCOUNTS, ALL_PEOPLE, KEYS, TABLES, State, keys_of_state
 
 NEVER = float("inf")
 ALWAYS = float("-inf")
@@ -32,7 +32,8 @@ class Transaction:
     begin: before its commit was sent. returned: when it had returned to its worker, if it did. witnessed: when
     somebody was first seen to have seen what it wrote. died: when its worker ended before that, if so. owed: the
     keys that could not be locked, and when the cache was told of each; NEVER if it was not. unpublished: the same of
-    keys that were locked, and after the commit the cache was out of reach. failed: its commit has raised.
+    keys that were locked, and after the commit the cache was out of reach. failed: its commit has raised. outside:
+    nobody heard of it but its worker, who then told the cache, and only after that has it returned.
     """
 
     number: int
@@ -42,6 +43,7 @@ class Transaction:
     witnessed: float = NEVER
     died: float = NEVER
     failed: str = ""
+    outside: bool = False
     owed: dict[KeyName, float] = field(default_factory=dict)
     unpublished: dict[KeyName, float] = field(default_factory=dict)
 
@@ -172,5 +174,7 @@ def _add(made: Timelines, transaction: Transaction, entries: list[Entry]) -> Non
 def name_of(key: KeyName) -> str:
     """How a report calls a key."""
     number, value = key
+    if number >= len(KEYS):
+        return {ALL_ACCOUNTS: "all accounts", ALL_PEOPLE: "all people"}[number]
     layout = KEYS[number]
     return f"{TABLES[layout.table].name}.{','.join(layout.names)} = {value!r}"

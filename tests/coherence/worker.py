@@ -11,7 +11,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,14 @@ from sqlalchemy.orm import Session
 
 from tests.coherence import history, mutants
 from tests.coherence.audit import WRITES, Transactions
+from tests.coherence.bulk import BulkSteps
 from tests.coherence.faults import AT_POINTS
 from tests.coherence.models import CLASSES, WRITES_EACH, Account, Member, Person, seen
+from tests.coherence.outside import Outside
+from tests.coherence.pools import Ask, key_dict
+from tests.coherence.steps import Step
 from tests.coherence.systems import Keys, Settings, SystemUnderTest, find
-from tests.coherence.workload import LEVELS, Ask, Plan, Steps, Workload, is_quiet, key_dict
+from tests.coherence.workload import LEVELS, OUTSIDE, PAST, Plan, Workload, is_quiet, past_at
 
 BATCH = 24
 WRITING, WRITING_STEPS = 0.8, 0.5
@@ -33,6 +37,8 @@ WRITING, WRITING_STEPS = 0.8, 0.5
 SELDOM = {"before-read": 0.1}
 """Points that are passed so often that it hesitates at fewer of them."""
 COUNT_EVERY = 500_000_000
+TRIES, AGAIN = 40, 0.05
+"""How often the cache is told of what was written outside, until it can be, and after how many seconds again."""
 
 
 @dataclass
@@ -101,11 +107,9 @@ class Worker:
     def __init__(self, job: Job, writer: history.HistoryWriter) -> None:
         self.job = job
         self.history = writer
-        self.workload = Workload(f"{job.seed}-{job.slot}-{job.incarnation}", job.steps, job.rows)
         self.dice = random.Random(f"hesitate {job.seed}-{job.slot}-{job.incarnation}")
         groups = job.at.split("/")
         self.habits = groups[job.slot % len(groups)].split(",")
-        self.random = self.workload.random
         self.engine = make_engine(job.url)
         self.transactions = Transactions(self.engine)
         self.sqlite = self.engine.dialect.name == "sqlite"
@@ -113,7 +117,11 @@ class Worker:
             mutants.apply(job.mutant)
         settings = Settings(self.engine, job.cache, job.lock_seconds, job.lifetime, unreachable=job.unreachable)
         self.system: SystemUnderTest = find(job.system)(settings)
-        self.errors = (SQLAlchemyError, *self.system.errors)
+        steps = "flushed" if job.steps == "all" and "bulk" in self.system.lacks else job.steps
+        self.workload = Workload(f"{job.seed}-{job.slot}-{job.incarnation}", steps, job.rows)
+        self.random = self.workload.random
+        self.outside = Outside(self.engine, self._wid)
+        self.errors = (SQLAlchemyError, *self.system.errors, *self.outside.errors)
         self.makers = {}
         for level in LEVELS[:1] if self.sqlite else LEVELS:
             options = {WRITES: True} if level == LEVELS[0] else {WRITES: True, "isolation_level": level}
@@ -122,6 +130,7 @@ class Worker:
         self.counted = self.system.counters()
         self.count_at = 0
         self.quiet = True
+        self.past: Collection[str] = ()
         self.next_number = job.incarnation * 1_000_000
         self.sending = 0
         """The transaction whose commit is under way; ending: that of which the cache may not yet have been told."""
@@ -136,10 +145,11 @@ class Worker:
         self.job.ready[self.job.slot] = 1
         while not self.job.started.value:
             time.sleep(0.01)
-        writing = WRITING if self.job.steps == "all" else WRITING_STEPS
+        writing = WRITING if self.job.steps in ("all", "flushed") else WRITING_STEPS
         while not self.job.stopping.value:
             now = time.monotonic_ns()
-            quiet = is_quiet((now - self.job.started.value) / 1e9)
+            since = (now - self.job.started.value) / 1e9
+            quiet, self.past = is_quiet(since), past_at(since)
             if quiet is not self.quiet or now > self.count_at:
                 self._count(now)
                 self.quiet, self.count_at = quiet, now + COUNT_EVERY
@@ -188,6 +198,7 @@ class Worker:
         """Read through the cache into a session that began a while ago, and so may see less than the cache has."""
         if "into session" in self.system.lacks:
             return
+        begin = time.monotonic_ns()
         klass, keys = self.workload.asks(4)
         level = LEVELS[0] if self.sqlite else self.random.choice(LEVELS)
         with self.makers[level]() as session:
@@ -198,6 +209,7 @@ class Worker:
                     self.system.get_into(session, CLASSES[klass], key_dict(number, value))
             except self.errors as error:
                 self._read_failed(error)
+        self.history.add(history.CALLS, begin, time.monotonic_ns())
         self.counts["reads"] += len(keys)
 
     def _read_failed(self, error: Exception) -> None:
@@ -205,6 +217,7 @@ class Worker:
         self.history.add(history.READ_FAILED, time.monotonic_ns(), f"{type(error).__name__}: {error}"[:300])
 
     def _read_again(self, touched: list[Ask]) -> None:
+        self._calls_end()
         by_class: dict[int, list[tuple[int, Any]]] = {}
         for klass, number, value in dict.fromkeys(touched):
             by_class.setdefault(klass, []).append((number, value))
@@ -219,29 +232,41 @@ class Worker:
         self.next_number += 1
         self.number = self.next_number
         self.wids = self.number * WRITES_EACH
+        self.calls_began = time.monotonic_ns()
         try:
             if self.random.random() < 0.08 and "put" not in self.system.lacks:
                 self._put()
             else:
-                self._transact(self.workload.transaction())
+                plan = self.workload.transaction(self.past)
+                if plan.steps[0].name == OUTSIDE:
+                    self._write_outside(plan)
+                else:
+                    self._transact(plan)
         finally:
             self.transactions.number = self.sending = self.ending = 0
             self.transactions.everywhere = False
+            self._calls_end()
 
-    def _wid(self) -> int:
-        self.wids += 1
-        return self.wids
+    def _calls_end(self) -> None:
+        now = time.monotonic_ns()
+        self.history.add(history.CALLS, self.calls_began, now)
+        self.calls_began = now
+
+    def _wid(self, count: int = 1) -> int:
+        first = self.wids + 1
+        self.wids += count
+        return first
 
     def _transact(self, plan: Plan) -> None:
         self.transactions.number = self.number
         maker = self.makers[LEVELS[0] if self.sqlite else plan.level]
         with maker() as session:
-            steps = Steps(session, self._wid, self._finder(plan))
+            steps = BulkSteps(session, self._wid, self._finder(plan), counted=self._counted)
             try:
                 for step in plan.steps:
                     steps.do(step)
                     self._hesitate("after-step")
-                if self.job.steps == "all" and not (self.wids % WRITES_EACH or session.deleted):
+                if self.job.steps in ("all", "flushed") and not (self.wids % WRITES_EACH or session.deleted):
                     # nothing was there to be changed so; a commit of nothing would tell nothing
                     steps.update_a(plan.steps[0])
                 if plan.savepoint is not None:
@@ -259,7 +284,8 @@ class Worker:
                 session.rollback()
                 self.counts[f"gave up: {type(error).__name__}"] += 1
                 return
-            self._commit(session.commit)
+            if self._commit(session.commit) and any(step.name in PAST for step in plan.steps):
+                self.counts["commits past the unit of work"] += 1
         self.ending = 0
         if self.random.random() < 0.5:
             self._read_again(steps.touched)
@@ -269,7 +295,7 @@ class Worker:
             return self.system.get_into
         return lambda session, klass, key: session.get(klass, key["id"])
 
-    def _in_savepoint(self, session: Session, steps: Steps, plan: Plan) -> None:
+    def _in_savepoint(self, session: Session, steps: BulkSteps, plan: Plan) -> None:
         assert plan.savepoint is not None
         session.flush()
         nested = session.begin_nested()
@@ -293,6 +319,60 @@ class Worker:
             self.history.add(history.OWN, time.monotonic_ns(), 1, mine.email, seen(mine), seen(found))
             self.counts["own"] += 1
 
+    def _counted(self, name: str, wrote: int, told: int) -> None:
+        self.history.add(history.OWN, time.monotonic_ns(), -1, name, [wrote], [told])
+        self.counts["results checked"] += 1
+
+    def _write_outside(self, plan: Plan) -> None:
+        """Write on a connection that SQLAlchemy knows nothing of, and tell the cache afterwards."""
+        outside, step = self.outside, plan.steps[0]
+        try:
+            outside.begin(self.number)
+            outside.write(step)
+        except self.errors as error:
+            outside.roll_back()
+            self.counts[f"gave up: {type(error).__name__}"] += 1
+            return
+        if plan.rolls_back or not outside.touched:
+            outside.roll_back()
+            self.counts["rolled back"] += 1
+            return
+        self._commit(lambda: self._commit_outside(step), outside=True)
+        self.ending = 0
+        if self.random.random() < 0.5:
+            self._read_again(outside.touched)
+
+    def _commit_outside(self, step: Step) -> None:
+        self._reached("after-lock")
+        try:
+            self.outside.commit()
+        except self.outside.errors:
+            self.outside.roll_back()
+            # it may have happened all the same
+            self._invalidate(step)
+            raise
+        self._reached("after-commit")
+        self._invalidate(step)
+
+    def _invalidate(self, step: Step) -> None:
+        touched = dict.fromkeys(self.outside.touched)
+        if step.way >> 9 & 1:
+            targets: list[tuple[int, dict[str, Any] | None]] = [
+                (klass, None) for klass in {klass for klass, *_ in touched}
+            ]
+        else:
+            targets = [(klass, key_dict(number, value)) for klass, number, value in touched]
+        for klass, key in targets:
+            for left in reversed(range(TRIES)):
+                try:
+                    self.system.invalidate(CLASSES[klass], key)
+                    break
+                except self.errors:
+                    if not left:
+                        raise
+                    time.sleep(AGAIN)
+        self.counts["classes invalidated" if step.way >> 9 & 1 else "keys invalidated"] += len(targets)
+
     def _put(self) -> None:
         klass: Any = self.random.choice((Account, Account, Member))
         i = self.random.randrange(8 if self.random.random() < 0.3 else 32)
@@ -314,9 +394,9 @@ class Worker:
         self._commit(lambda: self.system.put(obj))
         self.counts["puts"] += 1
 
-    def _commit(self, commit: Callable[[], None]) -> None:
+    def _commit(self, commit: Callable[[], None], *, outside: bool = False) -> bool:
         number = self.number
-        self.history.add_now(history.INTENT, number)
+        self.history.add_now(history.INTENT, number, outside)
         self.sending = self.ending = number
         try:
             commit()
@@ -326,8 +406,10 @@ class Worker:
         else:
             self.history.add_now(history.RETURNED, number)
             self.counts["commits"] += 1
+            return True
         finally:
             self.sending = 0
+        return False
 
     def _owed(self, keys: Keys, unlocked: bool) -> None:
         # a reader may owe something, too: that an alias is removed which has misled it

@@ -77,6 +77,25 @@ class Shop(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
 
 
+class Place(Base):
+    """The base of a joined inheritance."""
+
+    __tablename__ = "venues"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    __mapper_args__: ClassVar = {"polymorphic_on": "kind", "polymorphic_identity": "place"}
+
+
+class Bar(Place):
+    """Its second row goes with its first."""
+
+    __tablename__ = "venue_bars"
+
+    id: Mapped[int] = mapped_column(sa.ForeignKey("venues.id", ondelete="CASCADE"), primary_key=True)
+    __mapper_args__: ClassVar = {"polymorphic_identity": "bar"}
+
+
 @pytest.fixture
 def library(world: World) -> World:
     """Two authors with all that refers to them, in the database and in the cache; SQLite minds foreign keys."""
@@ -178,3 +197,13 @@ def test_a_session_reads_what_its_delete_has_taken_along(library: World) -> None
         assert library.chain.get(Prize, {"id": 1}, session=session).author_name is None
         session.rollback()
     library.check()
+
+
+def test_the_rows_of_one_object_are_no_others(library: World) -> None:
+    """An object in two tables is deleted: that one refers to the other, and goes with it, concerns no other object."""
+    library.add(Bar(id=1), Bar(id=2))
+    library.memory.keys.clear()
+    with library.Session() as session, session.begin():
+        session.delete(session.get_one(Place, 1))
+    assert [key for batch in library.memory.keys for key in batch if key.is_epoch] == []
+    assert library.chain.get(Bar, {"id": 1}) is None

@@ -336,6 +336,21 @@ def test_joined_inheritance(world: World) -> None:
     world.check()
 
 
+def test_orm_statements_on_both_tables(world: World) -> None:
+    """What an ORM statement on a joined class writes into its first table is seen like what it writes into the last."""
+    world.add(Employee(id=1, ssn=1, desk=1))
+    world.warm(Employee, {"id": 1}, {"ssn": 1}, {"ssn": 2}, {"ssn": 3}, {"desk": 2})
+    world.warm(Person, {"id": 1}, {"id": 2}, {"ssn": 2}, {"ssn": 3})
+    with world.Session() as session:
+        session.execute(sa.insert(Employee), [{"id": 2, "ssn": 2, "desk": 2}])
+        session.commit()
+    world.check()
+    with world.Session() as session:
+        session.execute(sa.update(Employee), [{"id": 1, "ssn": 3, "desk": 3}])
+        session.commit()
+    world.check()
+
+
 # what is no INSERT, UPDATE or DELETE
 
 

@@ -67,14 +67,18 @@ class Watched(ProcessMemoryStore):
 class World:
     """Everything that a test needs to write through a session, and to read through a chain."""
 
-    def __init__(self, url: str, *, bare: bool = False, on_write: str = "publish", **engine_options: Any) -> None:
+    def __init__(
+        self, url: str, *, bare: bool = False, on_write: str = "publish", chain: Any = None, **engine_options: Any
+    ) -> None:
         self.url = url
         self.engine = sa.create_engine(url, **engine_options)
         self.outside = sa.create_engine(url, poolclass=NullPool)
         Base.metadata.create_all(self.outside)
         self.clock = Clock()
         self.memory = Watched(clock=self.clock)
-        self.chain = ChainedStore([self.memory, SqlAlchemyStore(engine=self.engine)], on_write=on_write)
+        self.chain = ChainedStore(
+            [self.memory, SqlAlchemyStore(engine=self.engine)], on_write=on_write, **(chain or {})
+        )
         self.extension = (
             StockpyleSessionExtension(self.memory, on_write=on_write) if bare else StockpyleSessionExtension(self.chain)
         )

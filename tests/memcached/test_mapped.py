@@ -18,7 +18,7 @@ class Base(DeclarativeBase):
 
 
 class Vehicle(Base):
-    __tablename__ = "vehicle"
+    __tablename__ = "fleet_vehicle"
     __stockpyle_keys__ = ["plate"]
     __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "vehicle"}
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -27,9 +27,9 @@ class Vehicle(Base):
 
 
 class Car(Vehicle):
-    __tablename__ = "car"
+    __tablename__ = "fleet_car"
     __mapper_args__ = {"polymorphic_identity": "car"}
-    id: Mapped[int] = mapped_column(sa.ForeignKey("vehicle.id"), primary_key=True)
+    id: Mapped[int] = mapped_column(sa.ForeignKey("fleet_vehicle.id"), primary_key=True)
     doors: Mapped[int]
 
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-import gc
-import os
-import pickle
 import socket
 import ssl
-import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from pymemcache.client.base import Client
 
-from stockpyle.exceptions import StoreTimeout, StoreUnavailable
-from stockpyle.memcached.server import Server
+from stockpyle.exceptions import StoreUnavailable
 from stockpyle.memcached.wire import Connection
 from stockpyle.records import LOCKED, MISS, Lease, Lock, Record
 from stockpyle.stores import MemcacheStore
@@ -38,7 +31,7 @@ from tests.memcached.parts import (
     store_on,
     text,
 )
-from tests.servers import Memcached, MemcachedOnSocket, MemcachedWithTls, StopMode, free_port
+from tests.servers import Memcached, MemcachedOnSocket, MemcachedWithTls, free_port
 
 
 class TwoFamilies:
@@ -91,49 +84,6 @@ def between(memcached: tuple[str, int]) -> Iterator[Meddler]:
 
 
 # a server that ends and begins again
-
-
-def test_pooled_connections_to_a_server_that_restarted_are_replaced_once(server: Memcached) -> None:
-    """Whoever calls after a restart notices nothing but that the server is empty, on each verb of the tier."""
-    store = store_on(server.address)
-
-    def restart(mode: StopMode = "immediate") -> None:
-        server.stop(mode)
-        server.start()
-
-    fill(store, record(name="old"))
-    restart("fast")
-    assert holds(store) is MISS
-    (lease,) = store.read([TWO])
-    restart()
-    (lock,) = store.lock([ONE], 30)
-    restart()
-    assert store.fill([(lease, record(2))]) == 0
-    restart()
-    store.publish([(lock, record())])
-    restart()
-    store.unlock([lock])
-    restart()
-    assert store.get(Person, {"id": 1}) is None
-    restart()
-    store.put(Person(1))
-    restart()
-    store.clear()
-
-
-def test_server_that_is_down_is_unavailable_and_comes_back(server: Memcached) -> None:
-    """While nobody listens every call raises StoreUnavailable, naming store, operation and server."""
-    store = store_on(server.address)
-    fill(store, record(name="old"))
-    server.stop()
-    for _ in range(2):
-        with pytest.raises(StoreUnavailable, match=rf"memcache.*read.*{server.port}") as caught:
-            holds(store)
-        assert not isinstance(caught.value, StoreTimeout)
-        assert isinstance(caught.value.__cause__, OSError)
-        assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
-    server.start()
-    assert holds(store) is MISS
 
 
 def _reach_cas(client: Foreign, wanted: int) -> None:
@@ -325,96 +275,6 @@ def test_lease_whose_answer_was_lost_makes_busy_until_it_runs_out(between: Meddl
 # pools, threads, processes
 
 
-def test_connects_when_it_is_first_used(server: Memcached) -> None:
-    """A store can be made while its server is down."""
-    server.stop()
-    store = store_on(server.address)
-    server.start()
-    with foreign(server.address) as client:
-        before = client.stat("total_connections")
-        store.get(Person, {"id": 1})
-        store.get(Person, {"id": 1})
-        assert client.stat("total_connections") == before + 1
-
-
-def test_close_gives_the_connections_back_and_the_store_can_be_used_again(server: Memcached) -> None:
-    """close() twice, then a call: connected again, and the objects are still there."""
-    store = store_on(server.address)
-    store.put(Person(1, name="kept"))
-    with foreign(server.address) as client:
-        assert client.stat("curr_connections") >= 2
-        before = client.stat("curr_connections")
-        store.close()
-        store.close()
-        while client.stat("curr_connections") != before - 1:
-            pass
-    assert store.get(Person, {"id": 1}).name == "kept"
-    store.release()
-    assert store.get(Person, {"id": 1}).name == "kept"
-
-
-def test_threads_share_a_small_pool(server: Memcached) -> None:
-    """16 threads read, fill, lock and publish through two pooled connections; each sees what it has published."""
-    store = store_on(server.address, pool_size=2)
-    errors: list[BaseException] = []
-    start = threading.Barrier(16)
-
-    def work(number: int) -> None:
-        try:
-            own, shared = key(id=number), key(id=999)
-            start.wait()
-            for i in range(100):
-                (lock, _) = store.lock([own, shared], 30)
-                store.publish([(lock, record(number, name=i))])
-                assert holds(store, own) == i
-                (found,) = store.read([shared])
-                if isinstance(found, Lease):
-                    store.fill([(found, record(999))])
-        except BaseException as error:  # noqa: BLE001 - told by the main thread
-            errors.append(error)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
-    assert len(store.parts[0].server._idle) <= 2
-
-
-def test_fork_with_pooled_connections(server: Memcached) -> None:
-    """Parent and child both go on with connections of their own, and never read each other's answers."""
-    store = store_on(server.address)
-    store.batch_put([Person(i, name=str(i)) for i in range(100)])
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        # nothing of pytest may run in here
-        told = b"failed"
-        try:
-            wrong = [i for i in range(50) if store.get(Person, {"id": i}).name != str(i)]
-            store.put(Person(1000, name="child"))
-            told = b"wrong" if wrong else b"right"
-        finally:
-            os.write(writing, told)
-            os._exit(0)
-    for i in range(50, 100):
-        assert store.get(Person, {"id": i}).name == str(i)
-    os.waitpid(child, 0)
-    assert os.read(reading, 100) == b"right"
-    os.close(reading)
-    os.close(writing)
-    assert store.get(Person, {"id": 1000}).name == "child"
-
-
-def test_store_is_neither_pickled_nor_copied(memcached: tuple[str, int]) -> None:
-    """A store has connections: TypeError names the store."""
-    store = store_on(memcached)
-    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match="MemcacheStore"):
-            attempt(store)
-
-
 def test_error_in_the_midst_of_a_call_closes_the_connection(memcached: tuple[str, int]) -> None:
     """Whatever breaks a call off, such as an interrupt, its connection with half an answer in it is not used again."""
     store = store_on(memcached)
@@ -507,19 +367,3 @@ def test_clients_own_timeouts_and_socket_module_are_used(memcached: tuple[str, i
     assert sockets.trips
     made = store.parts[0].server._new_client()
     assert (made.timeout, made.connect_timeout) == (7, 6)
-
-
-def test_server_forgets_its_connections_with_the_store(server: Memcached) -> None:
-    """A store that is dropped without close() gives its connections back."""
-    with foreign(server.address) as client:
-        before = client.stat("curr_connections")
-        store = store_on(server.address)
-        holds(store)
-        assert client.stat("curr_connections") == before + 1
-        assert isinstance(store.parts[0].server, Server)
-        del store
-        gc.collect()
-        deadline = time.monotonic() + 10
-        while client.stat("curr_connections") != before and time.monotonic() < deadline:
-            pass
-        assert client.stat("curr_connections") == before

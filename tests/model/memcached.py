@@ -1,8 +1,8 @@
 """memcached, as far as it matters here: an executable model of the commands that stockpyle sends.
 
-It knows ``get`` of one key, ``mg`` with v f s c t N, ``ms`` with C F T c ME and ``md`` with C, and refuses all else.
-test_memcached.py compares each reply with a real server's. Items are plain tuples, so that a whole server can be kept,
-compared and gone back to.
+It knows ``get`` and ``gets`` of one key, ``mg`` with v f s c t N, ``ms`` with C F T c ME and ``md`` with C, and refuses
+all else. test_memcached.py compares each reply with a real server's. Items are plain tuples, so that a whole server can
+be kept, compared and gone back to.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ KNOWN = {b"mg": b"vfsctN", b"ms": b"CFTcM", b"md": b"C"}
 
 @cache
 def parse(sent: bytes) -> tuple[tuple[Command, ...], bytes]:
-    """Return the commands in what a client has sent at once, ``get`` as one a key, and how the reply to it ends."""
+    """Return the commands in what a client has sent at once, ``get`` and ``gets`` as one a key, and the reply's end."""
     commands = []
     end = b""
     rest = sent
     while rest:
         line, _, rest = rest.partition(b"\r\n")
         verb, *parts = line.split(b" ")
-        if verb == b"get":
+        if verb in (b"get", b"gets"):
             commands += [Command(verb, key) for key in parts]
             end = b"END\r\n"
         elif verb == b"mn":
@@ -79,10 +79,11 @@ def parse(sent: bytes) -> tuple[tuple[Command, ...], bytes]:
 def execute(items: Items, command: Command, new_cas: Callable[[], int]) -> bytes:
     """Do one command to `items`, and return the reply."""
     held = items.get(command.key)
-    if command.verb == b"get":
-        return (
-            b"" if held is None else b"VALUE %b %d %d\r\n%b\r\n" % (command.key, held.flags, len(held.data), held.data)
-        )
+    if command.verb in (b"get", b"gets"):
+        if held is None:
+            return b""
+        cas = b" %d" % held.cas if command.verb == b"gets" else b""
+        return b"VALUE %b %d %d%b\r\n%b\r\n" % (command.key, held.flags, len(held.data), cas, held.data)
     if command.verb == b"mg":
         return _meta_get(items, command, held, new_cas)
     if command.verb == b"md":

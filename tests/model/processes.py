@@ -18,6 +18,7 @@ from stockpyle.coherence.guards import Guards
 from stockpyle.coherence.layers import Layer
 from stockpyle.coherence.publishing import publish_committed
 from stockpyle.coherence.reader import fetch
+from stockpyle.coherence.validated import ValidatedLayer
 from stockpyle.coherence.writer import Writer, drop
 from stockpyle.keys import Key
 from stockpyle.memcached import epochs, wire
@@ -25,6 +26,7 @@ from stockpyle.protocols import Change
 from stockpyle.records import ABSENT, Record
 from stockpyle.remote import tier
 from stockpyle.stores.memcache import MemcacheStore
+from stockpyle.stores.memory import ProcessMemoryStore
 from tests.model.histories import Port
 from tests.model.memcached import parse
 
@@ -167,10 +169,17 @@ class Processes:
         self.scripts: list[list[Callable[[Port], None]]] = []
         self.stable: set[bytes] = set()
         """Keys of memcached's that nobody changes, so that it does not matter when they are asked for."""
+        self.validates = False
+        """True if somebody keeps copies of records, with their CAS ids."""
 
     def reads(self, *turns: dict[str, Any]) -> None:
         """Add a process that asks for these, one after the other."""
         self._add("r", *(partial(self._read, asked) for asked in turns))
+
+    def reads_validated(self, *turns: dict[str, Any]) -> None:
+        """Add a process that asks for these, one after the other, with a validating memory above its store."""
+        self.validates = True
+        self._add("r", partial(self._read_validated, turns))
 
     def writes(self, email: str | None = "a", *, commits: bool = True, loose: bool = False) -> None:
         """Add a process that gives the row this address, or deletes it.
@@ -207,6 +216,19 @@ class Processes:
         record = fetch([Layer(store)], Source(port), [key])[key.ident]
         check(store)
         port.act("answer", key, None if record is None else record.value.version)
+
+    @staticmethod
+    def _read_validated(turns: Sequence[dict[str, Any]], port: Port) -> None:
+        store = connected(port)
+        below = Layer(store)
+        memory = ProcessMemoryStore(validate=True, clock=store.clock)
+        layers = [ValidatedLayer(memory, below), below]
+        for asked in turns:
+            port.act("begin")
+            key = key_of(asked)
+            record = fetch(layers, Source(port), [key])[key.ident]
+            check(store)
+            port.act("answer", key, None if record is None else record.value.version)
 
     def _write(self, email: str | None, commits: bool, loose: bool, port: Port) -> None:
         store = connected(port)

@@ -18,7 +18,7 @@ KEYS = [b"model:a", b"model:b"]
 keys = st.sampled_from(KEYS)
 seconds = st.sampled_from([b"T0", b"T100", b"T-1"])
 wanted = st.lists(st.sampled_from([b"v", b"f", b"s", b"c", b"t"]), unique=True)
-CAS = re.compile(rb" c(\d+)")
+CAS = re.compile(rb"( c|VALUE \S+ \d+ \d+ )(\d+)")
 
 
 class Client:
@@ -60,7 +60,7 @@ class Pair:
         """Send this to both, with the model's CAS ids in it, and compare the replies."""
         theirs = re.sub(rb" C(\d+)", lambda cas: b" C%d" % self.names.get(int(cas[1]), 10**12), sent)
         reply, real = self.model.send(sent), self.client.send(theirs)
-        ids = [list(map(int, CAS.findall(each))) for each in (reply, real)]
+        ids = [[int(found[2]) for found in CAS.finditer(each)] for each in (reply, real)]
         assert len(ids[0]) == len(ids[1]), (sent, reply, real)
         for own, other in zip(*ids, strict=True):
             assert self.names.setdefault(own, other) == other, (sent, reply, real)
@@ -72,7 +72,7 @@ class Pair:
 
 def _plain(reply: bytes) -> bytes:
     """The reply without its CAS ids and the seconds that have passed; what t shows to who wins a lease varies."""
-    reply = CAS.sub(b" c", reply)
+    reply = CAS.sub(rb"\1", reply)
     reply = re.sub(rb" t-?\d+( [^\r]*)?\bW\r", rb"\1W\r", reply)
     return re.sub(rb" t\d+", b" t+", reply)
 
@@ -81,10 +81,10 @@ def _plain(reply: bytes) -> bytes:
 def commands(draw: st.DrawFn) -> Any:
     """Draw a command: a function of the CAS id it may use."""
     key = draw(keys)
-    kind = draw(st.sampled_from(["get", "mg", "mg N", "ms", "ms ME", "ms C", "md", "md C"]))
-    if kind == "get":
-        asked = b" ".join(draw(st.lists(keys, min_size=1, unique=True)))
-        return lambda cas: b"get %b\r\n" % asked
+    kind = draw(st.sampled_from(["get", "gets", "mg", "mg N", "ms", "ms ME", "ms C", "md", "md C"]))
+    if kind.startswith("get"):
+        asked = b" ".join([kind.encode(), *draw(st.lists(keys, min_size=1, unique=True))])
+        return lambda cas: asked + b"\r\n"
     flags = draw(st.permutations([*draw(wanted), *([b"N100"] if kind == "mg N" else [])]))
     data = draw(st.sampled_from([b"", b"x", b"c5 W\r\n"]))
     shows = b" c" if draw(st.booleans()) else b""

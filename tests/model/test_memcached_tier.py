@@ -24,7 +24,10 @@ from typing import Any
 import pytest
 
 from stockpyle.codecs import Kind
+from stockpyle.coherence.layers import Layer
+from stockpyle.coherence.validated import ValidatedLayer
 from stockpyle.keys import Key
+from stockpyle.memcached import tier as tier_module
 from stockpyle.memcached.epochs import Epochs
 from stockpyle.memcached.tier import MemcachedTier, _is_lock
 from stockpyle.memcached.wire import Connection
@@ -213,6 +216,66 @@ def restart_under_rollback() -> World:
     return world
 
 
+def validated_copy() -> World:
+    """A commit, and a process that keeps a validated copy of the row, which is cached; any one fault."""
+    world = World(warm=[ID], **ANY_FAULT)
+    world.writes()
+    world.reads_validated(ID, ID, ID)
+    return world
+
+
+def validated_by_alias() -> World:
+    """The row's alternate key moves and moves back, while a process reads by both, with validated copies."""
+    world = World(warm=[A], switches=SWITCHES)
+    world.writes("b")
+    world.writes("a")
+    world.reads_validated(A, B, A, ID)
+    return world
+
+
+def validated_absence() -> World:
+    """The row is inserted while a process has copies of what is known: that there is none, by either key."""
+    world = World(row=None, warm=[ID, A], **ANY_FAULT)
+    world.writes()
+    world.reads_validated(ID, A, A, ID)
+    return world
+
+
+def validated_deletion() -> World:
+    """The row is deleted and inserted again, under a process with a copy that it has by an alias; writers may die."""
+    world = World(warm=[A], crashes=True, switches=SWITCHES)
+    world.writes(None)
+    world.writes()
+    world.reads_validated(A, A, A)
+    return world
+
+
+def validated_class() -> World:
+    """A commit of which only the class is known, and one of the row, under a process with a copy; writers may die."""
+    world = World(warm=[ID], crashes=True, **SHARED)
+    world.changes_class()
+    world.writes()
+    world.reads_validated(ID, ID)
+    return world
+
+
+def validated_lost_epochs() -> World:
+    """A commit of which only the class is known, under a process with a copy; one of the epochs is evicted."""
+    world = World(warm=[ID], evicts=[EPOCH, ALL])
+    world.changes_class()
+    world.reads_validated(ID, ID, ID)
+    return world
+
+
+def validated_restart() -> World:
+    """A commit, under a process with a copy; the server begins anew once, and the copy's CAS id may come again."""
+    world = World(warm=[ID], restarts=True, glued=[ALL, EPOCH], switches=SWITCHES)
+    world.writes()
+    world.reads(ID)
+    world.reads_validated(ID, ID)
+    return world
+
+
 SCENARIOS = [
     all_of_it,
     two_writers,
@@ -233,6 +296,13 @@ SCENARIOS = [
     restart,
     lost_lock,
     restart_under_rollback,
+    validated_copy,
+    validated_by_alias,
+    validated_absence,
+    validated_deletion,
+    validated_class,
+    validated_lost_epochs,
+    validated_restart,
 ]
 
 Scenario = Callable[[], World]
@@ -362,9 +432,31 @@ def swap_lease_without_cas(self: Connection, commands: Sequence[bytes]) -> Any:
     return real_meta(self, [without_cas(each) if lease.match(each) else each for each in commands])
 
 
+def serve_unvalidated(self: ValidatedLayer, keys: Sequence[Key], *, lease: bool) -> Any:
+    """Hand out copies as they are."""
+    return Layer.read(self, keys, lease=lease)
+
+
+def revision_without_epoch(epoch: bytes | None, cas: int) -> bytes | None:
+    """Tell copies by the CAS id alone."""
+    return None if epoch is None else cas.to_bytes(8, "big")
+
+
+def revision_without_cas(epoch: bytes | None, cas: int) -> bytes | None:
+    """Tell copies by the epoch alone."""
+    return epoch
+
+
 @pytest.mark.parametrize(
     ("scenario", "where", "name", "mutant"),
     [
+        (validated_copy, ValidatedLayer, "read", serve_unvalidated),
+        (validated_by_alias, ValidatedLayer, "read", serve_unvalidated),
+        (validated_absence, ValidatedLayer, "read", serve_unvalidated),
+        (validated_copy, tier_module, "_revision", revision_without_cas),
+        (validated_absence, tier_module, "_revision", revision_without_cas),
+        (validated_class, tier_module, "_revision", revision_without_epoch),
+        (validated_restart, tier_module, "_revision", revision_without_epoch),
         (two_writers, MemcachedTier, "_swap_for", fill_without_cas),
         (two_writers, MemcachedTier, "_swap_for", publish_without_cas),
         (lost_lock, MemcachedTier, "_remove_unless_locked", remove_without_cas),
@@ -384,7 +476,7 @@ def swap_lease_without_cas(self: Connection, commands: Sequence[bytes]) -> Any:
     ids=lambda what: getattr(what, "__name__", what),
 )
 def test_a_broken_rule_is_found(
-    scenario: Scenario, where: type, name: str, mutant: Any, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, where: Any, name: str, mutant: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one rule of the tier broken, some schedule hands out a stale value, and the check shows it."""
     monkeypatch.setattr(where, name, mutant)

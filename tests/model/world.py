@@ -53,7 +53,7 @@ class State(NamedTuple):
     switches: int = 0
     """How often that may still be."""
     old: frozenset[tuple[bytes, int]] = frozenset()
-    """Under which keys locks and leases stood, with which CAS ids, in an earlier run: those ids may come again."""
+    """Which CAS ids somebody may have kept from an earlier run, by their keys: those ids may come again."""
 
 
 Next = Iterator[tuple[str, State]]
@@ -178,9 +178,9 @@ class World(Processes):
         sent = actor.point.action[0] == "send"
         return _with(state, i, Actor(actor.point, actor.replies, True, run=actor.run) if sent else GONE)
 
-    @staticmethod
-    def _restart(state: State) -> State:
-        known = [(text, item.cas) for text, item in state.items if 0 < item.seconds < SHORT]
+    def _restart(self, state: State) -> State:
+        kept = [(text, item) for text, item in state.items if text not in (RUN, ALL, EPOCH)]
+        known = [(text, item.cas) for text, item in kept if self.validates or 0 < item.seconds < SHORT]
         actors = tuple(GONE if actor.dead else actor for actor in state.actors)
         return state._replace(items=(), actors=actors, run=state.run + 1, old=frozenset(known))
 
@@ -201,6 +201,8 @@ class World(Processes):
                 owner = i if self.row_locks else None
                 state = self._at_once(self._tell(state._replace(owner=owner), i, actor, state.rows[-1]), i)
                 yield from self._go(state, i)
+        elif what == "begin":
+            yield "begins", self._at_once(self._tell(state, i, actor._replace(floor=state.settled), None), i)
         elif what == "load":
             yield "loads", self._at_once(self._tell(state, i, actor, (len(state.rows) - 1, state.rows[-1])), i)
         else:
@@ -347,7 +349,7 @@ class Effect:
         return cas
 
 
-CAS = re.compile(rb" c(\d+)")
+CAS = re.compile(rb"(?: c|^VALUE \S+ \d+ \d+ )(\d+)")
 
 
 @cache

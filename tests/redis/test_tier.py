@@ -15,7 +15,7 @@ from stockpyle.exceptions import StoreError, StoreUnavailable
 from stockpyle.records import LOCKED, MISS, Lease, Record
 from stockpyle.stores import RedisStore
 from stockpyle.testing.samples import Person
-from tests.memcached.parts import ONE, TWO, fill, holds, record
+from tests.remote.parts import ONE, TWO, fill, holds, record
 from tests.servers import Redis
 
 

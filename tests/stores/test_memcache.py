@@ -14,7 +14,7 @@ from pymemcache.client.hash import HashClient
 
 from stockpyle.exceptions import EncodeError, ImproperlyConfigured, InvalidKeysDeclaration
 from stockpyle.stores import ChainedStore, MemcacheStore, ProcessMemoryStore
-from stockpyle.testing import Clock, StoreContract, TierContract
+from stockpyle.testing import Clock, RevisedContract, StoreContract, TierContract
 from stockpyle.testing.samples import Person
 from tests.servers import Memcached
 
@@ -58,6 +58,16 @@ class TestContractOnThreeServers(OnThreeServers, StoreContract):
 class TestTier(OnOneServer, TierContract):
     clock_is_ours = False
 
+    def make_tier(self, clock: Clock) -> MemcacheStore:
+        return self.make(clock=clock)
+
+
+class TestRevisions(OnOneServer, RevisedContract):
+    def make_tier(self, clock: Clock) -> MemcacheStore:
+        return self.make(clock=clock)
+
+
+class TestRevisionsOnThreeServers(OnThreeServers, RevisedContract):
     def make_tier(self, clock: Clock) -> MemcacheStore:
         return self.make(clock=clock)
 

@@ -13,8 +13,9 @@ import redis
 
 from stockpyle.exceptions import ImproperlyConfigured, StoreUnavailable
 from stockpyle.stores import RedisStore
-from stockpyle.testing import Clock, StoreContract, TierContract
+from stockpyle.testing import Clock, RevisedContract, StoreContract, TierContract
 from stockpyle.testing.samples import Person
+from tests.remote.parts import ONE
 from tests.servers import PATIENCE, Redis, RedisCluster, RedisSentinel
 
 
@@ -57,6 +58,16 @@ class TestContractOnCluster(OnCluster, StoreContract):
 class TestTier(OnRedis, TierContract):
     clock_is_ours = False
 
+    def make_tier(self, clock: Clock) -> RedisStore:
+        return self.make(clock=clock)
+
+
+class TestRevisions(OnRedis, RevisedContract):
+    def make_tier(self, clock: Clock) -> RedisStore:
+        return self.make(clock=clock)
+
+
+class TestRevisionsOnCluster(OnCluster, RevisedContract):
     def make_tier(self, clock: Clock) -> RedisStore:
         return self.make(clock=clock)
 
@@ -138,10 +149,13 @@ def test_sentinel_names_the_server() -> None:
             store = RedisStore(f"redis+sentinel://{sentinel.host}:{sentinel.port}/service", prefix="app")
             store.put(Person(1, name="old"))
             assert store.get(Person, {"id": 1}).name == "old"
+            (found,) = store.read_revised([ONE])
+            assert store.revisions([ONE]) == [found.revision] == store.revisions([ONE], [found.revision])
             wait_for(lambda: b"app" in second.tell("KEYS", "*Person*") or second.tell("DBSIZE") != b":0\r\n")
             first.stop("immediate")
             wait_for(lambda: second.tell("ROLE").find(b"master") >= 0)
             wait_for(lambda: answers(store))
+            assert store.revisions([ONE], [found.revision]) != [found.revision]
             assert store.get(Person, {"id": 1}) is None
             store.put(Person(1, name="new"))
             assert store.get(Person, {"id": 1}).name == "new"

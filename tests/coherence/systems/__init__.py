@@ -13,6 +13,12 @@ from sqlalchemy.orm import Session, sessionmaker
 SYSTEMS = {
     "stockpyle": "tests.coherence.systems.stockpyle_chain:shared",
     "stockpyle-redis": "tests.coherence.systems.stockpyle_chain:on_redis",
+    "stockpyle-memory": "tests.coherence.systems.stockpyle_chain:memory_over_memcached",
+    "stockpyle-memory-redis": "tests.coherence.systems.stockpyle_chain:memory_over_redis",
+    "stockpyle-validated": "tests.coherence.systems.stockpyle_chain:validated_over_memcached",
+    "stockpyle-validated-redis": "tests.coherence.systems.stockpyle_chain:validated_over_redis",
+    "stockpyle-backplane": "tests.coherence.systems.stockpyle_chain:backplane_over_memcached",
+    "stockpyle-backplane-redis": "tests.coherence.systems.stockpyle_chain:backplane_over_redis",
     "source": "tests.coherence.systems.stockpyle_chain:source_only",
     "look-aside": "tests.coherence.systems.look_aside:LookAside",
     "dogpile.cache": "tests.coherence.systems.dogpile_cache:distributed",
@@ -23,8 +29,23 @@ SYSTEMS = {
 }
 """What --system takes: a module, and the callable in it that takes Settings and returns a SystemUnderTest."""
 
-ON_REDIS = frozenset({"stockpyle-redis"})
+ON_REDIS = frozenset(
+    {"stockpyle-redis", "stockpyle-memory-redis", "stockpyle-validated-redis", "stockpyle-backplane-redis"}
+)
 """The systems whose cache is a Redis, on which a run then works its faults."""
+
+IN_MEMORY = {
+    "stockpyle-memory": 1.0,
+    "stockpyle-memory-redis": 1.0,
+    "stockpyle-backplane": 4.0,
+    "stockpyle-backplane-redis": 4.0,
+}
+"""The systems in which each process keeps copies of its own that others' commits do not reach: for how many seconds.
+
+Or reach later: over a backplane with a heartbeat of a second, and another to answer, while servers hang for a second.
+
+A memory tier that may never be older than the shared one does not belong here: it is judged as if it were none.
+"""
 
 REDIS = "COHERENCE_REDIS"
 """The environment variable with the URL of a Redis, for the systems that share nothing else between processes."""
@@ -53,8 +74,8 @@ class SystemUnderTest(Protocol):
     """A cache in front of a database, as the workload uses it."""
 
     lacks: frozenset[str]
-    """Of "cache" (a tier that processes share), "put", "into session", "refused", "locked": what it cannot do, or
-    cannot count."""
+    """Of "cache" (a tier that processes share), "put", "into session", "bulk" (to hear of writes past the unit of
+    work), "refused", "locked": what it cannot do, or cannot count."""
     points: Mapping[str, Callable[[Callable[[], None]], None]]
     """Named points of its paths, of reading and of writing: each takes a function to be called there."""
     errors: tuple[type[Exception], ...]
@@ -74,6 +95,13 @@ class SystemUnderTest(Protocol):
 
     def get_into(self, session: Session, klass: type, key: dict[str, Any]) -> Any:
         """Return a session's own instance, read through the cache."""
+        ...
+
+    def invalidate(self, klass: type, key: dict[str, Any] | None) -> None:
+        """Drop an object, or all of a class, that somebody has changed whom the cache did not hear.
+
+        Not asked of a system that lacks "bulk".
+        """
         ...
 
     def sessionmaker(self, engine: sa.Engine) -> sessionmaker[Session]:

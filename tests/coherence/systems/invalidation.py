@@ -13,9 +13,9 @@ from sqlalchemy.orm.exc import ObjectDeletedError
 
 from tests.coherence.models import CLASSES, KEYS, KEYS_OF, Account, Person
 
-LACKS = frozenset({"into session", "refused", "locked"})
-"""What the peers do not claim: to hand out a session's own instances that know what it has written; there are no fills
-that they refuse, nor locks that readers bypass."""
+LACKS = frozenset({"into session", "bulk", "refused", "locked"})
+"""What the peers do not claim: to hand out a session's own instances that know what it has written, or to hear of what
+no unit of work holds; there are no fills that they refuse, nor locks that readers bypass."""
 
 Asked = tuple[type, dict[str, Any]]
 """A class and one of its keys."""

@@ -16,41 +16,79 @@ from stockpyle.ext.sqlalchemy import StockpyleSessionExtension
 from stockpyle.ext.sqlalchemy import sessionmaker as stockpyle_sessionmaker
 from stockpyle.keys import Key
 from stockpyle.records import Lock
-from stockpyle.stores import ChainedStore, SqlAlchemyStore
-from tests.coherence.models import KEYS, MEMBERS_BADGE, TABLES
-from tests.coherence.systems import Keys, Settings
+from stockpyle.stores import ChainedStore, ProcessMemoryStore, SqlAlchemyStore
+from tests.coherence.models import ALL_ACCOUNTS, ALL_PEOPLE, KEYS, MEMBERS_BADGE, TABLES, Account
+from tests.coherence.systems import IN_MEMORY, Keys, Settings
 
 
 def shared(settings: Settings) -> Chain:
     """A memcached in front of the database. Process memory is left out: other processes' commits do not reach it."""
-    from stockpyle.stores import MemcacheStore
-
-    assert settings.cache is not None
-    tier = MemcacheStore(
-        servers=["{}:{}".format(*settings.cache)],
-        timeout=settings.timeout,
-        connect_timeout=settings.timeout,
-        lease_seconds=settings.lock_seconds,
-        lifetime=settings.lifetime,
-        unreachable=settings.unreachable,
-    )
-    return Chain(settings, [tier])
+    return Chain(settings, [_memcached(settings)])
 
 
 def on_redis(settings: Settings) -> Chain:
     """A Redis in front of the database."""
+    return Chain(settings, [_redis(settings)])
+
+
+def memory_over_memcached(settings: Settings) -> Chain:
+    """Each process's own memory in front of the memcached that all share."""
+    return Chain(settings, [_memory("stockpyle-memory"), _memcached(settings)])
+
+
+def memory_over_redis(settings: Settings) -> Chain:
+    """Each process's own memory in front of the Redis that all share."""
+    return Chain(settings, [_memory("stockpyle-memory-redis"), _redis(settings)])
+
+
+def validated_over_memcached(settings: Settings) -> Chain:
+    """The same, but memory asks the shared memcached at each hit whether that is right: it may never be older."""
+    return Chain(settings, [ProcessMemoryStore(validate=True), _memcached(settings)])
+
+
+def validated_over_redis(settings: Settings) -> Chain:
+    """The same over a Redis."""
+    return Chain(settings, [ProcessMemoryStore(validate=True), _redis(settings)])
+
+
+def backplane_over_memcached(settings: Settings) -> Chain:
+    """Memory that is told of others' commits by PostgreSQL."""
+    backplane = SqlAlchemyStore(engine=settings.engine).pubsub(heartbeat=1, timeout=1)
+    return Chain(settings, [ProcessMemoryStore(), _memcached(settings)], backplane=backplane)
+
+
+def backplane_over_redis(settings: Settings) -> Chain:
+    """Memory that is told of others' commits by the Redis below it."""
+    redis = _redis(settings)
+    return Chain(settings, [ProcessMemoryStore(), redis], backplane=redis.pubsub(heartbeat=1, timeout=1))
+
+
+def _memory(system: str) -> ProcessMemoryStore:
+    return ProcessMemoryStore(lifetime=IN_MEMORY[system])
+
+
+def _memcached(settings: Settings) -> Any:
+    from stockpyle.stores import MemcacheStore
+
+    assert settings.cache is not None
+    return MemcacheStore(servers=["{}:{}".format(*settings.cache)], **_of_a_server(settings))
+
+
+def _redis(settings: Settings) -> Any:
     from stockpyle.stores import RedisStore
 
     assert settings.cache is not None
-    tier = RedisStore(
-        "redis://{}:{}/0".format(*settings.cache),
-        timeout=settings.timeout,
-        connect_timeout=settings.timeout,
-        lease_seconds=settings.lock_seconds,
-        lifetime=settings.lifetime,
-        unreachable=settings.unreachable,  # type: ignore[arg-type]
-    )
-    return Chain(settings, [tier])
+    return RedisStore("redis://{}:{}/0".format(*settings.cache), **_of_a_server(settings))
+
+
+def _of_a_server(settings: Settings) -> dict[str, Any]:
+    return {
+        "timeout": settings.timeout,
+        "connect_timeout": settings.timeout,
+        "lease_seconds": settings.lock_seconds,
+        "lifetime": settings.lifetime,
+        "unreachable": settings.unreachable,
+    }
 
 
 def source_only(settings: Settings) -> Chain:
@@ -63,14 +101,16 @@ class Chain:
 
     errors: tuple[type[Exception], ...] = (StockpyleError,)
 
-    def __init__(self, settings: Settings, tiers: Sequence[Any]) -> None:
+    def __init__(self, settings: Settings, tiers: Sequence[Any], **options: Any) -> None:
         self.tiers = tiers
-        self.chain = ChainedStore([*tiers, SqlAlchemyStore(engine=settings.engine)], lock_seconds=settings.lock_seconds)
+        stores = [*tiers, SqlAlchemyStore(engine=settings.engine)]
+        self.chain = ChainedStore(stores, lock_seconds=settings.lock_seconds, **options)
         self.extension = StockpyleSessionExtension(self.chain)
         self.lacks = frozenset() if tiers else frozenset({"cache", "refused", "locked"})
         self.get = self.chain.get
         self.batch_get = self.chain.batch_get
         self.put = self.chain.put
+        self.invalidate = self.chain.invalidate
 
     points: Mapping[str, Callable[[Callable[[], None]], None]] = {
         "after-lock": lambda reached: _call_after(Writer, "lock", reached),
@@ -95,6 +135,8 @@ class Chain:
         for tier in self.tiers:
             for name in total:
                 total[name] += getattr(tier.stats, name)
+        if len(self.tiers) > 1:
+            total["hits in memory"] = self.tiers[0].stats.hits
         return total
 
     def watch_debts(self, owed: Callable[[Keys, bool], None], delivered: Callable[[Keys], None]) -> None:
@@ -130,10 +172,13 @@ _NUMBERS["people", ("Member.badge",)] = MEMBERS_BADGE
 
 
 def _named(keys: Iterable[Key | None]) -> list[tuple[int, Any]]:
-    named = []
+    named: list[tuple[int, Any]] = []
     for key in keys:
-        if key is None or key.is_epoch:
-            raise AssertionError("the workload changes no class as a whole, so nobody can owe one")
+        if key is None:
+            raise AssertionError("nobody clears the cache, so nobody can owe that")
+        if key.is_epoch:
+            named.append((ALL_ACCOUNTS if key.spec.klass is Account else ALL_PEOPLE, None))
+            continue
         space, names, values = key.ident
         number = _NUMBERS[space, names]
         by_name = dict(zip(names, values, strict=True))

@@ -1,0 +1,1 @@
+"""What stores offer besides objects: collections of named values, counters, queries."""

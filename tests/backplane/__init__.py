@@ -1,0 +1,1 @@
+"""Backplanes between real processes, over real servers."""
