@@ -33,8 +33,9 @@ class ValidatedLayer(Layer):
         if below is None or not isinstance(below.tier, Revised):
             what = "no tier" if below is None else f"{_class_of(below.tier)}, which cannot tell"
             raise ImproperlyConfigured(
-                f"{_class_of(tier)}(validate=True) asks the tier right below it in the chain whether its copies are up to "
-                f"date, and right below it is {what}: put a MemcacheStore or a RedisStore there, or leave validate out"
+                f"{_class_of(tier)}(validate=True) asks the tier right below it in the chain whether its copies are up "
+                f"to date, and right below it is {what}: put a MemcacheStore or a RedisStore there, or leave validate "
+                "out"
             )
         self._below = below
         self.bound = below.bound
