@@ -59,6 +59,7 @@ class SqlAlchemyStore(SessionStore):
         from stockpyle.orm.collations import Collations
         from stockpyle.orm.commands import SqlCommands
         from stockpyle.orm.connections import SourceConnections
+        from stockpyle.orm.engines import engine_for
         from stockpyle.orm.sessions import listen_to_sessions
         from stockpyle.orm.transactions import start_watching
 
@@ -69,7 +70,7 @@ class SqlAlchemyStore(SessionStore):
             uri, engine = None, uri
         self._creates_tables = False
         if engine is None:
-            engine, self._creates_tables = _engine_for(uri)
+            engine, self._creates_tables = engine_for(uri)
         # an async engine's own sync_engine is let in: the extension has one where no caller can block a loop
         if hasattr(engine, "sync_engine") or (uri is not None and engine.dialect.is_async):
             raise ImproperlyConfigured(
@@ -323,7 +324,7 @@ class SqlAlchemyStore(SessionStore):
             self.engine.dispose()
 
     def __repr__(self) -> str:
-        return f"SqlAlchemyStore({shown_url(self.engine.url)})"
+        return f"SqlAlchemyStore({masked(self.engine.url.render_as_string(hide_password=False))})"
 
 
 def _mapped_of(objs: list[Any]) -> list[Any]:
@@ -331,32 +332,3 @@ def _mapped_of(objs: list[Any]) -> list[Any]:
         if is_mapped(obj):
             raise InvalidKey(f"{obj.__qualname__} is a class: give an instance of it")
     return [obj for obj in objs if is_mapped(type(obj))]
-
-
-def _engine_for(uri: Any) -> tuple[sa.Engine, bool]:
-    import sqlalchemy
-    from sqlalchemy.pool import StaticPool
-
-    try:
-        url = sqlalchemy.make_url(uri)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        # its error may show the password
-        shown = masked(uri) if isinstance(uri, str) else uri
-        raise ImproperlyConfigured(f"{shown!r} is no database URL, such as 'sqlite:///file.db'") from None
-    in_memory = url.get_backend_name() == "sqlite" and (
-        url.database in (None, "", ":memory:", "file::memory:") or url.query.get("mode") == "memory"
-    )
-    try:
-        if in_memory:
-            options: dict[str, Any] = {"connect_args": {"check_same_thread": False}, "poolclass": StaticPool}
-            return sqlalchemy.create_engine(url, **options), True
-        return sqlalchemy.create_engine(url), False
-    except ModuleNotFoundError as error:
-        raise MissingDependency(f"the driver of {shown_url(url)} is not installed: {error}") from error
-    except (sqlalchemy.exc.SQLAlchemyError, TypeError, ValueError) as error:
-        raise ImproperlyConfigured(f"{shown_url(url)}: {masked(str(error))}") from error
-
-
-def shown_url(url: sa.URL) -> str:
-    """Return a database URL without its password, which may stand among its parameters too."""
-    return masked(url.render_as_string(hide_password=False))
