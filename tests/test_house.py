@@ -34,7 +34,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("stores._*",),
     ("stores.base",),
     ("stores.cache",),
-    ("stores._remote",),
+    ("stores._remote", "stores._sql"),
     ("stores.*",),
     ("stores.chained",),
     ("urls",),

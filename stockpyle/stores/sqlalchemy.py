@@ -16,7 +16,7 @@ from stockpyle.protocols import Outcome, Pending, PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
 from stockpyle.pubsub.wires import Notice
 from stockpyle.records import ABSENT, Record
-from stockpyle.stores._connected import command_of
+from stockpyle.stores._sql import SqlVerbs
 from stockpyle.stores.base import SessionStore, listed
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DIALECTS = ("postgresql", "sqlite", "mysql", "mariadb", "oracle", "mssql")
 
 
-class SqlAlchemyStore(SessionStore):
+class SqlAlchemyStore(SqlVerbs, SessionStore):
     """Mapped objects in a database, by their primary key, and by every key that their class declares or holds unique.
 
     Give a database URL or an Engine. Used alone, the store ignores objects that are not mapped. A database in memory
@@ -46,9 +46,6 @@ class SqlAlchemyStore(SessionStore):
 
     schemes = ("sqlalchemy", *DIALECTS)
     supports = frozenset({"mapped", "shared"})
-
-    timeout = 5.0
-    """Seconds that a ping may take; set it on the store for another."""
 
     def __init__(self, uri: Any = None, engine: sa.Engine | None = None) -> None:
         super().__init__()
@@ -117,31 +114,6 @@ class SqlAlchemyStore(SessionStore):
     def database(self) -> str | None:
         """The name of the database, or the path of its file; None for one in memory."""
         return self.engine.url.database
-
-    def ping(self) -> bool:
-        """Return True if the database answers within `timeout` seconds; StoreUnavailable, or StoreTimeout, if not."""
-        return self._commands.ping(self.timeout)
-
-    def connect(self) -> sa.Connection:
-        """Return a new Connection of the engine. It is the caller's, who closes it."""
-        return self._commands.connect()
-
-    def execute(self, *command: Any) -> Any:
-        """Run a statement in a transaction of its own, and return its rows, or how many rows it has changed.
-
-        ``execute("UPDATE users SET name = :name", {"name": "Ann"})``: a statement is text, or whatever SQLAlchemy
-        executes. No cache is told of what it changes: for that, write through a chain, or through a session that the
-        extension listens to, or call the chain's `invalidate`.
-        StoreError if the database refuses it; StoreUnavailable if it cannot be reached: how long it may take is the
-        driver's business.
-        """
-        return self._commands.execute("execute", [command_of(command)])[0]
-
-    def execute_transaction(self, commands: Iterable[Any]) -> list[Any]:
-        """Run several statements, each a text or a tuple as `execute` takes it, in one transaction; all or none."""
-        return self._commands.execute(
-            "execute_transaction", [command_of(each) for each in listed(commands, "execute_transaction")]
-        )
 
     # the source
 
