@@ -159,6 +159,12 @@ class FollowedConnection:
         if now is None or (now.rows is not None and now.rows.come_later):
             return
         setattr(context, _EXECUTION, None)
+        self._executed(now, context, statement)
+        if now.at_once is None and _has_committed_already(context.root_connection):
+            # sqlite3 begins no transaction for what does not begin with INSERT, UPDATE, DELETE or REPLACE: for a WITH
+            self._invalidate_late()
+
+    def _executed(self, now: _Execution, context: Any, statement: str) -> None:
         if now.at_once is not None:
             _settle_at_once(now.at_once)
         elif now.told is not None:

@@ -21,7 +21,7 @@ from stockpyle.coherence.logs import logger
 from stockpyle.orm.cascades import replaces_rows
 from stockpyle.orm.coercion import coercion_for, compares_as_python_does
 from stockpyle.orm.registries import name_of
-from stockpyle.orm.statements import construct_of, set_by
+from stockpyle.orm.statements import construct_of, set_by, table_written
 from stockpyle.orm.table_keys import Hierarchy, KeyColumns, Values, hierarchies_of
 from stockpyle.protocols import Change
 from stockpyle.values import UnusableValue
@@ -43,11 +43,12 @@ class Rows:
         self._context = context
         self._compiled = context.compiled
         self._construct: Any = construct
-        columns: Any = construct.table.columns
+        self._table = table_written(self._compiled)
+        columns: Any = self._table.columns
         self._columns: dict[str, sa.Column[Any]] = {column.name: column for column in columns}
         self._schemas = schemas
         self.kind = kind
-        self.table = name_of(construct.table)
+        self.table = name_of(self._table)
         self.touched = self._columns_set()
         self.hierarchies = hierarchies_of(self.table, schemas)
         self._asked: list[sa.Column[Any]] = []
@@ -66,7 +67,7 @@ class Rows:
             return statement
         self._asked = [column for name, column in self._columns.items() if name in self._names_asked]
         quote = self._compiled.preparer.quote
-        table = quote(self._construct.table.name)
+        table = quote(self._table.name)
         asked = ", ".join(
             f"{table}.{quote(column.name)} AS {label}" for column, label in zip(self._asked, self._labels, strict=True)
         )
@@ -94,7 +95,7 @@ class Rows:
             return False
         if any(each.partial and self._touches(each.partial) for each in self.hierarchies):
             return False
-        if self._construct._prefixes or replaces_rows(self._construct.table, self._context.dialect.name):
+        if self._construct._prefixes or replaces_rows(self._table, self._context.dialect.name):
             # INSERT OR REPLACE, and UPDATE OR REPLACE, delete other rows
             return False
         # of an identity that is moved nobody knows the old place
@@ -119,7 +120,7 @@ class Rows:
 
     def _is_own(self, table: Any) -> bool:
         # what the ORM has annotated is another object, with the same hash
-        return hash(table) == hash(self._construct.table)
+        return hash(table) == hash(self._table)
 
     @property
     def _on_conflict(self) -> Any:
@@ -280,7 +281,7 @@ class Rows:
 
     def _is_in_place(self, hierarchy: Hierarchy) -> bool:
         """False if the table written may be a namesake of the mapped one, so that no row of this one is locked."""
-        own = self._construct.table.schema
+        own = self._table.schema
         mapped = {table.schema for table in hierarchy.spec.mapper.tables if name_of(table) == self.table}
         names = self._schemas or {}
         return {names.get(own, own)} == {names.get(schema, schema) for schema in mapped}
@@ -342,14 +343,13 @@ def rows_of(context: Any, schemas: Any) -> Rows | None:
     ):
         # what a CTE writes, its outer statement does not return
         return None
-    for kind, known in (("insert", Insert), ("update", Update), ("delete", Delete)):
-        if isinstance(construct, known) and isinstance(construct.table, sa.Table):
-            try:
+    try:
+        for kind, known in (("insert", Insert), ("update", Update), ("delete", Delete)):
+            if isinstance(construct, known) and isinstance(table_written(context.compiled), sa.Table):
                 rows = Rows(context, construct, kind, schemas)
-            except (AttributeError, TypeError):
-                logger.exception("this SQLAlchemy does not tell what a statement on %s writes", construct.table)
-                return None
-            return rows if rows.hierarchies else None
+                return rows if rows.hierarchies else None
+    except (AttributeError, TypeError):
+        logger.exception("this SQLAlchemy does not tell which rows a statement on %s writes", construct.table)
     return None
 
 

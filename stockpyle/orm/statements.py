@@ -80,7 +80,9 @@ def _tables_in_construct(construct: Any, compiled: Any, statement: str) -> set[s
     if isinstance(construct, Select | CompoundSelect) and not compiled.ctes and not writes:
         return set()
     elements = [each for element in (construct, *(compiled.ctes or {})) for each in iterate(element)]
-    found = {name for each in elements if isinstance(each, UpdateBase) for name in _targets(each)}
+    found = {name for each in elements if isinstance(each, UpdateBase) for name in _tables_in(each.table)}
+    if writes:
+        found |= _tables_in(table_written(compiled))
     if compiled.dialect.name not in _NAME_WHAT_THEY_WRITE and isinstance(construct, Update):
         # MySQL's UPDATE of several tables: each may be set
         found |= {name_of(each.table) for each in elements if isinstance(each, ColumnClause)}
@@ -92,9 +94,14 @@ def _tables_in_construct(construct: Any, compiled: Any, statement: str) -> set[s
     return found - {""}
 
 
-def _targets(construct: Any) -> set[str]:
+def _tables_in(target: Any) -> set[str]:
     # an alias, or MySQL's join, stands for its tables
-    return {name_of(each) for each in iterate(construct.table) if isinstance(each, sa.TableClause)}
+    return {name_of(each) for each in iterate(target) if isinstance(each, sa.TableClause)}
+
+
+def table_written(compiled: Any) -> Any:
+    """Return the table that an INSERT, UPDATE or DELETE writes: the ORM inserts into several for one statement."""
+    return compiled.compile_state.dml_table
 
 
 def set_by(compiled: Any) -> list[Any]:
