@@ -162,7 +162,7 @@ class FollowedConnection:
         self._executed(now, context, statement)
         if now.at_once is None and _has_committed_already(context.root_connection):
             # sqlite3 begins no transaction for what does not begin with INSERT, UPDATE, DELETE or REPLACE: for a WITH
-            self._invalidate_late()
+            self._invalidate_committed(Outcome.COMMITTED)
 
     def _executed(self, now: _Execution, context: Any, statement: str) -> None:
         if now.at_once is not None:
@@ -352,9 +352,13 @@ class FollowedConnection:
 
     def _invalidate_late(self, outcome: Outcome = Outcome.COMMITTED) -> None:
         """Drop what was written when nobody could lock it any more, by somebody's own listener to the commit."""
+        self._invalidate_committed(outcome)
+        self.written.clear()
+
+    def _invalidate_committed(self, outcome: Outcome) -> None:
         self.written.committed_already()
         works = self._works_for_written()
-        self.written.clear()
+        self.written.forget_committed()
         with ExitStack() as stack:
             for work in reversed(works):
                 stack.callback(_invalidate, work.writer, outcome)

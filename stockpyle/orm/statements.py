@@ -33,7 +33,7 @@ _WRITES = re.compile(
 )
 _NAMES = re.compile(_NAME)
 _PARTS = re.compile(_PART)
-_CHANGES = re.compile(r"\b(?:update|delete)\b", re.IGNORECASE)
+_CHANGES = re.compile(r"(?<!for\s)(?<!on\s)\b(?:update|delete)\b", re.IGNORECASE)
 _NAME_WHAT_THEY_WRITE = ("postgresql", "sqlite")
 """The databases in whose UPDATE and DELETE the table that is written stands first, under its own name."""
 
@@ -134,15 +134,16 @@ def _tables_in_text(statement: str, dialect: str) -> set[str]:
     texts = [statement] if bare == statement else [statement, bare]
     if dialect not in _NAME_WHAT_THEY_WRITE and any(map(_CHANGES.search, texts)):
         # elsewhere the table may stand behind words and aliases in many ways: each name may be its
-        return {_bare_name(name) for text in texts for name in _PARTS.findall(text)}
+        return {_bare_name(name) for text in texts for name in _PARTS.findall(text)} | _unless_known(bare, True)
     names = {_bare_name(name) for text in texts for found in _WRITES.findall(text) for name in _NAMES.findall(found)}
-    first_words = [first and first[1].lower() for first in map(_FIRST_WORD.match, _parts_of(bare))]
-    return names if names and len(first_words) == 1 else names | _unless_read(first_words, names)
+    return names if names and ";" not in bare else names | _unless_known(bare, bool(names))
 
 
-def _unless_read(first_words: list[str | None], names: set[str]) -> set[str]:
-    known = _WRITE_NOTHING | _NAMED if names else _WRITE_NOTHING
-    return {EVERY_TABLE} if any(word is not None and word not in known for word in first_words) else set()
+def _unless_known(bare: str, named: bool) -> set[str]:
+    """EVERY_TABLE, if one of the statements begins as none that is known; named: what those write is told already."""
+    known = _WRITE_NOTHING | _NAMED if named else _WRITE_NOTHING
+    words = [first[1].lower() for first in map(_FIRST_WORD.match, _parts_of(bare)) if first is not None]
+    return set() if known.issuperset(words) else {EVERY_TABLE}
 
 
 def _without_comments(statement: str) -> str:

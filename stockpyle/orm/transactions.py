@@ -175,6 +175,10 @@ class WrittenObjects:
             self._durable.epochs.update(frame.epochs)
             frame.changes, frame.epochs = [], {}
 
+    def forget_committed(self) -> None:
+        """What was durable already has been settled; the transaction, or a flush, goes on."""
+        self._durable = _Frame()
+
     def rolled_back(self) -> None:
         """The transaction was rolled back; what was durable before that still is."""
         self._frames = [_Frame()]
