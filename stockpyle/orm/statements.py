@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -126,6 +127,19 @@ def construct_of(context: Any) -> Any | None:
 
 
 def _tables_in_text(statement: str, dialect: str) -> set[str]:
+    # every text of the process comes here; those of loads of data come once, and are not kept alive
+    return set(_known_text(statement, dialect)) if len(statement) <= _SHORT else _search(statement, dialect)
+
+
+_SHORT = 2000
+
+
+@lru_cache(maxsize=512)
+def _known_text(statement: str, dialect: str) -> frozenset[str]:
+    return frozenset(_search(statement, dialect))
+
+
+def _search(statement: str, dialect: str) -> set[str]:
     # a comment may stand in the midst of what is looked for, and a literal may look like a comment
     bare = _without_comments(statement)
     truncates = _TRUNCATE.search(bare)
