@@ -28,11 +28,16 @@ from stockpyle.coherence.writer import Writer
 from stockpyle.exceptions import StockpyleWarning
 from stockpyle.keys import Key
 from stockpyle.orm.cascades import referring
-from stockpyle.orm.connections import commit_failed_for_sure, roll_back_what_was_left
+from stockpyle.orm.connections import (
+    commit_failed_for_sure,
+    commits_at_once,
+    driver_commits,
+    roll_back_what_was_left,
+)
 from stockpyle.orm.mapping import MappedSpec
 from stockpyle.orm.options import OPTION, classes_told
 from stockpyle.orm.rows import Rows, rows_of
-from stockpyle.orm.sessions import listen_to_sessions, tables_written_on
+from stockpyle.orm.sessions import listen_to_sessions, note_written, tables_written_on
 from stockpyle.orm.statements import (
     EVERY_TABLE,
     is_of_unit_of_work,
@@ -71,12 +76,20 @@ class Target(Protocol):
 
 @dataclass(slots=True)
 class _Execution:
-    """A statement that writes, while it runs: the tables that it names, and what else is known of it."""
+    """A statement that writes, while it runs: the tables that it names, and what else is known of it.
 
-    context: Any
+    at_once: what is locked for a statement that is its own commit.
+    """
+
     tables: set[str]
     told: list[MappedSpec] | None
+    schemas: Any
     rows: Rows | None = None
+    at_once: list[Work] | None = None
+
+
+_EXECUTION = "_stockpyle_execution"
+"""The attribute of a statement's context that is its _Execution: other statements may run before it has ended."""
 
 
 class FollowedConnection:
@@ -92,8 +105,6 @@ class FollowedConnection:
         self.outcome = Outcome.OPEN
         self.lost = False
         self._flushed_tables: set[str] = set()
-        self._executing: _Execution | None = None
-        self._at_once: list[Work] = []
         self._works: list[Work] = []
 
     @property
@@ -117,15 +128,19 @@ class FollowedConnection:
 
     def about_to_execute(self, context: Any, statement: str) -> str:
         """A statement is about to run; return the text to send in its place."""
-        self._executing = None
-        tables = tables_written(context, statement)
-        if not tables:
+        if getattr(context, _EXECUTION, None) is not None:
+            # the next part of one that is sent in several
             return statement
-        now = self._executing = _Execution(context, tables, classes_told(context, self.written.schemas))
-        if _is_autocommitted(context.root_connection):
-            self._lock_at_once(self._specs(now))
-        elif not (now.told is not None or (self.flushing and is_of_unit_of_work(context))):
-            now.rows = rows_of(context, self.written.schemas)
+        schemas = context.execution_options.get("schema_translate_map")
+        tables, told = tables_written(context, statement), classes_told(context, schemas)
+        if not tables and not told:
+            return statement
+        now = _Execution(tables, told, schemas)
+        setattr(context, _EXECUTION, now)
+        if commits_at_once(context.root_connection):
+            self._lock_at_once(now)
+        elif told is None and not (self.flushing and is_of_unit_of_work(context)):
+            now.rows = rows_of(context, schemas)
             if now.rows is not None:
                 return now.rows.ask(statement, max(target.rows_by_key for target in self.targets))
         return statement
@@ -140,34 +155,44 @@ class FollowedConnection:
             if _has_committed_already(context.root_connection):
                 self.written.committed_already()
             return
-        now, self._executing = self._executing, None
-        if now is None or now.context is not context:
+        now: _Execution | None = getattr(context, _EXECUTION, None)
+        if now is None or (now.rows is not None and now.rows.come_later):
             return
-        if self._at_once:
-            self._settle_at_once()
+        setattr(context, _EXECUTION, None)
+        self._executed(now, context, statement)
+        if now.at_once is None and _has_committed_already(context.root_connection):
+            # sqlite3 begins no transaction for what does not begin with INSERT, UPDATE, DELETE or REPLACE: for a WITH
+            self._invalidate_committed(Outcome.COMMITTED)
+
+    def _executed(self, now: _Execution, context: Any, statement: str) -> None:
+        if now.at_once is not None:
+            _settle_at_once(now.at_once)
         elif now.told is not None:
             self.written.add_epochs(spec.epoch for spec in now.told)
+            note_written(context.root_connection, now.told)
         elif self.flushing and is_of_unit_of_work(context):
             self._flushed_tables |= now.tables
         elif now.rows is None:
             self._written_by_nobody(now, statement)
-        elif now.rows.come_later:
-            self._executing = now
         else:
             self._note(now, now.rows.changes(), statement)
 
     def executed_many(self, context: Any) -> None:
         """All of a statement ran that was sent in several parts."""
-        now, self._executing = self._executing, None
-        if now is not None and now.context is context and now.rows is not None:
-            self._note(now, now.rows.changes_returned(), "an INSERT of many rows")
+        now: _Execution | None = getattr(context, _EXECUTION, None)
+        if now is not None and now.rows is not None:
+            setattr(context, _EXECUTION, None)
+            self._note(now, now.rows.changes_of_all(), "an INSERT of many rows")
 
-    def statement_failed(self) -> None:
+    def statement_failed(self, context: Any) -> None:
         """The database refused a statement, of which it may have done a part."""
-        now, self._executing = self._executing, None
-        if self._at_once:
-            self._settle_at_once()
-        elif now is not None and now.context.executemany and not self.flushing:
+        now: _Execution | None = getattr(context, _EXECUTION, None)
+        if now is None:
+            return
+        setattr(context, _EXECUTION, None)
+        if now.at_once is not None:
+            _settle_at_once(now.at_once)
+        elif context.executemany and not self.flushing:
             self.written.add_epochs(spec.epoch for spec in self._specs(now))
 
     def _note(self, now: _Execution, changes: list[Change] | None, statement: str) -> None:
@@ -178,7 +203,7 @@ class FollowedConnection:
         rows = now.rows
         if changes:
             reached = referring([rows.table], deleted=rows.kind == "delete", columns=rows.touched)
-            self._drop(specs_of_tables((now.tables - {rows.table}) | reached, self.written.schemas), statement)
+            self._drop(specs_of_tables((now.tables - {rows.table}) | reached, now.schemas), statement)
 
     def _written_by_nobody(self, now: _Execution, statement: str) -> None:
         self._drop(self._specs(now), statement)
@@ -195,7 +220,7 @@ class FollowedConnection:
         if now.told is not None:
             return now.told
         reached = referring(now.tables, deleted=True) | referring(now.tables, deleted=False)
-        return specs_of_tables(now.tables | reached, self.written.schemas)
+        return specs_of_tables(now.tables | reached, now.schemas)
 
     def _drop(self, specs: Sequence[MappedSpec], how: str) -> None:
         if specs:
@@ -213,9 +238,9 @@ class FollowedConnection:
 
     # without a transaction
 
-    def _lock_at_once(self, specs: Sequence[MappedSpec]) -> None:
+    def _lock_at_once(self, now: _Execution) -> None:
         """What a statement writes is visible before anybody says commit: lock the classes while it runs."""
-        epochs = [spec.epoch for spec in specs]
+        epochs = [spec.epoch for spec in self._specs(now)]
         works = [work for target in self.targets for work in target.works(self.engine, (), epochs)]
         try:
             for work in works:
@@ -224,13 +249,7 @@ class FollowedConnection:
             for work in works:
                 work.writer.unlock()
             raise
-        self._at_once = works
-
-    def _settle_at_once(self) -> None:
-        works, self._at_once = self._at_once, []
-        with ExitStack() as stack:
-            for work in reversed(works):
-                stack.callback(work.writer.publish)
+        now.at_once = works
 
     def end_flush(self, dirty: Iterable[Any] = ()) -> None:
         """The unit of work has written all that it will in this flush; dirty is what the session thinks changed."""
@@ -339,9 +358,13 @@ class FollowedConnection:
 
     def _invalidate_late(self, outcome: Outcome = Outcome.COMMITTED) -> None:
         """Drop what was written when nobody could lock it any more, by somebody's own listener to the commit."""
+        self._invalidate_committed(outcome)
+        self.written.clear()
+
+    def _invalidate_committed(self, outcome: Outcome) -> None:
         self.written.committed_already()
         works = self._works_for_written()
-        self.written.clear()
+        self.written.forget_committed()
         with ExitStack() as stack:
             for work in reversed(works):
                 stack.callback(_invalidate, work.writer, outcome)
@@ -366,6 +389,12 @@ def _invalidate(writer: Writer, outcome: Outcome) -> None:
             writer.publish()
 
 
+def _settle_at_once(works: Sequence[Work]) -> None:
+    with ExitStack() as stack:
+        for work in reversed(works):
+            stack.callback(work.writer.publish)
+
+
 def _has_committed_already(connection: sa.Connection) -> bool:
     """True if the connection, which has written, is in no transaction any more: no row is locked, all is visible.
 
@@ -375,16 +404,7 @@ def _has_committed_already(connection: sa.Connection) -> bool:
     if connection.closed or connection.invalidated:
         return False
     raw: Any = connection.connection.driver_connection
-    return getattr(raw, "autocommit", None) is True or getattr(raw, "in_transaction", None) is False
-
-
-def _is_autocommitted(connection: sa.Connection) -> bool:
-    """True if what a statement writes on the connection is committed with the statement."""
-    raw: Any = connection.connection.driver_connection
-    if getattr(raw, "autocommit", None) is True:
-        return True
-    # sqlite3 without a BEGIN of its own, and where nobody has sent one
-    return getattr(raw, "in_transaction", None) is False and getattr(raw, "isolation_level", "") is None
+    return driver_commits(connection) or getattr(raw, "in_transaction", None) is False
 
 
 def caller_level() -> int:
@@ -540,7 +560,7 @@ def _on_error(context: Any) -> None:
     if context.statement is None:
         followed.failed(context.sqlalchemy_exception or context.original_exception)
     else:
-        followed.statement_failed()
+        followed.statement_failed(context.execution_context)
 
 
 def _on_reset(dbapi_connection: Any, record: Any, state: Any = None) -> None:
