@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from stockpyle.orm.registries import generation, known_registries, meet_those_who_map, name_of
+from stockpyle.orm.registries import generation, known_registries, mappers_of, meet_those_who_map, name_of
 
 _ACTIONS = ("CASCADE", "SET NULL", "SET DEFAULT")
 """How actions begin that write rows; PostgreSQL's may go on with a list of columns."""
@@ -80,7 +80,7 @@ def _references() -> dict[str, list[_Reference]]:
         tables: dict[Any, None] = {}
         for registry in registries:
             tables.update(dict.fromkeys(registry.metadata.tables.values()))
-            tables.update(dict.fromkeys(table for mapper in registry.mappers for table in mapper.tables))
+            tables.update(dict.fromkeys(table for mapper in mappers_of(registry) for table in mapper.tables))
         for table in tables:
             for key in getattr(table, "foreign_keys", ()):
                 on_delete, on_update = (key.ondelete or "").upper(), (key.onupdate or "").upper()

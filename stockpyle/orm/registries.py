@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.orm import Mapper, registry
+from sqlalchemy.orm.exc import UnmappedClassError
 
 _registries: dict[Any, None] = {}
 _names_met: tuple[tuple[int, int], set[str]] = ((-1, -1), set())
@@ -70,8 +71,16 @@ def _names_in_met() -> set[str]:
     return _names_met[1]
 
 
+def mappers_of(one: Any) -> list[Any]:
+    """Return the mappers of a registry, without those of classes that are not mapped before all others are."""
+    try:
+        return list(one.mappers)
+    except UnmappedClassError:
+        return [manager.mapper for manager in list(one._managers) if manager.is_mapped]
+
+
 def _names_in(one: Any) -> set[str]:
-    return {name_of(table) for mapper in one.mappers for table in mapper.tables}
+    return {name_of(table) for mapper in mappers_of(one) for table in mapper.tables}
 
 
 def _all_registries() -> list[Any]:

@@ -17,7 +17,7 @@ from sqlalchemy.sql.visitors import iterate
 
 from stockpyle.exceptions import InvalidKeysDeclaration
 from stockpyle.orm.mapping import MappedSpec, spec_of_mapped
-from stockpyle.orm.registries import known_registries, meet_all, meet_those_who_map, name_of
+from stockpyle.orm.registries import known_registries, mappers_of, meet_all, meet_those_who_map, name_of
 
 EVERY_TABLE = "*"
 """Stands among the names of tables for all of them: nobody can tell which a statement writes."""
@@ -209,7 +209,7 @@ def specs_of_tables(tables: Iterable[str], schemas: Any) -> list[MappedSpec]:
         meet_those_who_map(wanted)
     found: dict[Any, MappedSpec] = {}
     for each in known_registries():
-        for mapper in each.mappers:
+        for mapper in mappers_of(each):
             if EVERY_TABLE in wanted or not wanted.isdisjoint(map(name_of, mapper.tables)):
                 try:
                     spec = spec_of_mapped(mapper.class_).translated(schemas)

@@ -23,7 +23,7 @@ from stockpyle.keys import Ident, Key, KeyDefinition
 from stockpyle.orm.cascades import referring, replaces_rows
 from stockpyle.orm.coercion import coercion_for
 from stockpyle.orm.mapping import MappedSpec, spec_of_mapped
-from stockpyle.orm.registries import generation, known_registries, name_of, start_counting
+from stockpyle.orm.registries import generation, known_registries, mappers_of, name_of, start_counting
 from stockpyle.orm.statements import specs_of_tables
 from stockpyle.protocols import Change
 from stockpyle.values import UnusableValue
@@ -343,7 +343,7 @@ def _find_related(spec: MappedSpec) -> _Related:
     epochs_on_insert: dict[Ident, Key] = {}
     own = {(definition.space, definition.names) for definition in spec.definitions}
     tables = set(_table_names(spec.mapper))
-    for mapper in [mapper for registry in known_registries() for mapper in registry.mappers]:
+    for mapper in [mapper for registry in known_registries() for mapper in mappers_of(registry)]:
         if tables.isdisjoint(_table_names(mapper)):
             continue
         other = spec_of_mapped(mapper.class_).translated(spec.schemas)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.ext.declarative import AbstractConcreteBase
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column
 
 from stockpyle.ext.sqlalchemy import sessionmaker
@@ -296,6 +297,19 @@ def test_a_class_first_met_in_a_statement(unmet: tuple[World, Any], how: str) ->
         session.commit()
     locked = {key.spec.klass.__name__ for keys in world.memory.keys for key in keys}
     assert ("Stranger" in locked) == (how != "read")
+
+
+def test_a_class_that_is_not_mapped_yet(unmet: tuple[World, Any]) -> None:
+    """Some classes are mapped only when all others are; until then their registry is asked for its other classes."""
+    world, stranger = unmet
+
+    class Later(AbstractConcreteBase, stranger.__bases__[0]):  # type: ignore[misc]
+        """Is mapped with its subclasses."""
+
+    with world.Session() as session:
+        session.execute(sa.text("UPDATE odd_strangers SET note = 'new'"))
+        session.commit()
+    assert {key.spec.klass for keys in world.memory.keys for key in keys} == {stranger}
 
 
 def test_a_namesake_in_another_schema(postgres_url: str, make_world: MakeWorld) -> None:
