@@ -273,6 +273,18 @@ def driver_commits(connection: sa.Connection) -> bool:
         return False
 
 
+def has_committed_already(connection: sa.Connection) -> bool:
+    """True if the connection, which has written, is in no transaction any more: no row is locked, all is visible.
+
+    That is so in autocommit; and sqlite3 by default begins no transaction for a savepoint, whose release then is
+    the commit.
+    """
+    if connection.closed or connection.invalidated:
+        return False
+    raw: Any = connection.connection.driver_connection
+    return driver_commits(connection) or getattr(raw, "in_transaction", None) is False
+
+
 def _begins(connection: sa.Connection) -> bool:
     """Begin, as the first statement would; True if the application's own listeners have made that a real BEGIN."""
     connection.begin()
