@@ -55,6 +55,14 @@ class Store(Protocol):
         ...
 
 
+class InThisProcess:
+    """A store whose objects are in this process: there is nobody to ask if they are there."""
+
+    def ping(self) -> bool:
+        """Return True."""
+        return True
+
+
 @runtime_checkable
 class Tier(Protocol):
     """A caching level that keeps the protocol of leases and locks. Every method is safe in any thread.

@@ -25,6 +25,7 @@ from stockpyle.exceptions import (
     UnsupportedOperation,
 )
 from stockpyle.forks import renew_after_fork
+from stockpyle.protocols import InThisProcess
 from stockpyle.stats import Stats
 
 T = TypeVar("T")
@@ -59,7 +60,7 @@ class Guard:
         self.trusted = True
         self.owes = False
         self.tier = tier
-        self._ping: Callable[[], object] | None = getattr(tier, "ping", None)
+        self._ping = _ping_of(tier)
         self._guards = guards
         self._breaker = Breaker(guards.probe_seconds, guards.clock)
         self._debts = Debts(guards.limit)
@@ -247,6 +248,13 @@ class Guard:
         self._mutex = threading.RLock()
         self._breaker.end()
         self._set_flags()
+
+
+def _ping_of(tier: Any) -> Callable[[], object] | None:
+    """What tells if a part works; None if it has nothing that does: one in this process fails for other reasons."""
+    ping: Callable[[], object] | None = getattr(tier, "ping", None)
+    says_nothing = getattr(ping, "__func__", None) is InThisProcess.ping
+    return None if says_nothing or "ping" not in getattr(tier, "supports", ("ping",)) else ping
 
 
 class Guards:

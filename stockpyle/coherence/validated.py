@@ -31,10 +31,11 @@ class ValidatedLayer(Layer):
     def __init__(self, tier: Any, below: Layer | None) -> None:
         super().__init__(tier)
         if below is None or not isinstance(below.tier, Revised):
-            what = "no tier" if below is None else f"{below.name}, which cannot tell"
+            what = "no tier" if below is None else f"{_class_of(below.tier)}, which cannot tell"
             raise ImproperlyConfigured(
-                f"{self.name}(validate=True) asks the tier right below it in the chain whether its copies are up to "
-                f"date, and right below it is {what}: put a MemcacheStore or a RedisStore there, or leave validate out"
+                f"{_class_of(tier)}(validate=True) asks the tier right below it in the chain whether its copies are up "
+                f"to date, and right below it is {what}: put a MemcacheStore or a RedisStore there, or leave validate "
+                "out"
             )
         self._below = below
         self.bound = below.bound
@@ -63,3 +64,7 @@ class ValidatedLayer(Layer):
     def until(self, record: Record, deadline: float | None) -> Record | None:
         """See Layer.until. What was not read from the tier below is not kept: the next reader finds it there."""
         return None if record.revision is None else super().until(record, deadline)
+
+
+def _class_of(tier: Any) -> str:
+    return type(getattr(tier, "store", tier)).__name__

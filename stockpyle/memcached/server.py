@@ -56,6 +56,25 @@ class Server:
                 self.close()
         return self._run(operation, self._connect(operation), work)
 
+    def once(self, operation: str, work: Callable[[Connection], T]) -> T:
+        """Run `work` with a connection that is seen to be alive, and never twice; see call."""
+        connection = self._idle_connection()
+        if connection is not None:
+            try:
+                connection.get([self._run_key])
+            except TimeoutError as error:
+                connection.close()
+                raise self._error(operation, error) from error
+            except OSError:
+                connection.close()
+                self.close()
+                connection = None
+        return self._run(operation, connection or self._connect(operation), work)
+
+    def client(self, operation: str) -> Any:
+        """Return a pymemcache Client of the caller's own, connected to a server that is fit for use."""
+        return self._connect(operation).client
+
     def _idle_connection(self) -> Connection | None:
         try:
             return self._idle.pop()

@@ -11,12 +11,14 @@ import re
 import secrets
 import select
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from stockpyle.exceptions import ImproperlyConfigured
+
+T = TypeVar("T")
 
 OLDEST = (1, 6, 13)
 """The first memcached whose meta commands do what is needed here."""
@@ -79,7 +81,7 @@ class Connection:
     """
 
     def __init__(self, client: Any, name: str, run_key: bytes) -> None:
-        self._client = client
+        self.client = client
         self._timeout: float | None = client.timeout
         self._buffer = b""
         self._at = 0
@@ -165,6 +167,13 @@ class Connection:
         self._expect_no_more()
         return found
 
+    def exchange(self, command: bytes, read: Callable[[Callable[[], bytes], Callable[[int], bytes]], T]) -> T:
+        """Send any command, and have ``read(line, block)`` read all of the answer: lines, and data of so many bytes."""
+        self._send(command)
+        answer = read(self._line, self._block)
+        self._expect_no_more()
+        return answer
+
     def ids(
         self, keys: Sequence[bytes], others: Sequence[bytes], expected: bytes = b""
     ) -> tuple[list[int | None], dict[bytes, Any]] | None:
@@ -192,7 +201,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the socket."""
-        self._client.close()
+        self.client.close()
 
     # replies
 

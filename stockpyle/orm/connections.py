@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -101,12 +101,12 @@ class SourceConnections:
             self.engine.dispose(close=False)
 
     @contextmanager
-    def reading(self) -> Iterator[tuple[sa.Connection, Callable[[], bool]]]:
+    def reading(self, operation: str = "load") -> Iterator[tuple[sa.Connection, Callable[[], bool]]]:
         """Yield a connection whose next statement begins a snapshot, and what tells if the rows read may be cached.
 
         That is asked after they were read: on a shared connection, another thread may have begun to write meanwhile.
         """
-        with self._errors("load"):
+        with self._errors(operation):
             if self._shared:
                 with self._mutex:
                     connection = self._keep()
@@ -132,12 +132,7 @@ class SourceConnections:
                 with self._mutex:
                     connection = self._keep()
                     if _in_transaction(connection):
-                        raise StoreError(
-                            "another transaction is open on the only connection of this engine's pool: "
-                            "end it first, or use a database file",
-                            self._store,
-                            "write",
-                        )
+                        raise self._is_taken("write")
                     autocommit = commits_at_once(connection)
                     try:
                         with self._transaction(connection):
@@ -203,6 +198,29 @@ class SourceConnections:
                 )
             primary = connection.info[_CHECKED] = not _in_recovery(connection)
         return primary
+
+    @contextmanager
+    def alone(self, operation: str) -> Iterator[None]:
+        """Keep others from a connection that all share, on which a transaction of theirs must not be open."""
+        if not self._shared:
+            yield
+            return
+        with self._mutex:
+            if _in_transaction(self._keep()):
+                raise self._is_taken(operation)
+            yield
+
+    def _is_taken(self, operation: str) -> StoreError:
+        return StoreError(
+            "another transaction is open on the only connection of this engine's pool: end it first, or use a "
+            "database file",
+            self._store,
+            operation,
+        )
+
+    def errors(self, operation: str) -> AbstractContextManager[None]:
+        """Raise StoreUnavailable, StoreTimeout or StoreError for what the driver and SQLAlchemy raise."""
+        return self._errors(operation)
 
     @contextmanager
     def _errors(self, operation: str) -> Iterator[None]:

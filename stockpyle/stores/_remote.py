@@ -44,6 +44,10 @@ class Part(Tier, Protocol):
         """Forget everything under the prefix."""
         ...
 
+    def ping(self) -> None:
+        """Raise StoreUnavailable if the server does not answer."""
+        ...
+
     def close(self) -> None:
         """Close the idle connections."""
         ...
@@ -52,6 +56,7 @@ class Part(Tier, Protocol):
 class RemoteStore(CacheStore):
     """What a store on servers is, whatever the servers: a subclass makes the parts."""
 
+    supports = frozenset({"shared"})
     shared = True
     revised = True
     chain_lifetime = DAY
@@ -149,6 +154,12 @@ class RemoteStore(CacheStore):
         with ExitStack() as stack:
             for part in self.parts:
                 stack.callback(part.clear, self.lock_seconds)
+
+    def ping(self) -> bool:
+        """Return True if every server answers; StoreUnavailable, or StoreTimeout, names the first that does not."""
+        for part in self.parts:
+            part.ping()
+        return True
 
     def close(self) -> None:
         """Close the idle connections; the objects stay for other processes."""

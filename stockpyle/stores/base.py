@@ -11,6 +11,7 @@ from stockpyle.protocols import PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
 from stockpyle.pubsub.wires import Notice
 from stockpyle.stats import Stats
+from stockpyle.stores._connected import Connected
 from stockpyle.views.collection import Collection, Entries, Values
 from stockpyle.views.counter import Counter, Numbers
 
@@ -21,7 +22,7 @@ T = TypeVar("T")
 Self = TypeVar("Self", bound="BaseStore")
 
 
-class BaseStore:
+class BaseStore(Connected):
     """A store of your own, from scratch: subclass it and implement put, get and delete.
 
     The batch verbs call those one by one, unless you implement them too; or implement only the batch verbs, and
@@ -29,6 +30,8 @@ class BaseStore:
     (a cache: it is told to delete before and after a write, and filled on a miss). A class that only serves as a base
     of such stores, and lacks a verb, says so: ``class MyBase(BaseStore, abstract=True)``.
     """
+
+    is_root = True
 
     def __init__(self) -> None:
         self.stats = Stats()
@@ -40,11 +43,6 @@ class BaseStore:
         for one, batch in (("put", "batch_put"), ("get", "batch_get"), ("delete", "batch_delete")):
             if getattr(cls, one) is getattr(BaseStore, one) and getattr(cls, batch) is getattr(BaseStore, batch):
                 raise TypeError(f"{cls.__name__} must implement {one} or {batch}")
-
-    @property
-    def name(self) -> str:
-        """What errors and logs call this store."""
-        return type(self).__name__
 
     def put(self, obj: Any) -> None:
         """Keep `obj` under all its keys, in place of what was there."""
@@ -64,7 +62,7 @@ class BaseStore:
     def _must_have(self, batch: str, one: str) -> None:
         # each calls the other, so a BaseStore itself has neither
         if getattr(type(self), batch) is getattr(BaseStore, batch):
-            raise UnsupportedOperation(f"{self.name} must implement {one} or {batch}")
+            raise UnsupportedOperation(f"{type(self).__name__} must implement {one} or {batch}")
 
     def batch_put(self, objs: Iterable[Any]) -> None:
         """Put several objects."""
@@ -89,11 +87,11 @@ class BaseStore:
 
     def clear(self) -> None:
         """Forget every object, if the store is a cache."""
-        raise UnsupportedOperation(f"{self.name} cannot be cleared")
+        raise UnsupportedOperation(f"{type(self).__name__} cannot be cleared")
 
     def invalidate(self, klass: type, key: Mapping[str, Any] | None = None) -> None:
         """Forget one object, or all of a class, because somebody else changed them."""
-        raise UnsupportedOperation(f"{self.name} cannot invalidate {getattr(klass, '__qualname__', klass)}")
+        raise UnsupportedOperation(f"{type(self).__name__} cannot invalidate {getattr(klass, '__qualname__', klass)}")
 
     def pubsub(
         self,
@@ -110,7 +108,8 @@ class BaseStore:
         there, and may take `timeout` seconds to answer. UnsupportedOperation names the stores that have it.
         """
         raise UnsupportedOperation(
-            f"{self.name} carries no messages: RedisStore, SqlAlchemyStore on PostgreSQL and ProcessMemoryStore do"
+            f"{type(self).__name__} carries no messages: RedisStore, SqlAlchemyStore on PostgreSQL and "
+            "ProcessMemoryStore do"
         )
 
     def collection(self, name: str, autosave: bool = True) -> Collection:
@@ -129,7 +128,7 @@ class BaseStore:
 
     def _collections(self) -> Entries:
         """What the store's collections are kept in."""
-        raise UnsupportedOperation(f"{self.name} keeps no collections")
+        raise self._lacks("collection", "keeps no collections")
 
     def _values(self) -> Values:
         """What turns the values of collections into bytes."""
@@ -137,7 +136,7 @@ class BaseStore:
 
     def _counters(self) -> Numbers:
         """What the store's counters are kept in."""
-        raise UnsupportedOperation(f"{self.name} keeps no counters")
+        raise self._lacks("counter", "keeps no counters")
 
     def __enter__(self: Self) -> Self:
         return self
@@ -254,6 +253,8 @@ class ConcreteStore(BaseStore, abstract=True):
 
 class SessionStore(ConcreteStore, abstract=True):
     """A store that can hand out mapped objects as instances of a caller's session."""
+
+    supports = frozenset({"sessions"})
 
     def _fetch_into(self, session: Session, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         raise NotImplementedError

@@ -30,6 +30,8 @@ class CacheStore(ConcreteStore):
     None); lifetime is the same for all. clock: seconds since the epoch.
     """
 
+    supports = frozenset({"plain", "mapped", "tier", "expiry", "polymorphic"})
+
     shared = False
     """True if other processes see this tier too."""
 

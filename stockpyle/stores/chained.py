@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from stockpyle.addresses import ConnectionString
+from stockpyle.capabilities import PROVIDERS
 from stockpyle.classes import is_mapped, spec_of
 from stockpyle.coherence.announced import GRACE
 from stockpyle.coherence.backplane import MEMORY_BOUND, Backplane
@@ -19,10 +21,11 @@ from stockpyle.coherence.reader import fetch
 from stockpyle.coherence.validated import ValidatedLayer
 from stockpyle.coherence.verbs import VerbSource, VerbTier
 from stockpyle.coherence.writer import LOCK_SECONDS, Writer, drop, related_epochs
-from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
+from stockpyle.exceptions import ImproperlyConfigured, StoreUnavailable, UnsupportedOperation
 from stockpyle.keys import KeySpec
 from stockpyle.protocols import Listening, Outcome, Pending, Source
 from stockpyle.records import Record
+from stockpyle.stores._connected import with_text
 from stockpyle.stores.base import BaseStore, SessionStore, listed
 from stockpyle.views.collection import Entries, Values
 from stockpyle.views.counter import Numbers
@@ -78,6 +81,9 @@ class ChainedStore(SessionStore):
     says for itself, and proceeds if it says nothing.
     """
 
+    schemes = ("chain",)
+    supports = frozenset({"plain", "mapped"})
+
     def __init__(
         self,
         stores: Iterable[Any] | None = None,
@@ -106,6 +112,8 @@ class ChainedStore(SessionStore):
         )
         if twice is not None:
             raise ImproperlyConfigured(f"{twice!r} is in this chain twice, and would wait for its own locks")
+        offered = frozenset[str]().union(*(getattr(store, "supports", ()) for store in self.stores))
+        self.supports = type(self).supports - (PROVIDERS.keys() - offered)
         self.on_write = on_write
         self.lock_seconds = lock_seconds
         self.unreachable = checked_unreachable(unreachable)
@@ -291,6 +299,33 @@ class ChainedStore(SessionStore):
             raise
         if pending.unchanged and self.on_write == "publish":
             read_back(route.layers, route.source, pending.unchanged)
+
+    # as a connection
+
+    def ping(self) -> bool:
+        """Return True if all stores that can be asked answer; StoreUnavailable names those that do not."""
+        failed: list[Exception] = []
+        for store in self.stores:
+            if _is(store, ["ping"]) and "ping" in getattr(store, "supports", ("ping",)):
+                try:
+                    store.ping()
+                except Exception as error:  # noqa: BLE001  # a user's store may raise anything
+                    failed.append(error)
+        if not failed:
+            return True
+        if len(failed) == 1 and isinstance(failed[0], StoreUnavailable):
+            raise failed[0]
+        raise StoreUnavailable("; ".join(map(str, failed)), self.name, "ping") from failed[0]
+
+    @property
+    def database(self) -> str | None:
+        """None: each of its stores has its own."""
+        return None
+
+    def to_url(self, scheme: str, arguments: Mapping[str, Any]) -> ConnectionString | None:
+        """Return ``chain://?stores=...&stores=...``; None if one of the stores has no connection string."""
+        each = [getattr(store, "dns", None) for store in self.stores]
+        return None if None in each else with_text(ConnectionString(scheme), {**arguments, "stores": each})
 
     # upkeep
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from stockpyle.classes import is_mapped, spec_of
-from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
+from stockpyle.exceptions import ImproperlyConfigured, StoreUnavailable, UnsupportedOperation
 from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Key, KeySpec, checked_prefix
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy, deadline_of, earlier
@@ -40,6 +40,8 @@ class BaseDictionaryStore(ConcreteStore):
     ``del`` and ``clear``. It may be shared with other processes, so nothing in it can be compared and set: in a chain
     this store is a source, or an upper layer outside the chain's promise.
     """
+
+    supports = frozenset({"plain", "mapped", "expiry", "polymorphic"})
 
     def __init__(
         self,
@@ -153,7 +155,7 @@ class BaseDictionaryStore(ConcreteStore):
     def _forget_class(self, spec: KeySpec) -> None:
         if not isinstance(self._dictionary, Iterable):
             raise UnsupportedOperation(
-                f"{self.name} cannot forget all {spec.klass.__qualname__}: its mapping cannot be listed"
+                f"{type(self).__name__} cannot forget all {spec.klass.__qualname__}: its mapping cannot be listed"
             )
         with self._mutex:
             entries = [(text, self._dictionary.get(text)) for text in list(self._dictionary)]
@@ -162,6 +164,15 @@ class BaseDictionaryStore(ConcreteStore):
             gone |= {text for text, each in held if isinstance(each, Pointer) and each.identity in gone}
             for text in gone:
                 del self._dictionary[text]
+
+    def ping(self) -> bool:
+        """Return True if the mapping can be read; StoreUnavailable, with its error as the cause, if not."""
+        try:
+            with self._mutex:
+                self._dictionary.get(f"{self._prefix}:ping")
+        except Exception as error:  # a mapping may raise anything
+            raise StoreUnavailable(f"its mapping cannot be read: {error!r}", self.name, "ping") from error
+        return True
 
     def clear(self) -> None:
         """Forget every object."""

@@ -11,13 +11,17 @@ from hashlib import blake2b
 from ipaddress import ip_address
 from typing import Any
 
+from stockpyle.addresses import ConnectionString, address
 from stockpyle.codecs import Codec
 from stockpyle.coherence.layers import Unreachable
-from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
+from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StoreError, UnsupportedOperation
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.memcached.commands import MemcachedCommand
 from stockpyle.memcached.server import Server
 from stockpyle.memcached.tier import MemcachedTier
 from stockpyle.memcached.views import MemcachedNumbers
+from stockpyle.parameters import converted
+from stockpyle.stores._connected import command_of, with_text
 from stockpyle.stores._remote import TIMEOUT, RemoteStore, check_seconds
 from stockpyle.views.counter import Numbers
 
@@ -37,7 +41,12 @@ class MemcacheStore(RemoteStore):
     timeout and connect_timeout are in seconds, and apply to each exchange; at most pool_size connections a server are
     kept open while idle. lease_seconds: how long a reader may take to load before another may.
     unreachable: what happens to a commit that cannot be announced here: "proceed" or "refuse", see ChainedStore.
+
+    As a connection string: "memcache://host1,host2:11212", "memcache:///path/to/socket"; "memcaches://..." with TLS,
+    and the parameters ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_cert_reqs (required, none) and ssl_check_hostname.
     """
+
+    schemes = ("memcache", "memcached", "memcaches")
 
     def __init__(
         self,
@@ -69,6 +78,7 @@ class MemcacheStore(RemoteStore):
             raise ImproperlyConfigured(f"pool_size is a number of connections, 1 or more, not {pool_size!r}")
         options = {"timeout": timeout, "connect_timeout": connect_timeout, "tls_context": tls_context, "no_delay": True}
         makers = _clients(client, servers, options)
+        self._addresses = [make.args[0] for make in makers.values()]
         run_key = f"{self.prefix}::run".encode("ascii")
         self._servers = [Server(name, make, run_key, pool_size, self.name) for name, make in makers.items()]
         parts = [
@@ -80,8 +90,104 @@ class MemcacheStore(RemoteStore):
     def _counters(self) -> Numbers:
         return MemcachedNumbers(self._servers, self._ring, self.prefix)
 
+    @classmethod
+    def from_url(cls, url: ConnectionString) -> dict[str, Any]:
+        """See BaseStore.from_url."""
+        if not url.rest and not url.params.keys().isdisjoint(("client", "servers")):
+            return url.params
+        if url.user is not None or url.password is not None:
+            raise url.wrong("memcached asks for no user and no password")
+        arguments = url.params
+        if url.hosts:
+            if url.path not in ("", "/"):
+                raise url.wrong(f"memcached has no databases such as {url.path[1:]!r}: give namespace=")
+            servers: list[Any] = [(host, port or PORT) for host, port in url.hosts]
+        else:
+            servers = [url.path] if url.path not in ("", "/") else [("localhost", PORT)]
+        if "servers" in arguments:
+            raise url.wrong("it names servers before its parameters and among them")
+        if url.scheme == "memcaches":
+            tls = {name: arguments.pop(name) for name in TLS if name in arguments}
+            if "tls_context" in arguments and tls:
+                raise url.wrong(f"{', '.join(tls)} and a tls_context say the same: give one")
+            if "tls_context" not in arguments:
+                arguments["tls_context"] = _tls_context(url, tls)
+        return {"servers": servers, **arguments}
 
-def _clients(client: Any, servers: Any, options: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:
+    def to_url(self, scheme: str, arguments: Mapping[str, Any]) -> ConnectionString | None:
+        """See BaseStore.to_url."""
+        rest = {name: value for name, value in arguments.items() if name not in ("client", "servers")}
+        url = ConnectionString("memcaches" if arguments.get("tls_context") is not None else scheme)
+        if all(isinstance(each, tuple) for each in self._addresses):
+            return with_text(url.with_parts(hosts=tuple(self._addresses)), rest)
+        if len(self._addresses) == 1:
+            return with_text(url.with_parts(path=self._addresses[0]), rest)
+        return with_text(url, {"servers": [_shown(each) for each in self._addresses], **rest})
+
+    def connect(self) -> Any:
+        """Return a new, connected pymemcache Client. It is the caller's, who closes it. There must be one server."""
+        return self._server_of([], "connect").client("connect")
+
+    def execute(self, *command: Any) -> Any:
+        """Run a command of memcached's text protocol on the server that has its key.
+
+        ``execute("get", "key")`` returns a dict of the values found, ``execute("set", "key", flags, expiry, value)``
+        what memcached says, "STORED"; incr and decr return numbers, gets and gats (value, CAS id), stats a dict.
+        The keys are as written: no prefix is put before them. On several servers a command needs a key.
+        """
+        made = MemcachedCommand(command_of(command))
+        server = self._server_of(made.keys, "execute")
+        try:
+            return server.once("execute", lambda connection: connection.exchange(made.data, made.read))
+        except StoreError as error:
+            if error.store:
+                raise
+            raise StoreError(f"{error.message} ({server.name})", self.name, "execute") from None
+
+    def _server_of(self, keys: Sequence[bytes], operation: str) -> Server:
+        numbers = {0}
+        if len(self.parts) > 1:
+            numbers = {self._ring(key.decode("utf-8", "surrogateescape")) for key in keys}
+        if len(numbers) != 1:
+            raise UnsupportedOperation(
+                f"{operation} needs a key, or keys of one server, to choose one of the {len(self.parts)} by: make a "
+                "store of one server"
+            )
+        server: Server = self.parts[numbers.pop()].server
+        return server
+
+    @property
+    def database(self) -> str | None:
+        """None: memcached has none."""
+        return None
+
+
+TLS = {"ssl_ca_certs": str, "ssl_certfile": str, "ssl_keyfile": str, "ssl_cert_reqs": str, "ssl_check_hostname": bool}
+PORT = 11211
+
+
+def _tls_context(url: ConnectionString, given: Mapping[str, Any]) -> ssl.SSLContext:
+    tls = {name: converted(name, value, TLS[name]) for name, value in given.items()}
+    reqs = tls.get("ssl_cert_reqs", "required")
+    if reqs not in ("required", "none"):
+        raise url.wrong(f"ssl_cert_reqs is required or none, not {reqs!r}")
+    try:
+        context = ssl.create_default_context(cafile=tls.get("ssl_ca_certs"))
+        if "ssl_certfile" in tls:
+            context.load_cert_chain(tls["ssl_certfile"], tls.get("ssl_keyfile"))
+    except (OSError, ValueError) as error:
+        names = " or ".join(name for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") if name in tls)
+        raise url.wrong(f"{names} cannot be read: {error}") from error
+    context.check_hostname = reqs == "required" and tls.get("ssl_check_hostname", True)
+    context.verify_mode = ssl.CERT_REQUIRED if reqs == "required" else ssl.CERT_NONE
+    return context
+
+
+def _shown(where: Any) -> str:
+    return where if isinstance(where, str) else address(*where)
+
+
+def _clients(client: Any, servers: Any, options: Mapping[str, Any]) -> dict[str, partial[Any]]:
     """What makes a connection to each server, by the server's name."""
     try:
         from pymemcache.client.base import Client, PooledClient, normalize_server_spec
@@ -117,7 +223,7 @@ def _clients(client: Any, servers: Any, options: Mapping[str, Any]) -> dict[str,
     listed = [servers] if isinstance(servers, str) or _is_pair(servers) else servers
     if not isinstance(listed, Sequence) or isinstance(listed, bytes) or not listed:
         raise ImproperlyConfigured(f'servers is a list such as ["host:11211"], not {servers!r}')
-    makers: dict[str, Callable[[], Any]] = {}
+    makers: dict[str, partial[Any]] = {}
     for server in listed:
         try:
             address = _checked(normalize_server_spec(tuple(server) if isinstance(server, list) else server))

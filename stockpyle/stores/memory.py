@@ -13,7 +13,7 @@ from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Ident, Key
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
-from stockpyle.protocols import PubSub
+from stockpyle.protocols import InThisProcess, PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
 from stockpyle.pubsub.local import Hub, LocalPubSub
 from stockpyle.pubsub.wires import Notice
@@ -25,7 +25,7 @@ from stockpyle.views.counter import Numbers
 from stockpyle.views.local import LocalEntries, LocalNumbers
 
 
-class ProcessMemoryStore(CacheStore):
+class ProcessMemoryStore(InThisProcess, CacheStore):
     """Objects in this process's memory, shared by its threads.
 
     Plain objects are kept as they are (``store.get(...) is obj``), mapped instances as rows. Hits take no lock.
@@ -38,6 +38,8 @@ class ProcessMemoryStore(CacheStore):
     whether it still holds the very same, which is one round trip, and is a miss if not. So no commit of any process is
     missed. What may be kept is what was read from that tier, and for as long as there.
     """
+
+    schemes = ("memory",)
 
     def __init__(
         self,
@@ -156,12 +158,14 @@ class ProcessMemoryStore(CacheStore):
         self.clear()
 
 
-class ThreadLocalStore(CacheStore):
+class ThreadLocalStore(InThisProcess, CacheStore):
     """Objects in this process's memory, each thread seeing only what it has put or loaded itself.
 
     In a chain it is a tier like any other: a commit in one thread invalidates the copies of all. release()
     forgets what this thread holds, as at the end of a request.
     """
+
+    schemes = ("threadlocal",)
 
     def __init__(
         self,

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from stockpyle.keys import Key
+from stockpyle.protocols import InThisProcess
 from stockpyle.records import MISS, Alias, Found, Lease, Lock, Record
 from stockpyle.stores.cache import CacheStore
 
 
-class NullStore(CacheStore):
+class NullStore(InThisProcess, CacheStore):
     """Accepts everything and keeps nothing. In a chain it is a tier that always misses, and never a source."""
+
+    schemes = ("null",)
 
     def accepts(self, klass: type) -> bool:
         """False: what nobody keeps has no source."""

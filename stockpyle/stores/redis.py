@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
+from stockpyle.addresses import ConnectionString, masked
 from stockpyle.codecs import Codec
 from stockpyle.coherence.layers import Unreachable
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.parameters import parameters_of, text_of
 from stockpyle.protocols import PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
 from stockpyle.pubsub.redis import RedisPubSub
 from stockpyle.pubsub.wires import Notice
+from stockpyle.redis.commands import RedisCommands
 from stockpyle.redis.server import Kind, RedisServer
 from stockpyle.redis.tier import RedisTier
+from stockpyle.redis.urls import SCHEMES, check_url, options_of
 from stockpyle.redis.views import RedisEntries, RedisNumbers
+from stockpyle.stores._connected import command_of, with_text
 from stockpyle.stores._remote import TIMEOUT as STORE_TIMEOUT
 from stockpyle.stores._remote import RemoteStore, check_seconds
+from stockpyle.stores.base import listed
 from stockpyle.views.collection import Entries
 from stockpyle.views.counter import Numbers
 
-SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "rediss+sentinel", "rediss+cluster")
 _EXAMPLES = (
     '"redis://localhost:6379/0", "rediss://user:password@host", "unix:///path/to/socket?db=0", '
     '"redis+sentinel://host1:26379,host2:26379/service/0", "redis+cluster://host1:7000,host2:7001"'
@@ -43,6 +49,8 @@ class RedisStore(RemoteStore):
     timeout and connect_timeout are in seconds. lease_seconds: how long a reader may take to load before another may.
     unreachable: what happens to a commit that cannot be announced here: "proceed" or "refuse", see ChainedStore.
     """
+
+    schemes = SCHEMES
 
     def __init__(
         self,
@@ -70,7 +78,68 @@ class RedisStore(RemoteStore):
         server = RedisServer(name, make, self.prefix, self.name, kind)
         self._server = server
         self._clients = partial(_clients, url, client)
+        self._commands = RedisCommands(name, make, self.name, kind)
         self._use([RedisTier(server, self.prefix, self._codec, self.stats, lease_seconds, clock)])
+
+    @classmethod
+    def from_url(cls, url: ConnectionString) -> dict[str, Any]:
+        """See BaseStore.from_url. Parameters that are not the store's own are redis-py's."""
+        own, rest = url.take(parameters_of(cls))
+        if "url" in own or "client" in own:
+            if rest.rest:
+                raise url.wrong("it names a server, and so does its url or client: give one")
+            return {**own, **rest.params}
+        if rest.scheme not in SCHEMES:
+            rest = replace(rest, scheme="redis")
+        lost = [name for name, value in rest.params.items() if text_of(value) is None]
+        if lost:
+            raise url.wrong(f"a {cls.__name__} has no parameter {lost[0]!r}; it has {', '.join(parameters_of(cls))}")
+        return {**own, "url": rest.written(text_of)}
+
+    def to_url(self, scheme: str, arguments: Mapping[str, Any]) -> ConnectionString | None:
+        """See BaseStore.to_url."""
+        rest = {name: value for name, value in arguments.items() if name not in ("url", "client")}
+        url, client = arguments.get("url"), arguments.get("client")
+        made = ConnectionString.parse(str(url)) if client is None else _of_pool(client.connection_pool)
+        return with_text(made, rest)
+
+    @property
+    def database(self) -> str | None:
+        """The number of the database."""
+        url = self._address()
+        path = [each for each in url.path.split("/") if each] if url is not None else []
+        if url is None or url.scheme == "unix":
+            path = []
+        elif url.scheme.endswith("+sentinel"):
+            path = path[1:]
+        return path[0] if path else str(url.params.get("db", 0) if url is not None else 0)
+
+    def connect(self) -> Any:
+        """Return a new redis.Redis, or RedisCluster, that has reached the server. It is the caller's, who closes it."""
+        return self._commands.connect()
+
+    def execute(self, *command: Any) -> Any:
+        """Run a command, such as ``execute("INCR", "visits")``, and return what redis-py makes of the answer.
+
+        The keys are as written: no prefix is put before them. A command that changes its connection, such as SELECT, is
+        an UnsupportedOperation. See BaseStore.execute.
+        """
+        return self._commands.execute(command_of(command))
+
+    def execute_transaction(self, commands: Iterable[Any]) -> list[Any]:
+        """Run several commands between MULTI and EXEC, and return their answers.
+
+        Nobody else's command comes between them. If one of them is refused while they run, a StoreError is raised, and
+        the others were run all the same: so Redis does it.
+        """
+        return self._commands.execute_transaction(
+            [command_of(each) for each in listed(commands, "execute_transaction")]
+        )
+
+    def close(self) -> None:
+        """Close the idle connections; the objects stay for other processes."""
+        super().close()
+        self._commands.close()
 
     def pubsub(
         self,
@@ -115,15 +184,19 @@ def _clients(url: Any, client: Any, timeout: float | None, connect_timeout: floa
     }
     if client is not None:
         return _of_client(redis, client, options)
-    if not isinstance(url, str) or urlsplit(url).scheme not in SCHEMES:
-        raise ImproperlyConfigured(f"{url!r} is no URL of a Redis, such as {_EXAMPLES}")
-    scheme, _, kind = urlsplit(url).scheme.partition("+")
+    if not isinstance(url, str) or url.partition("://")[0].lower() not in SCHEMES:
+        raise ImproperlyConfigured(
+            f"{masked(url) if isinstance(url, str) else url!r} is no URL of a Redis, such as {_EXAMPLES}"
+        )
+    scheme, _, kind = url.partition("://")[0].lower().partition("+")
     try:
+        check_url(ConnectionString.parse(url))
         if kind:
             return _of_several(redis, url, scheme, kind, options)
         pool = redis.ConnectionPool.from_url(url, **options)
     except (ValueError, TypeError, redis.RedisError) as error:
-        raise ImproperlyConfigured(f"{_shown(url)} is no URL of a Redis, such as {_EXAMPLES}: {error}") from error
+        what = str(error).removeprefix(f"{masked(url)!r}: ")
+        raise ImproperlyConfigured(f"{masked(url)!r} is no URL of a Redis, such as {_EXAMPLES}: {what}") from error
     kwargs = pool.connection_kwargs
     name = kwargs.get("path") or f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}"
 
@@ -173,7 +246,7 @@ def _of_several(redis: Any, url: str, scheme: str, kind: str, options: dict[str,
     credentials, _, listed = parts.netloc.rpartition("@")
     addresses = [_address(each, 26379 if kind == "sentinel" else 6379) for each in listed.split(",")]
     user, _, password = credentials.partition(":")
-    options = {**options, **dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))}
+    options = {**options, **options_of(ConnectionString.parse(url))}
     if credentials:
         options.update(username=unquote(user) or None, password=unquote(password) or None)
     if scheme == "rediss":
@@ -215,11 +288,16 @@ def _address(listed: str, port: int) -> tuple[str, int]:
     return parts.hostname, parts.port or port
 
 
-def _shown(url: str) -> str:
-    """The URL as it may be shown: without a password."""
-    head, at, rest = url.rpartition("@")
-    scheme, slashes, credentials = head.partition("//")
-    return repr(f"{scheme}{slashes}{credentials.partition(':')[0]}:***@{rest}" if at else url)
+def _of_pool(pool: Any) -> ConnectionString:
+    """The connection string of the server that a client is for."""
+    own = pool.connection_kwargs
+    database = own.get("db") or 0
+    names = {"user": own.get("username"), "password": own.get("password")}
+    if own.get("path"):
+        return ConnectionString("unix").with_parts(**names, path=str(own["path"])).with_params({"db": database})
+    scheme = "rediss" if "SSL" in pool.connection_class.__name__ else "redis"
+    hosts = ((own.get("host", "localhost"), own.get("port", 6379)),)
+    return ConnectionString(scheme).with_parts(**names, hosts=hosts, path=f"/{database}")
 
 
 __all__ = ["RedisStore"]

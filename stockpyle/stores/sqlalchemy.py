@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from stockpyle.addresses import ConnectionString, masked
 from stockpyle.classes import is_mapped, spec_of
 from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, MissingDependency
 from stockpyle.keys import Key
+from stockpyle.parameters import text_of
 from stockpyle.protocols import Outcome, Pending, PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
 from stockpyle.pubsub.wires import Notice
 from stockpyle.records import ABSENT, Record
+from stockpyle.stores._sql import SqlVerbs
 from stockpyle.stores.base import SessionStore, listed
 
 if TYPE_CHECKING:
@@ -23,7 +27,10 @@ if TYPE_CHECKING:
     from stockpyle.orm.mapping import MappedSpec
 
 
-class SqlAlchemyStore(SessionStore):
+DIALECTS = ("postgresql", "sqlite", "mysql", "mariadb", "oracle", "mssql")
+
+
+class SqlAlchemyStore(SqlVerbs, SessionStore):
     """Mapped objects in a database, by their primary key, and by every key that their class declares or holds unique.
 
     Give a database URL or an Engine. Used alone, the store ignores objects that are not mapped. A database in memory
@@ -32,7 +39,13 @@ class SqlAlchemyStore(SessionStore):
     put writes the object's present state in a transaction of the store's own and sets generated keys on it; it
     neither flushes nor commits the session that the object may be in. get returns a detached, fully loaded instance,
     relationships not loaded; with `session` that session's own.
+
+    As a connection string it is SQLAlchemy's own URL, as it is, with all its parameters; "sqlalchemy+" may stand before
+    it, and must before the name of a dialect that is not SQLAlchemy's own.
     """
+
+    schemes = ("sqlalchemy", *DIALECTS)
+    supports = frozenset({"mapped", "shared"})
 
     def __init__(self, uri: Any = None, engine: sa.Engine | None = None) -> None:
         super().__init__()
@@ -41,7 +54,9 @@ class SqlAlchemyStore(SessionStore):
         except ImportError as error:
             raise MissingDependency("SqlAlchemyStore needs SQLAlchemy: pip install 'stockpyle[sqlalchemy]'") from error
         from stockpyle.orm.collations import Collations
+        from stockpyle.orm.commands import SqlCommands
         from stockpyle.orm.connections import SourceConnections
+        from stockpyle.orm.engines import engine_for
         from stockpyle.orm.sessions import listen_to_sessions
         from stockpyle.orm.transactions import start_watching
 
@@ -52,7 +67,7 @@ class SqlAlchemyStore(SessionStore):
             uri, engine = None, uri
         self._creates_tables = False
         if engine is None:
-            engine, self._creates_tables = _engine_for(uri)
+            engine, self._creates_tables = engine_for(uri)
         # an async engine's own sync_engine is let in: the extension has one where no caller can block a loop
         if hasattr(engine, "sync_engine") or (uri is not None and engine.dialect.is_async):
             raise ImproperlyConfigured(
@@ -65,12 +80,40 @@ class SqlAlchemyStore(SessionStore):
         self._owns_engine = uri is not None
         self.engine = engine
         self._connections = SourceConnections(engine, self.name)
+        self._commands = SqlCommands(engine, self._connections, self.name)
         self._collations = Collations()
         self._loaders: dict[type, Loader] = {}
         listen_to_sessions()
         self._schemas: Mapping[str | None, str | None] | None = engine.get_execution_options().get(
             "schema_translate_map"
         )
+
+        if engine.dialect.name != "postgresql":
+            self.supports = type(self).supports - {"pubsub"}
+
+    # as a connection
+
+    @classmethod
+    def from_url(cls, url: ConnectionString) -> dict[str, Any]:
+        """See BaseStore.from_url."""
+        dialect = url.scheme if url.scheme.partition("+")[0] in DIALECTS else url.inner
+        objects, rest = url.take({name: None for name, value in url.params.items() if text_of(value) is None})
+        if not dialect or (not rest.rest and "uri" in rest.params):
+            if rest.rest or not url.params:
+                raise url.wrong("it names no database: write sqlalchemy+postgresql://..., for example")
+            return url.params
+        return {"uri": replace(rest, scheme=dialect).written(text_of), **objects}
+
+    def to_url(self, scheme: str, arguments: Mapping[str, Any]) -> ConnectionString | None:
+        """See BaseStore.to_url."""
+        url = ConnectionString.parse(self.engine.url.render_as_string(hide_password=False))
+        own = url.scheme.partition("+")[0] in DIALECTS
+        return url if own else replace(url, scheme=f"sqlalchemy+{url.scheme}")
+
+    @property
+    def database(self) -> str | None:
+        """The name of the database, or the path of its file; None for one in memory."""
+        return self.engine.url.database
 
     # the source
 
@@ -253,7 +296,7 @@ class SqlAlchemyStore(SessionStore):
             self.engine.dispose()
 
     def __repr__(self) -> str:
-        return f"SqlAlchemyStore({self.engine.url!r})"
+        return f"SqlAlchemyStore({masked(self.engine.url.render_as_string(hide_password=False))})"
 
 
 def _mapped_of(objs: list[Any]) -> list[Any]:
@@ -261,25 +304,3 @@ def _mapped_of(objs: list[Any]) -> list[Any]:
         if is_mapped(obj):
             raise InvalidKey(f"{obj.__qualname__} is a class: give an instance of it")
     return [obj for obj in objs if is_mapped(type(obj))]
-
-
-def _engine_for(uri: Any) -> tuple[sa.Engine, bool]:
-    import sqlalchemy
-    from sqlalchemy.pool import StaticPool
-
-    try:
-        url = sqlalchemy.make_url(uri)
-    except sqlalchemy.exc.ArgumentError as error:
-        raise ImproperlyConfigured(f"{uri!r} is no database URL, such as 'sqlite:///file.db'") from error
-    in_memory = url.get_backend_name() == "sqlite" and (
-        url.database in (None, "", ":memory:", "file::memory:") or url.query.get("mode") == "memory"
-    )
-    try:
-        if in_memory:
-            options: dict[str, Any] = {"connect_args": {"check_same_thread": False}, "poolclass": StaticPool}
-            return sqlalchemy.create_engine(url, **options), True
-        return sqlalchemy.create_engine(url), False
-    except ModuleNotFoundError as error:
-        raise MissingDependency(f"the driver of {url!r} is not installed: {error}") from error
-    except sqlalchemy.exc.NoSuchModuleError as error:
-        raise ImproperlyConfigured(f"{url!r}: {error}") from error

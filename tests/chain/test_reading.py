@@ -36,7 +36,7 @@ class TestContractOverDictionaries(TestContractOverMemory):
 
     def test_store_is_true_and_says_its_name(self) -> None:
         """A chain has a name."""
-        assert self.make_store().name == "ChainedStore"
+        assert self.make_store().name == "chain"
 
 
 def test_read_goes_down_and_fills_up() -> None:

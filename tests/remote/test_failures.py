@@ -45,7 +45,7 @@ def test_failing_cache_costs_no_answers(
             assert place.name == name
             assert place.chain.get(User, {"email": "ann@x"}).name == name
     assert between.connections == connections
-    name = f"{cache.name} ({place.tier.parts[0].name})"
+    name = f"{place.tier.name} ({place.tier.parts[0].name})"
     assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
         f"{name} could not be read",
         f"{name} could not be told what has changed",

@@ -52,7 +52,7 @@ def test_server_that_is_down_is_unavailable_and_comes_back(own_cache: Cache) -> 
     fill(store, record(name="old"))
     own_cache.server.stop()
     for _ in range(2):
-        with pytest.raises(StoreUnavailable, match=rf"{own_cache.name}.*read.*{own_cache.address[1]}") as caught:
+        with pytest.raises(StoreUnavailable, match=rf"{store.name}.*read.*{own_cache.address[1]}") as caught:
             holds(store)
         assert not isinstance(caught.value, StoreTimeout)
         assert caught.value.__cause__ is not None

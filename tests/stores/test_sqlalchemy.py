@@ -332,7 +332,7 @@ def test_a_failed_batch_writes_nothing_and_changes_no_object(store: SqlAlchemySt
     with pytest.raises(StoreError) as caught:
         store.batch_put([first, second])
     assert isinstance(caught.value.__cause__, IntegrityError)
-    assert (caught.value.store, caught.value.operation) == ("SqlAlchemyStore", "write")
+    assert (caught.value.store, caught.value.operation) == ("sqlalchemy", "write")
     assert type(caught.value) is StoreError
     assert _rows(store.engine) == [1]
     assert [name for name in ("id", "visits") if name in vars(first) or name in vars(second)] == []

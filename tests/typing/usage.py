@@ -10,6 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.orm import sessionmaker as plain_sessionmaker
 from typing_extensions import assert_type
 
+from stockpyle import create_store, data_stores, register_store
 from stockpyle.codecs import Codec, PickleCodec, SignedCodec
 from stockpyle.ext.sqlalchemy import StockpyleSessionExtension, sessionmaker
 from stockpyle.protocols import PubSub, Source, Store, Tier
@@ -88,6 +89,28 @@ def memcached(context: SSLContext, names: list[str], pairs: list[tuple[str, int]
     source: Source = store
     assert tier
     assert source
+
+
+def connections(settings: dict[str, object], memory: ProcessMemoryStore, database: SqlAlchemyStore) -> None:
+    assert_type(create_store("redis://h"), BaseStore)
+    assert_type(create_store("redis://h", namespace="a"), BaseStore)
+    assert_type(create_store(settings), BaseStore)
+    assert_type(create_store(["memory://", memory, settings]), ChainedStore)
+    assert_type(create_store(memory), ProcessMemoryStore)
+    store = create_store("redis://h")
+    assert_type(store.get(User, {"id": 5}), User | None)
+    assert_type(store.name, str)
+    assert_type(store.database, str | None)
+    assert_type(store.dns, str | None)
+    assert_type(store.ping(), bool)
+    assert_type(store.supports, frozenset[str])
+    assert_type(store.execute_transaction([("INCR", "n"), "PING"]), list[Any])
+    assert_type(database.connect(), sa.Connection)
+    assert_type(data_stores["redis"], str)
+    register_store("ours", Mine)
+    register_store("ours", "company.caching:OurStore", replace=True)
+    create_store(5)  # type: ignore[call-overload]
+    register_store(5, Mine)  # type: ignore[arg-type]
 
 
 def sessions(engine: sa.Engine, chain: ChainedStore) -> None:
