@@ -121,11 +121,16 @@ class RecordCodec:
         head = _HEADER.pack(_MAGIC, _FORMAT, kind, 0, variant, epoch, fingerprint, now, deadline)
         checked = head[_CHECKED_FROM:] + payload
         if self._signer is not None:
-            checked += self._signer.sign(*self._signed(key, kind, checked))
+            checked += self._signer.sign(*self._signed(key.text(self._prefix), kind, checked))
         return kind, head[:4] + crc32(checked, kind).to_bytes(4, "big") + checked
 
-    def decode(self, key: Key, data: bytes, epoch: bytes) -> Record | Alias | None:
+    def decode(
+        self, key: Key, data: bytes, epoch: bytes, *, stored: tuple[KeySpec, str] | None = None
+    ) -> Record | Alias | None:
         """Return what was stored under a key; None if it is of another epoch, schema, codec or format.
+
+        stored: where a store finds an object by any key of it, or of a base of its class: as an object of which class,
+        and under the text of which identity, the bytes were encoded. Then they are a record that has `key`, too.
 
         Raises DecodeError for everything that encode() has not written for this key: corrupt, truncated, foreign or
         forged bytes. A deadline that has passed is left to the caller.
@@ -146,16 +151,21 @@ class RecordCodec:
             if len(payload) < SIGNATURE_SIZE:
                 raise DecodeError("these bytes are not signed")
             payload, signature = payload[:-SIGNATURE_SIZE], payload[-SIGNATURE_SIZE:]
-            self._signer.verify(signature, *self._signed(key, kind, checked[:-SIGNATURE_SIZE]))
+            text = key.text(self._prefix) if stored is None else stored[1]
+            self._signer.verify(signature, *self._signed(text, kind, checked[:-SIGNATURE_SIZE]))
         if not deadline > -math.inf:
             raise DecodeError(f"{deadline} is no deadline")
         try:
-            room = self._rooms.get(key.spec) or self._room(key.spec)
+            spec = key.spec if stored is None else stored[0]
+            room = self._rooms.get(spec) or self._room(spec)
             if kind == 1:
                 found = room.decode(key, fingerprint, variant, payload)
                 if found is None:
                     return None
-                return Record(found[0], found[1], None if deadline == math.inf else deadline)
+                record = Record(found[0], found[1], None if deadline == math.inf else deadline)
+                if stored is not None:
+                    self._check_identity(record, stored[1])
+                return record
             return self._decode_other(room, key, kind, fingerprint, variant, payload, deadline)
         except DecodeError:
             raise
@@ -182,8 +192,14 @@ class RecordCodec:
             raise DecodeError("an alias leads to None")
         return Alias(identity, ends)
 
-    def _signed(self, key: Key, kind: int, checked: bytes) -> tuple[bytes, ...]:
-        return b"record", key.text(self._prefix).encode("ascii"), bytes((_FORMAT, kind)), checked
+    def _check_identity(self, record: Record, text: str) -> None:
+        identity = record.key(record.spec.identity)
+        if identity is None or identity.text(self._prefix) != text:
+            raise DecodeError(f"this {record.spec.klass.__name__} is stored under an identity that is not its own")
+
+    @staticmethod
+    def _signed(text: str, kind: int, checked: bytes) -> tuple[bytes, ...]:
+        return b"record", text.encode("ascii"), bytes((_FORMAT, kind)), checked
 
     def _room(self, spec: KeySpec) -> Any:
         if spec.mapped:

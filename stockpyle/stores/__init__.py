@@ -9,6 +9,7 @@ from stockpyle.stores.memcache import MemcacheStore
 from stockpyle.stores.memory import ProcessMemoryStore, ThreadLocalStore
 from stockpyle.stores.null import NullStore
 from stockpyle.stores.redis import RedisStore
+from stockpyle.stores.sql_table import SqlTableStore
 from stockpyle.stores.sqlalchemy import SqlAlchemyStore
 
 MemcachedStore = MemcacheStore
@@ -23,5 +24,6 @@ __all__ = [
     "ProcessMemoryStore",
     "RedisStore",
     "SqlAlchemyStore",
+    "SqlTableStore",
     "ThreadLocalStore",
 ]
