@@ -480,14 +480,14 @@ class MariaDb(Server):
         """Start the server, unless it runs, and wait until it answers."""
         if not self._data.exists():
             command = [find_program("mariadb-install-db", self.package), "--no-defaults", f"--datadir={self._data}"]
-            command += ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
+            command += ["--auth-root-authentication-method=normal", "--skip-name-resolve"]
             with self._log.open("ab") as log:
                 done = subprocess.run(command, check=False, **self._options(log))
             if done.returncode:
                 raise RuntimeError(f"mariadb-install-db failed:\n{self._log.read_text(errors='replace')}")
         super().start()
 
-    def url(self, database: str = "mysql") -> str:
+    def url(self, database: str = "test") -> str:
         """Return the URL of a database for SQLAlchemy."""
         return f"mariadb+pymysql://root@{self.host}:{self.port}/{database}"
 
@@ -518,7 +518,7 @@ class MariaDb(Server):
     def _arguments(self) -> list[str]:
         own = ["--no-defaults", f"--datadir={self._data}", f"--socket={self.folder / 'socket'}", f"--port={self.port}"]
         own += [f"--bind-address={self.host}", f"--pid-file={self.folder / 'pid'}", "--skip-name-resolve"]
-        return [*own, "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=32M", *self._options_given]
+        return [*own, "--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=32M", *self._options_given]
 
     def _answers(self) -> bool:
         try:

@@ -277,7 +277,9 @@ class DurableStore(ConcreteStore, abstract=True):
         if spec is None:
             if not self.polymorphic:
                 return None
-            raise DecodeError(f"{held.kind!r} is no {key.spec.klass.__name__} that this process knows: import its module")
+            raise DecodeError(
+                f"{held.kind!r} is no {key.spec.klass.__name__} that this process knows: import its module"
+            )
         if spec is key.spec and held.own == text:
             record = self._codec.decode(key, held.value, NO_EPOCH)
         else:
@@ -311,7 +313,10 @@ class DurableStore(ConcreteStore, abstract=True):
                 commit()
 
 
-def check_size(name: str, entry: Entry, size: int, largest: float, cure: str = "") -> None:
-    """Raise EncodeError for an object that takes more bytes than there may be."""
+def check_size(store: str, entry: Entry, largest: float, cure: str = "") -> None:
+    """Raise EncodeError for an object that takes more bytes than a store can keep."""
+    size = len(entry.value)
     if size > largest:
-        raise EncodeError(f"what is to be kept under {entry.keys[0]!r} takes {size} bytes; {name} takes {largest:.0f}{cure}")
+        raise EncodeError(
+            f"what is to be kept under {entry.keys[0]!r} takes {size} bytes; {store} takes {largest:.0f}{cure}"
+        )

@@ -79,6 +79,7 @@ class Entries:
         self._clock = clock
         self._time: Any = sa.literal_column(_NOW[self._dialect], sa.Double()) if clock is None else sa.bindparam("now")
         self._largest: float | None = None
+        self._cure = ": max_allowed_packet is to be more than twice as many" if self._dialect in _MARIA else ""
         self._prepare()
 
     def _prepare(self) -> None:
@@ -101,7 +102,7 @@ class Entries:
         return sa.or_(row.expires.is_(None), row.expires > self._time)
 
     def _upserting(self) -> Any:
-        names = [name for name in self.table.c.keys() if name != "key"]
+        names = [column.name for column in self.table.c if column.name != "key"]
         if self._dialect in _MARIA:
             insert: Any = mysql.insert(self.table)
             return insert.on_duplicate_key_update({name: insert.inserted[name] for name in names})
@@ -157,11 +158,7 @@ class Entries:
         for entry in batch.puts.values():
             if self._largest is None:
                 self._largest = _largest_of(connection)
-            size = len(entry.value)
-            if self._dialect in _MARIA:
-                # a statement has bytes that mean something else with a backslash before them
-                size += sum(map(entry.value.count, (b"\0", b"\n", b"\r", b"\x1a", b'"', b"'", b"\\"))) + 2048
-            check_size(store, entry, size, self._largest)
+            check_size(store, entry, self._largest, self._cure)
 
     def sweep(self, connection: sa.Connection, limit: int | None) -> int:
         """Remove what has expired, at most `limit` rows, and return how many there were."""
@@ -198,14 +195,21 @@ class Entries:
                 f"there is no table {table.fullname!r} in {connection.engine.url!r}: make it with store.table.create()"
             ) from None
         check_columns(table.fullname, [column["name"] for column in there], "in the database")
-        for column in there:
-            collation = getattr(column["type"], "collation", None)
-            if self._dialect in _MARIA and column["name"] in ("key", "owner", "kind") and collation:
-                if not collation.endswith("_bin"):
-                    raise ImproperlyConfigured(
-                        f"{table.fullname}.{column['name']} has the collation {collation}, by which different keys "
-                        "are the same: make the table with store.table.create(), or give the column ascii_bin"
-                    )
+        if self._dialect in _MARIA:
+            self._check_collations(connection, schema)
+
+    def _check_collations(self, connection: sa.Connection, schema: str | None) -> None:
+        """Raise ImproperlyConfigured if the database takes keys that differ for the same."""
+        asked = sa.text(
+            "SELECT column_name, collation_name FROM information_schema.columns WHERE table_name = :name"
+            " AND table_schema = COALESCE(:schema, DATABASE()) AND collation_name IS NOT NULL"
+        )
+        for column, collation in connection.execute(asked, {"name": self.table.name, "schema": schema}):
+            if not collation.endswith("_bin"):
+                raise ImproperlyConfigured(
+                    f"{self.table.fullname}.{column} has the collation {collation}, by which different keys are the "
+                    "same: make the table with store.table.create(), or give its columns ascii_bin"
+                )
 
     def may_be_tried_again(self, error: BaseException | None) -> bool:
         """True if the database has rolled back one of two writers that waited for each other, or overlapped."""
@@ -259,7 +263,8 @@ def _largest_of(connection: sa.Connection) -> float:
     """How many bytes a value may have."""
     dialect = connection.dialect.name
     if dialect in _MARIA:
-        return float(connection.execute(sa.text("SELECT @@max_allowed_packet")).scalar_one())
+        # a statement has at most so many, and drivers write two digits for a byte
+        return (float(connection.execute(sa.text("SELECT @@max_allowed_packet")).scalar_one()) - 2048) / 2
     if dialect == "postgresql":
         # a message of the protocol has less than a gigabyte, and psycopg2 writes two digits for a byte
         return 2.0**29 - 2**16 if connection.dialect.driver == "psycopg2" else 2.0**30 - 2**16

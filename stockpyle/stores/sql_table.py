@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stockpyle.codecs import Codec
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StoreError

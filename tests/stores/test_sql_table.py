@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,8 @@ class OnDatabase:
         return store
 
     @pytest.fixture(autouse=True)
-    def _engine(self, _database: str) -> Iterator[None]:
+    def _engine(self, _database: str) -> None:
         self.engine = sa.create_engine(_database, poolclass=NullPool)
-        yield
 
 
 class TestOnSqlite(OnDatabase, StoreContract):
@@ -54,8 +52,8 @@ class TestOnPostgres(OnDatabase, StoreContract):
 
 class TestOnMariaDb(OnDatabase, StoreContract):
     @pytest.fixture
-    def _database(self, mariadb_url: str) -> str:
-        return mariadb_url
+    def _database(self, mariadb: MariaDb) -> str:
+        return mariadb.url("test")
 
     def make_store(self, **options: Any) -> SqlTableStore:
         return self.make(**options)
