@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
+from moto.server import ThreadedMotoServer
 
 from tests.servers import MariaDb, Memcached, Postgres, Redis
 
@@ -60,6 +61,16 @@ def mariadb_url(mariadb: MariaDb) -> Iterator[str]:
     url = mariadb.create_database()
     yield url
     mariadb.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """URL of what answers as S3 does, in this process: moto."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -34,7 +34,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("stores._*",),
     ("stores.base",),
     ("stores.cache",),
-    ("stores._remote", "stores._durable"),
+    ("stores._remote", "stores._durable", "stores.dictionary"),
     ("stores._sql_entries",),
     ("stores.*",),
     ("stores.chained",),

@@ -9,6 +9,7 @@ from stockpyle.stores.memcache import MemcacheStore
 from stockpyle.stores.memory import ProcessMemoryStore, ThreadLocalStore
 from stockpyle.stores.null import NullStore
 from stockpyle.stores.redis import RedisStore
+from stockpyle.stores.shove import ShoveStore
 from stockpyle.stores.sql_table import SqlTableStore
 from stockpyle.stores.sqlalchemy import SqlAlchemyStore
 
@@ -23,6 +24,7 @@ __all__ = [
     "NullStore",
     "ProcessMemoryStore",
     "RedisStore",
+    "ShoveStore",
     "SqlAlchemyStore",
     "SqlTableStore",
     "ThreadLocalStore",
