@@ -30,6 +30,7 @@ def servers(memcached: tuple[str, int], redis_server: str, postgres_url: str, s3
         "redis://localhost:6379/0": redis_server,
         "postgresql+psycopg://localhost/app": postgres_url,
         "http://localhost:9000": s3,
+        "from pymongo import MongoClient": "from mongomock import MongoClient",
     }
 
 

@@ -7,6 +7,7 @@ from stockpyle.stores.chained import ChainedStore
 from stockpyle.stores.dictionary import BaseDictionaryStore
 from stockpyle.stores.memcache import MemcacheStore
 from stockpyle.stores.memory import ProcessMemoryStore, ThreadLocalStore
+from stockpyle.stores.mongo import MongoStore
 from stockpyle.stores.null import NullStore
 from stockpyle.stores.redis import RedisStore
 from stockpyle.stores.shove import ShoveStore
@@ -21,6 +22,7 @@ __all__ = [
     "ChainedStore",
     "MemcacheStore",
     "MemcachedStore",
+    "MongoStore",
     "NullStore",
     "ProcessMemoryStore",
     "RedisStore",
