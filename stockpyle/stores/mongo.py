@@ -109,6 +109,9 @@ class MongoStore(DurableStore):
         if batch.deletes:
             operations.append(self._pymongo.DeleteMany({"_id": {"$in": list(batch.deletes)}}))
         taken = [text for entry in batch.puts.values() for text in entry.keys[1:]]
+        if self.polymorphic:
+            # what was the key of an object of the base is that of none of its subclasses any more
+            taken += batch.deletes
         if taken:
             # before the new owners have them, so that no key is found twice
             others = {"keys": {"$in": taken}, "_id": {"$nin": list(batch.puts)}}

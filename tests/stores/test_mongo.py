@@ -80,6 +80,15 @@ def test_an_object_is_one_document_with_all_its_keys(db: Any) -> None:
     assert store.get(Person, {"email": "b@x"}).id == 1  # type: ignore[union-attr]
 
 
+def test_a_deleted_base_object_is_found_as_none_of_its_subclasses(db: Any) -> None:
+    """To delete an Automobile takes its identity from the Car that has it, too; the Car is still one."""
+    store = MongoStore(db, "kept", polymorphic=True)
+    store.put(Car(1, "v"))
+    store.delete(Automobile(1))
+    assert store.get(Automobile, {"plate": 1}) is None
+    assert store.get(Car, {"plate": 1}) is not None
+
+
 def test_indexes(db: Any) -> None:
     """Keys and classes are indexed, and a TTL index removes what has expired, unless by a clock of one's own."""
     MongoStore(db, "kept").put(Person(1))

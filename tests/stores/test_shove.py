@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shelve
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ class Kept(StoreContract):
     scheme = ""
 
     @pytest.fixture(autouse=True)
-    def _folder(self, tmp_path: Path) -> None:
+    def _folder(self, tmp_path: Path) -> Iterator[None]:
         self.folder = tmp_path
         self.made = 0
+        self.stores: list[ShoveStore] = []
+        yield
+        for store in self.stores:
+            store.close()
 
     def path(self) -> str:
         self.made += 1
@@ -27,7 +32,8 @@ class Kept(StoreContract):
 
     def make_store(self, **options: Any) -> ShoveStore:
         path = self.path() if self.scheme in ("file", "lite", "dbm") else ""
-        return ShoveStore(shoveuri=f"{self.scheme}://{path}", **options)
+        self.stores.append(ShoveStore(shoveuri=f"{self.scheme}://{path}", **options))
+        return self.stores[-1]
 
 
 class TestFiles(Kept):

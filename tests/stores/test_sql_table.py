@@ -50,6 +50,15 @@ class TestOnPostgres(OnDatabase, StoreContract):
         return self.make(**options)
 
 
+class TestOnPsycopg2(OnDatabase, StoreContract):
+    @pytest.fixture
+    def _database(self, postgres: Postgres) -> str:
+        return postgres.url("psycopg2")
+
+    def make_store(self, **options: Any) -> SqlTableStore:
+        return self.make(**options)
+
+
 class TestOnMariaDb(OnDatabase, StoreContract):
     @pytest.fixture
     def _database(self, mariadb: MariaDb) -> str:

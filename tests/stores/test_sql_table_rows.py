@@ -184,6 +184,25 @@ def test_keys_that_the_database_takes_for_the_same_are_refused(mariadb_url: str)
     engine.dispose()
 
 
+@pytest.mark.parametrize("url", ["postgresql", "mariadb"], indirect=True)
+def test_a_table_in_a_schema(db: sa.Engine) -> None:
+    """The table is in the schema of its MetaData, or in the one that the engine translates that to."""
+    with db.begin() as connection:
+        connection.execute(sa.text("CREATE SCHEMA elsewhere"))
+    try:
+        store = SqlTableStore(db, sa.MetaData(schema="elsewhere"), "kept")
+        store.table.create()
+        store.put(Person(1, "ann@x"))
+        assert not sa.inspect(db).has_table("kept")
+        translated = db.execution_options(schema_translate_map={"tenant": "elsewhere"})
+        other = SqlTableStore(translated, sa.MetaData(schema="tenant"), "kept")
+        assert other.get(Person, {"email": "ann@x"}) is not None
+    finally:
+        with db.begin() as connection:
+            connection.execute(sa.text("DROP TABLE IF EXISTS elsewhere.kept"))
+            connection.execute(sa.text("DROP SCHEMA elsewhere"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
