@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from stockpyle.classes import is_mapped, spec_of
 from stockpyle.codecs import Codec, RecordCodec
@@ -23,8 +23,14 @@ from stockpyle.protocols import Change, Outcome, Pending
 from stockpyle.records import ABSENT, Record
 from stockpyle.stores.base import ConcreteStore, listed
 
+T = TypeVar("T")
+
 NO_EPOCH = bytes(16)
 """What is durable has no generations."""
+
+
+PAGE = 500
+"""How many objects are listed at a time."""
 
 
 @dataclass(slots=True)
@@ -80,7 +86,7 @@ class Held:
 class DurableStore(ConcreteStore, abstract=True):
     """The six verbs, and a chain's source of plain classes, for a store that can find entries by any of their keys.
 
-    A subclass brings _find, _writing and _forget_kinds. codec, allow_pickle, prefix and namespace are as everywhere.
+    A subclass brings _find, _list, _writing and _forget_kinds. The options are those of every store.
     """
 
     shared = True
@@ -124,6 +130,10 @@ class DurableStore(ConcreteStore, abstract=True):
         """Begin to write; what is yielded makes it durable. An exception inside undoes it."""
         raise NotImplementedError
 
+    def _list(self, kinds: Sequence[str]) -> Iterator[Held]:
+        """Yield all objects of these classes that have not expired."""
+        raise NotImplementedError
+
     def _forget_kinds(self, kinds: Sequence[str]) -> None:
         """Remove all objects of these classes."""
         raise NotImplementedError
@@ -159,7 +169,8 @@ class DurableStore(ConcreteStore, abstract=True):
                 raise
             pending.outcome = Outcome.COMMITTED
         for change in changes:
-            self.seen.add(change.spec)
+            if change.after:
+                self.seen.add(change.spec)
 
     def _planned(self, puts: Sequence[Any], deletes: Sequence[Any]) -> tuple[Batch, list[Change]]:
         """Return what is to be written, before anything is: whatever cannot be kept raises here."""
@@ -262,31 +273,48 @@ class DurableStore(ConcreteStore, abstract=True):
             if each is None:
                 continue
             try:
-                record = self._decoded(key, texts[ident], each)
+                record = self._decoded(key.spec, each)
+                if record is not None and not record.answers(key):
+                    raise DecodeError(f"it leads to {each.own!r}, which has other values")
             except DecodeError as error:
                 spoilt.add(ident)
-                self.stats.corrupt += 1
-                self._seldom.log(logging.WARNING, key.spec, "%s has no use for what is under %r: %s", self, key, error)
+                self._spoilt(key.spec, key, error)
                 continue
-            if record is not None and record.answers(key):
+            if record is not None:
                 found[ident] = record
         return found, latest, spoilt
 
-    def _decoded(self, key: Key, text: str, held: Held) -> Record | None:
-        spec = self._spec_of_kind(key.spec, held.kind)
+    def _spoilt(self, spec: KeySpec, what: object, error: DecodeError) -> None:
+        self.stats.corrupt += 1
+        self._seldom.log(logging.WARNING, spec, "%s has no use for what is under %r: %s", self, what, error)
+
+    def _decoded(self, asked: KeySpec, held: Held) -> Record | None:
+        spec = self._spec_of_kind(asked, held.kind)
         if spec is None:
             if not self.polymorphic:
                 return None
-            raise DecodeError(
-                f"{held.kind!r} is no {key.spec.klass.__name__} that this process knows: import its module"
-            )
-        if spec is key.spec and held.own == text:
-            record = self._codec.decode(key, held.value, NO_EPOCH)
-        else:
-            record = self._codec.decode(key, held.value, NO_EPOCH, stored=(spec, held.own))
-        if not isinstance(record, Record):
+            raise DecodeError(f"{held.kind!r} is no {asked.klass.__name__} that this process knows: import its module")
+        record = self._codec.decode_stored(spec, held.own, held.value, NO_EPOCH)
+        if record is None:
             raise DecodeError("it was written by another version of the class, or with another codec")
         return record
+
+    def scan(self, klass: type[T]) -> Iterator[T]:
+        """Yield every object of a class, in any order."""
+        spec = spec_of(klass)
+        for held in self._list(self._kinds(spec)):
+            try:
+                record = self._decoded(spec, held)
+            except DecodeError as error:
+                self._spoilt(spec, held.own, error)
+                continue
+            if record is not None and spec.serves(record.spec, record.value):
+                yield record.spec.materialise(record.value)
+
+    def _kinds(self, spec: KeySpec) -> list[str]:
+        """The classes whose objects are, for this store, of this class."""
+        below = spec.subclasses() if self.polymorphic and not spec.mapped else []
+        return [self._kind(each) for each in (spec, *below)]
 
     def _spec_of_kind(self, asked: KeySpec, kind: str) -> KeySpec | None:
         if kind == self._kind(asked):
@@ -300,8 +328,7 @@ class DurableStore(ConcreteStore, abstract=True):
         """Forget one object, or all of a class. What is forgotten here is kept nowhere else."""
         spec = spec_of(klass)
         if key is None:
-            below = spec.subclasses() if self.polymorphic and not spec.mapped else []
-            self._forget_kinds([self._kind(each) for each in (spec, *below)])
+            self._forget_kinds(self._kinds(spec))
             return
         target = spec.key(key)
         if target is None:

@@ -8,20 +8,46 @@ from __future__ import annotations
 
 import collections
 import collections.abc
+import hashlib
 import os
+import pickle
 import sqlite3
+import struct
 import sys
 import tempfile
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
+from urllib.parse import quote_plus, unquote_plus
 
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
+
+MAX_NAME = 240
+"""How long the name of a file may be, in bytes."""
+
+_LONG = "="
+"""How the name of a file begins whose key is too long: no quoted key does."""
+
+SPOILT = (
+    pickle.UnpicklingError,
+    EOFError,
+    AttributeError,
+    ImportError,
+    IndexError,
+    TypeError,
+    ValueError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+"""What bytes that are no pickle, or one of a class that is no more, make of themselves."""
 
 _NAMES = ("MutableMapping", "Mapping", "Sequence")
 _importing = threading.Lock()
@@ -97,23 +123,33 @@ def open_store(uri: Any) -> Any:
     try:
         return core.store_backend(uri) if make is None else make(kind)(uri)
     except (OSError, sqlite3.Error) as error:
-        raise ImproperlyConfigured(f"{scheme}://{rest} cannot be opened: {error}") from error
+        raise ImproperlyConfigured(f"{shown(uri)} cannot be opened: {error}") from error
+
+
+def shown(uri: str) -> str:
+    """Return a URI as it may be shown: without what may be a password."""
+    scheme, _, rest = uri.partition("://")
+    credentials, at, where = rest.rpartition("@")
+    return f"{scheme}://{'***@' if credentials else at}{where}"
 
 
 def _atomic(base: Any) -> Any:
-    """Files that are replaced as a whole, so that no reader and no crash sees half of one."""
+    """Files that are replaced as a whole, so that no reader and no crash sees half of one; for keys of any length."""
 
     class Files(base):  # type: ignore[misc]
         def __getitem__(self, key: str) -> Any:
+            path, is_long = self._place(key)
             try:
-                with open(self._key_to_file(key), "rb") as file:
+                with open(path, "rb") as file:
                     data = file.read()
             except FileNotFoundError:
                 raise KeyError(key) from None
-            return self.loads(data)
+            found = self.loads(data)
+            return found[1] if is_long else found
 
         def __setitem__(self, key: str, value: Any) -> None:
-            data = self.dumps(value)
+            place, is_long = self._place(key)
+            data = self.dumps((key, value) if is_long else value)
             # the names that shove does not list begin with a dot
             number, path = tempfile.mkstemp(dir=self._dir, prefix=".")
             try:
@@ -121,18 +157,44 @@ def _atomic(base: Any) -> Any:
                     file.write(data)
                     file.flush()
                     os.fsync(number)
-                os.replace(path, self._key_to_file(key))
+                os.replace(path, place)
             except BaseException:
                 os.unlink(path)
                 raise
 
         def __delitem__(self, key: str) -> None:
             try:
-                os.remove(self._key_to_file(key))
+                os.remove(self._place(key)[0])
             except FileNotFoundError:
                 raise KeyError(key) from None
 
+        def __iter__(self) -> Iterator[str]:
+            for name in os.listdir(self._dir):
+                if not name.startswith((".", _LONG)):
+                    yield unquote_plus(name)
+                elif name.startswith(_LONG):
+                    with suppress(*SPOILT, OSError), open(os.path.join(self._dir, name), "rb") as file:
+                        yield self.loads(file.read())[0]
+
+        def _place(self, key: str) -> tuple[str, bool]:
+            """The path of a file, and if its name is too short for the key, which then stands inside."""
+            name = quote_plus(key)
+            if len(name) <= MAX_NAME:
+                return os.path.join(self._dir, name), False
+            digest = hashlib.blake2b(key.encode(), digest_size=32).hexdigest()
+            return os.path.join(self._dir, _LONG + digest), True
+
     return Files
+
+
+def unbuffered(store: Any) -> Any:
+    """Return the store of somebody's Shove; one of files as they are here."""
+    kind = type(store)
+    if kind.__module__ != "shove.store" or kind.__name__ != "FileStore":
+        return store
+    files = _atomic(kind)(store._dir)
+    vars(files).update(vars(store))
+    return files
 
 
 def _for_all_threads(base: Any) -> Any:

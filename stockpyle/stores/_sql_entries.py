@@ -17,7 +17,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
 
 from stockpyle.exceptions import ImproperlyConfigured
-from stockpyle.stores._durable import Batch, Entry, Held, check_size
+from stockpyle.stores._durable import PAGE, Batch, Entry, Held, check_size
 
 CHUNK = 5000
 """How many keys, or objects, one statement is about; drivers take some 32,000 parameters."""
@@ -92,6 +92,13 @@ class Entries:
             .join_from(self.table, record.key.table, record.key == row.owner)
             .where(asked, self._alive(record))
         )
+        self._page = (
+            sa.select(row.key, row.kind, row.value)
+            .where(row.kind.in_(sa.bindparam("kinds", expanding=True)), row.key > sa.bindparam("last"))
+            .where(row.value.is_not(None), self._alive(row))
+            .order_by(row.key)
+            .limit(PAGE)
+        )
         owned = row.owner.in_(sa.bindparam("owners", expanding=True))
         self._delete = sa.delete(self.table).where(asked)
         self._delete_owned = sa.delete(self.table).where(owned)
@@ -134,6 +141,11 @@ class Entries:
                 if value is not None:
                     found[key] = Held(own, kind, bytes(value))
         return found
+
+    def page(self, connection: sa.Connection, kinds: Sequence[str], last: str) -> list[Held]:
+        """Return the next objects of these classes after the key `last`, in the order of their keys."""
+        asked = {"kinds": list(kinds), "last": last}
+        return [Held(own, kind, bytes(value)) for own, kind, value in connection.execute(self._page, self._at(**asked))]
 
     def write(self, connection: sa.Connection, batch: Batch, store: str) -> None:
         """Remove and put objects: a few statements, however many they are."""

@@ -23,6 +23,8 @@ ATTEMPTS = 5
 DUPLICATE = 11000
 """The code of MongoDB's error for an _id that is there already."""
 
+_FIELDS = {"keys", "kind", "value", "expires", "written"}
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LAST = datetime.max.replace(tzinfo=timezone.utc)
 
@@ -71,28 +73,35 @@ class MongoStore(DurableStore):
 
     def _find(self, texts: Sequence[str], *, identities: bool) -> tuple[dict[str, Held], bool]:
         wanted: dict[str, Any] = {"_id" if identities else "keys": {"$in": list(texts)}}
-        wanted["$or"] = [{"expires": None}, {"expires": {"$gt": _date(self.clock())}}]
         found: dict[str, tuple[Any, Held]] = {}
         with self._errors("get"):
             self._index()
-            for document in self.collection.find(wanted):
-                try:
-                    held = Held(document["_id"], document["kind"], bytes(document["value"]))
-                    keys, written = document["keys"], document["written"]
-                except (KeyError, TypeError):
-                    # somebody else's
-                    self.stats.corrupt += 1
-                    own = document.get("_id")
-                    self._seldom.log(
-                        logging.WARNING, "", "%s has no use for the document %r: it lacks fields", self, own
-                    )
-                    continue
+            for document, held in self._alive(wanted):
+                keys, written = document["keys"], document["written"]
                 for text in keys:
                     # of two writers that gave one key to two objects at the same moment, the last
                     if text not in found or found[text][0] < written:
                         found[text] = written, held
         # a read may have gone to a secondary, which is behind
         return {text: found[text][1] for text in texts if text in found}, self._reads_primary
+
+    def _alive(self, wanted: dict[str, Any]) -> Iterator[tuple[Any, Held]]:
+        """Yield the documents that have not expired, and what they hold."""
+        unexpired = [{"expires": None}, {"expires": {"$gt": _date(self.clock())}}]
+        for document in self.collection.find({**wanted, "$or": unexpired}):
+            own = document.get("_id")
+            if isinstance(own, str) and document.keys() >= _FIELDS:
+                yield document, Held(own, document["kind"], bytes(document["value"]))
+            else:
+                self._spoilt_document(own)
+
+    def _spoilt_document(self, own: object) -> None:
+        self.stats.corrupt += 1
+        self._seldom.log(logging.WARNING, "", "%s: the document %r lacks fields", self, own)
+
+    def _list(self, kinds: Sequence[str]) -> Iterator[Held]:
+        with self._errors("scan"):
+            yield from (held for _, held in self._alive({"kind": {"$in": list(kinds)}}))
 
     @property
     def _reads_primary(self) -> bool:

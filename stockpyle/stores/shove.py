@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import pickle
-import struct
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from shelve import Shelf
 from typing import Any
-from urllib.parse import quote_plus
 
 from stockpyle.coherence.logs import Seldom
 from stockpyle.exceptions import (
@@ -27,29 +23,11 @@ from stockpyle.exceptions import (
 from stockpyle.keys import KeySpec
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.stats import Stats
-from stockpyle.stores._shove import import_shove, open_store
+from stockpyle.stores._shove import SPOILT, import_shove, open_store, shown, unbuffered
 from stockpyle.stores.base import listed
 from stockpyle.stores.dictionary import BaseDictionaryStore
 
-MAX_NAME = 240
-"""How long a key may be as the name of a file, in bytes."""
-
 _IN_PROCESS = ("simple", "memory")
-
-_SPOILT = (
-    pickle.UnpicklingError,
-    EOFError,
-    AttributeError,
-    ImportError,
-    IndexError,
-    TypeError,
-    ValueError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
-"""What bytes that are no pickle, or one of a class that is no more, make of themselves."""
 
 
 class ShoveStore(BaseDictionaryStore):
@@ -131,7 +109,7 @@ class ShoveStore(BaseDictionaryStore):
     def __repr__(self) -> str:
         if self._uri is None:
             return f"ShoveStore({type(self._kept.mapping).__name__}, prefix={self._prefix!r})"
-        return f"ShoveStore(shoveuri={self._uri!r}, prefix={self._prefix!r})"
+        return f"ShoveStore(shoveuri={shown(self._uri)!r}, prefix={self._prefix!r})"
 
 
 class _Kept:
@@ -187,18 +165,13 @@ class _Kept:
             f"{self._store} cannot pickle this {what}: {error}; leave out of it what cannot be stored (__getstate__)"
         )
 
-    def _name(self, text: str) -> str:
-        if len(quote_plus(text)) <= MAX_NAME:
-            return text
-        return f"{self._beginning}#{hashlib.blake2b(text.encode(), digest_size=32).hexdigest()}"
-
     def get(self, text: str, default: Any = None) -> Any:
         """Return an entry; the default if there is none, or none that can be used."""
         try:
-            entry = self.mapping[self._name(text)]
+            entry = self.mapping[text]
         except KeyError:
             return default
-        except _SPOILT as error:
+        except SPOILT as error:
             if "closed" in str(error):
                 raise StoreUnavailable(str(error), self._store, "get") from error
             return self._spoilt(text, repr(error), default)
@@ -214,9 +187,8 @@ class _Kept:
         return default
 
     def __setitem__(self, text: str, entry: Any) -> None:
-        name = self._name(text)
         try:
-            self.mapping[name] = entry
+            self.mapping[text] = entry
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             self._forget_unwritten()
             raise self._cannot(type(entry[0]).__qualname__, error) from error
@@ -234,7 +206,7 @@ class _Kept:
 
     def __delitem__(self, text: str) -> None:
         try:
-            del self.mapping[self._name(text)]
+            del self.mapping[text]
         except KeyError:
             # somebody else was first
             return
@@ -300,24 +272,25 @@ class _Unbuffered:
 
     def __init__(self, shove: Any) -> None:
         self._shove = shove
+        self._inner = unbuffered(shove._store)
 
     @property
     def _store(self) -> Any:
-        return self._shove._store._store if hasattr(self._shove._store, "_store") else None
+        return getattr(self._inner, "_store", None)
 
     def __getitem__(self, name: str) -> Any:
-        return self._shove._store[name]
+        return self._inner[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._uncached(name)
-        self._shove._store[name] = value
+        self._inner[name] = value
 
     def __delitem__(self, name: str) -> None:
         self._uncached(name)
-        del self._shove._store[name]
+        del self._inner[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._shove._store)
+        return iter(self._inner)
 
     def _uncached(self, name: str) -> None:
         with suppress(KeyError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from stockpyle.codecs import Codec
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StoreError
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
-from stockpyle.stores._durable import Batch, DurableStore, Held
+from stockpyle.stores._durable import PAGE, Batch, DurableStore, Held
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -102,6 +102,17 @@ class SqlTableStore(DurableStore):
     def _find(self, texts: Sequence[str], *, identities: bool) -> tuple[dict[str, Held], bool]:
         with self._reading() as (connection, is_latest):
             return self._entries.find(connection, texts, identities=identities), is_latest()
+
+    def _list(self, kinds: Sequence[str]) -> Iterator[Held]:
+        last = ""
+        while True:
+            # a page at a time: whoever takes long over the objects holds no connection meanwhile
+            with self._reading() as (connection, _):
+                page = self._entries.page(connection, kinds, last)
+            yield from page
+            if len(page) < PAGE:
+                return
+            last = page[-1].own
 
     @contextmanager
     def _writing(self, batch: Batch) -> Iterator[Callable[[], None]]:

@@ -20,10 +20,10 @@ from stockpyle.exceptions import (
     UnsupportedOperation,
 )
 from stockpyle.stores import ChainedStore, MongoStore
-from stockpyle.testing import Automobile, Car, Clock, Person, StoreContract
+from stockpyle.testing import Automobile, Car, Clock, Person, Pet, StoreContract, Truck
 from tests.chain.parts import Tier, key
 from tests.servers import HOST, free_port
-from tests.stores.test_sql_table_rows import Reader
+from tests.stores.test_sql_table_rows import Reader, Single
 
 
 class TestContract(StoreContract):
@@ -274,3 +274,14 @@ def test_sixteen_threads_share_a_store(db: Any) -> None:
         list(pool.map(work, range(16)))
     keys = [{"email": f"{number}-{i}@x"} for number in range(16) for i in range(5)]
     assert all(store.batch_get(Person, keys))
+
+
+def test_scan_yields_every_object_of_a_class(db: Any) -> None:
+    """scan() yields each object of a class once, and those of subclasses where the store is polymorphic."""
+    store = MongoStore(db, "kept", polymorphic=True)
+    store.batch_put([Person(i, f"{i}@x") for i in range(1201)])
+    store.batch_put([Car(1, "v"), Truck(2), Automobile(3), Pet(1)])
+    assert sorted(person.id for person in store.scan(Person)) == list(range(1201))
+    assert sorted(type(each).__name__ for each in store.scan(Automobile)) == ["Automobile", "Car", "Truck"]
+    assert [each.plate for each in store.scan(Car)] == [1]
+    assert list(store.scan(Single)) == []

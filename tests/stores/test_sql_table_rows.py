@@ -8,7 +8,7 @@ import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
@@ -46,6 +46,20 @@ class Reader(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     email: Mapped[str]
     name: Mapped[str | None]
+
+
+class Employee(Base):
+    __tablename__ = "employees_in_a_table"
+    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_on": "kind", "polymorphic_identity": "employee"}
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+
+
+class Manager(Employee):
+    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "manager"}
+
+    staff: Mapped[int | None]
 
 
 @pytest.fixture(params=DATABASES)
@@ -387,6 +401,19 @@ def test_mapped_instances_are_kept_as_rows(db: sa.Engine) -> None:
     assert store.get(Reader, {"email": "ann@x"}) is None
     store.delete(ann)
     assert rows(store, db) == {}
+
+
+def test_mapped_hierarchies(lite: sa.Engine) -> None:
+    """An instance of a mapped subclass is found as one of its base, and not the other way round."""
+    store = store_in(lite)
+    store.batch_put([Employee(id=1, kind="employee"), Manager(id=2, kind="manager", staff=7)])
+    found = store.get(Employee, {"id": 2})
+    assert isinstance(found, Manager)
+    assert found.staff == 7
+    assert store.get(Manager, {"id": 1}) is None
+    assert sorted(each.id for each in store.scan(Employee)) == [1, 2]
+    assert [each.id for each in store.scan(Manager)] == [2]
+    assert store.stats.corrupt == 0
 
 
 def test_classes_inside_functions_are_refused(lite: sa.Engine) -> None:
@@ -762,3 +789,14 @@ def test_a_table_that_was_dropped_is_an_error(lite: sa.Engine) -> None:
     with pytest.raises(StoreError, match="no such table: kept") as told:
         store.get(Person, {"id": 1})
     assert isinstance(told.value.__cause__, sa.exc.OperationalError)
+
+
+def test_scan_yields_every_object_of_a_class(db: sa.Engine) -> None:
+    """scan() yields each object of a class once, and those of subclasses where the store is polymorphic."""
+    store = store_in(db, polymorphic=True)
+    store.batch_put([Person(i, f"{i}@x") for i in range(1201)])
+    store.batch_put([Car(1, "v"), Truck(2), Automobile(3), Pet(1)])
+    assert sorted(person.id for person in store.scan(Person)) == list(range(1201))
+    assert sorted(type(each).__name__ for each in store.scan(Automobile)) == ["Automobile", "Car", "Truck"]
+    assert [each.plate for each in store.scan(Car)] == [1]
+    assert list(store.scan(Single)) == []
