@@ -214,6 +214,8 @@ class _Kept:
             raise self._failed("delete", error) from error
 
     def __iter__(self) -> Iterator[str]:
+        if not self.is_listable:
+            raise UnsupportedOperation(f"the mapping of this {self._store} cannot be listed")
         return iter([text for text in self.mapping if isinstance(text, str) and text.startswith(self._beginning)])
 
     def clear(self) -> None:

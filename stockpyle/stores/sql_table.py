@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import random
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from stockpyle.codecs import Codec
-from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StoreError
+from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StockpyleError, StoreError, StoreUnavailable
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.stores._durable import PAGE, Batch, DurableStore, Held
 
@@ -84,9 +85,19 @@ class SqlTableStore(DurableStore):
 
     @contextmanager
     def _reading(self) -> Iterator[tuple[sa.Connection, Callable[[], bool]]]:
-        with self._connections.reading() as (connection, is_latest):
+        with self._drivers_errors("load"), self._connections.reading() as (connection, is_latest):
             self._look(connection)
             yield connection, is_latest
+
+    @contextmanager
+    def _drivers_errors(self, operation: str) -> Iterator[None]:
+        """What a driver makes of an answer that is none is no error of DBAPI's."""
+        try:
+            yield
+        except StockpyleError:
+            raise
+        except (IndexError, struct.error, ValueError, TypeError, AssertionError) as error:
+            raise StoreUnavailable(f"the answer makes no sense: {error!r}", self.name, operation) from error
 
     def _look(self, connection: sa.Connection) -> None:
         if not self._is_there:
@@ -124,7 +135,7 @@ class SqlTableStore(DurableStore):
         """Return a connection on which everything is written, and nothing committed."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                with ExitStack() as tried:
+                with self._drivers_errors("write"), ExitStack() as tried:
                     connection = tried.enter_context(self._connections.writing())
                     self._look(connection)
                     self._entries.write(connection, batch, self.name)

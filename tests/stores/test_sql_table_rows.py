@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import random
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,7 +32,7 @@ from stockpyle.testing import Automobile, Car, Clock, Person, Pet, Truck
 from tests.chain.parts import Tier, key
 from tests.databases import traffic
 from tests.pubsub.test_fork import child_says
-from tests.servers import MariaDb, Postgres
+from tests.servers import HOST, MariaDb, Postgres
 
 DATABASES = ["sqlite", "postgresql", "mariadb"]
 
@@ -777,6 +779,59 @@ def test_a_server_that_is_down(kind: str, request: pytest.FixtureRequest) -> Non
     finally:
         server.start()
     engine.dispose()
+    assert store.get(Person, {"id": 1}) is not None
+    engine.dispose()
+
+
+@pytest.mark.parametrize("answer", [b"", b"\0" * 100, b"HTTP/1.1 200 OK\r\n\r\n", b"\x05\0\0\0\n5.5\0", b"\xff" * 99])
+@pytest.mark.parametrize("driver", ["mariadb+pymysql", "postgresql+psycopg", "postgresql+psycopg2"])
+def test_a_server_that_answers_nonsense(driver: str, answer: bytes) -> None:
+    """Whatever comes from the port of a database, or nothing, is an error of the store's, with its cause."""
+    with talking(answer) as port:
+        engine = sa.create_engine(f"{driver}://root@{HOST}:{port}/kept", connect_args={"connect_timeout": 5})
+        store = SqlTableStore(engine, sa.MetaData(), "kept")
+        for use in (lambda: store.get(Person, {"id": 1}), lambda: store.put(Person(1))):
+            with pytest.raises(StoreError, match="SqlTableStore") as told:
+                use()
+            assert told.value.__cause__ is not None
+        engine.dispose()
+
+
+@contextmanager
+def talking(answer: bytes) -> Iterator[int]:
+    """Give whoever connects this answer and hang up; yield the port."""
+    with socket.create_server((HOST, 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection, suppress(OSError):
+                    connection.sendall(answer)
+                    connection.settimeout(0.2)
+                    connection.recv(1000)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            # a socket that is only closed goes on waiting
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_a_server_that_hangs(mariadb: MariaDb, mariadb_url: str) -> None:
+    """A server that does not answer costs as long as the engine was told, and is unavailable; then it goes on."""
+    engine = sa.create_engine(mariadb_url, connect_args={"read_timeout": 1, "connect_timeout": 1})
+    store = store_in(engine)
+    store.put(Person(1))
+    with mariadb.hung():
+        for use in (lambda: store.get(Person, {"id": 1}), lambda: store.put(Person(2))):
+            with pytest.raises(StoreUnavailable, match="SqlTableStore"):
+                use()
     assert store.get(Person, {"id": 1}) is not None
     engine.dispose()
 
