@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stockpyle.classes import is_mapped, spec_of
-from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, MissingDependency
+from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, MissingDependency, UnsupportedOperation
 from stockpyle.keys import Key
 from stockpyle.protocols import Outcome, Pending, PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
 from stockpyle.pubsub.wires import Notice
 from stockpyle.records import ABSENT, Record
 from stockpyle.stores.base import SessionStore, listed
+from stockpyle.views.selection import Search
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from stockpyle.orm.loading import Loader
     from stockpyle.orm.mapping import MappedSpec
+
+T = TypeVar("T")
 
 
 class SqlAlchemyStore(SessionStore):
@@ -223,6 +226,18 @@ class SqlAlchemyStore(SessionStore):
         for loaded in {record.spec for record in records if record is not None}:
             self.seen.add(loaded)
         return [None if record is None else record.spec.materialise(record.value) for record in records]
+
+    def search(self, klass: type) -> Search:
+        """Return what answers queries of a mapped class, by SQL."""
+        if isinstance(klass, type) and not is_mapped(klass):
+            raise UnsupportedOperation(f"{self.name} has no objects of {klass.__qualname__}, which is not mapped")
+        from stockpyle.views.sql import SqlSearch
+
+        return SqlSearch(lambda: self._loader(klass), self._connections.reading, self._collations)
+
+    def scan(self, klass: type[T]) -> Iterable[T]:
+        """Yield every object of a class."""
+        yield from self.query(klass)
 
     def pubsub(
         self,
