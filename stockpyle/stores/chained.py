@@ -242,7 +242,7 @@ class ChainedStore(SessionStore):
     def search(self, klass: type) -> Search:
         """Return what answers queries: the source of the class says which objects, the tiers hand them out."""
         source: Any = self.route(klass).source
-        store = source.store if isinstance(source, VerbSource) else source
+        store: Any = source.store if isinstance(source, VerbSource) else source
         if not _is(store, ["search"]):
             name = getattr(store, "name", type(store).__name__)
             raise UnsupportedOperation(

@@ -108,8 +108,8 @@ class Attributes:
                 raise unknown(spec.klass, name, known, f" that leads to {names[i + 1]!r}" if column is not None else "")
             if not self._follows:
                 raise UnsupportedOperation(
-                    f"{klass.__qualname__}.{'.'.join(names)}: the rows of mapped objects that this store keeps lead to no "
-                    "other objects; a SqlAlchemyStore, or a chain above one, can follow relationships"
+                    f"{klass.__qualname__}.{'.'.join(names)}: the rows of mapped objects that this store keeps lead to "
+                    "no other objects; a SqlAlchemyStore, or a chain above one, can follow relationships"
                 )
             many = many or bool(relation.uselist)
             owner = spec.klass

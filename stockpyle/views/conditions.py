@@ -29,8 +29,7 @@ class Test:
 
     def holds(self, ends: Ends) -> bool:
         """True of an object whose attributes are these."""
-        # each is looked at, so that an error does not depend on their order
-        return any([self.passes(value) for value in ends(self.attribute)])
+        return any(self.passes(value) for value in ends(self.attribute))
 
     def passes(self, value: Any) -> bool:
         """True of this value; InvalidQuery if it is nothing that the lookup can look at."""
@@ -60,7 +59,7 @@ class All:
 
     def holds(self, ends: Ends) -> bool:
         """True of an object whose attributes are these."""
-        return all([part.holds(ends) for part in self.parts])
+        return all(part.holds(ends) for part in self.parts)
 
     def __str__(self) -> str:
         return " and ".join(f"({part})" if isinstance(part, Either) else str(part) for part in self.parts)
@@ -74,7 +73,7 @@ class Either:
 
     def holds(self, ends: Ends) -> bool:
         """True of an object whose attributes are these."""
-        return any([part.holds(ends) for part in self.parts])
+        return any(part.holds(ends) for part in self.parts)
 
     def __str__(self) -> str:
         return " or ".join(str(part) or "anything" for part in self.parts)

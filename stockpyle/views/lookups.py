@@ -131,19 +131,18 @@ def _between(value: Any, operand: tuple[Any, Any]) -> bool:
 
 
 def _contains(value: Any, operand: Any) -> bool:
-    for kind in (str, bytes):
-        if isinstance(value, kind):
-            if not isinstance(operand, kind):
-                raise Incomparable(f"{value!r} is a {kind.__name__} and cannot contain {operand!r}")
-            return operand in value
+    if isinstance(value, str | bytes):
+        kind: Any = str if isinstance(value, str) else bytes
+        if not isinstance(operand, kind):
+            raise Incomparable(f"{value!r} is a {kind.__name__} and cannot contain {operand!r}")
+        return operand in value
     if isinstance(value, Collection):
         return any(same(each, operand) for each in value)
     raise Incomparable(f"{value!r} ({type(value).__name__}) contains nothing")
 
 
 def _contains_any(value: Any, operand: tuple[Any, ...]) -> bool:
-    # each is looked at, so that an error does not depend on which one comes first
-    return any([_contains(value, each) for each in operand])
+    return any(_contains(value, each) for each in operand)
 
 
 def _text_like(value: Any, operand: Any) -> Any:

@@ -1,7 +1,7 @@
 """The order and the equality of attribute values, the same in every store.
 
-Numbers of all types are one group, and so are texts (by code points), bytes, dates, naive datetimes, aware datetimes (by
-the instant), times, timedeltas, UUIDs and the members of an Enum (as they are defined). Where values of several
+Numbers of all types are one group, and so are texts (by code points), bytes, dates, naive datetimes, aware datetimes
+(by the instant), times, timedeltas, UUIDs and the members of an Enum (as they are defined). Where values of several
 groups meet in ``order_by``, the groups come in this order. NaN equals nothing, and is sorted above all numbers.
 """
 

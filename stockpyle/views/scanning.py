@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from stockpyle.classes import spec_of
@@ -47,15 +48,12 @@ class Scan:
         records = list(self._list_records())
         named = [test.attribute for test in tests_of(selection.condition)]
         self._check(records, [*named, *(order.attribute for order in selection.orders), *others])
-        found = [
-            record for record in records if selection.condition.holds(lambda each, record=record: _ends(record, each))
-        ]
+        found = [record for record in records if selection.condition.holds(partial(_ends, record))]
         columns: list[tuple[Callable[[Record], Any], bool]] = [
-            (lambda record, attribute=order.attribute: _end(record, attribute), order.descending)
-            for order in selection.orders
+            (partial(_end, attribute=order.attribute), order.descending) for order in selection.orders
         ]
         for i in range(len(self.spec.identity.attributes)):
-            columns.append((lambda record, i=i: self._identity(record).values[i], False))
+            columns.append((partial(self._part_of_identity, i), False))
         try:
             sort(found, columns)
         except Incomparable as error:
@@ -63,8 +61,12 @@ class Scan:
             raise InvalidQuery(f"{self.spec.klass.__qualname__} cannot be sorted by {by}: {error}") from None
         return found[selection.start : selection.stop]
 
+    def _part_of_identity(self, i: int, record: Record) -> Any:
+        return self._identity(record).values[i]
+
     def _identity(self, record: Record) -> Key:
-        own = record.key(record.spec.identity)
+        # a subclass's identity may be another; but all rows of one hierarchy have the same
+        own = record.key(record.spec.identity if record.spec.mapped else self.spec.identity)
         assert own is not None, "what is kept under its identity has one"
         return Key(self.spec, self.spec.identity, own.values)
 

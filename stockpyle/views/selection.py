@@ -11,6 +11,8 @@ from stockpyle.keys import Key, KeySpec
 from stockpyle.views.attributes import Attribute
 from stockpyle.views.conditions import All, Condition
 
+EVERYTHING = All()
+
 
 @dataclass(frozen=True)
 class Order:
@@ -30,7 +32,7 @@ class Selection:
     Objects that no order tells apart are sorted by their identity keys.
     """
 
-    condition: Condition = All()
+    condition: Condition = EVERYTHING
     orders: tuple[Order, ...] = ()
     start: int = 0
     stop: int | None = None
@@ -55,9 +57,15 @@ class Selection:
 class Search(Protocol):
     """How the objects of one class are searched in one store."""
 
-    spec: KeySpec
-    follows: bool
-    """True if the relationships of mapped classes can be followed."""
+    @property
+    def spec(self) -> KeySpec:
+        """The keys of the class, as the store names them."""
+        ...
+
+    @property
+    def follows(self) -> bool:
+        """True if the relationships of mapped classes can be followed."""
+        ...
 
     def identities(self, selection: Selection) -> list[Key]:
         """Return the identity keys of the objects selected, in their order."""

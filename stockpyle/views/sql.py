@@ -91,7 +91,7 @@ class SqlSearch:
             by = [(order.attribute, order.descending) for order in selection.orders] + [
                 (each, False) for each in identity
             ]
-            sortable = [conditions.sortable(attribute) for attribute, _ in by]
+            sortable: list[Any] = [conditions.sortable(attribute) for attribute, _ in by]
             in_sql = all(each is not None for each in sortable)
             places = [] if in_sql else [conditions.place(conditions.value(attribute)) for attribute, _ in by]
             statement = self._of_class(base.add_columns(*conditions.extras)).where(where.clause)

@@ -97,16 +97,14 @@ class Conditions:
 
     def _column_of(self, test: Test) -> Any | None:
         """The column that is NULL where the test's clause may be: none, if the clause is an EXISTS."""
-        return self._root(test.attribute.names[0]) if len(test.attribute.names) == 1 else None
+        is_column = len(test.attribute.names) == 1 and not test.attribute.is_relation
+        return self._root(test.attribute.names[0]) if is_column else None
 
     def _along(self, test: Test, entity: Callable[[str], Any], spec: MappedSpec, names: Sequence[str]) -> Clause | None:
         """Follow a path; return the clause that it leads to a value that passes."""
         name, *rest = names
         if not rest and not test.attribute.is_relation:
-            found = ColumnLookups(self._columns, spec, name, entity(name)).clause(test)
-            if found is None or not test.of_none or test.operand is None or test.lookup.name in ("exists", "in"):
-                return found
-            return sa.or_(entity(name).is_(None), found)
+            return ColumnLookups(self._columns, spec, name, entity(name)).clause(test)
         relation, target, alias = self._follow(entity, spec, name)
         leads = relation.of_type(alias)
         uselist = spec.mapper.relationships[name].uselist
@@ -119,7 +117,7 @@ class Conditions:
         if uselist:
             some: Clause = leads.any(inner)
             return some
-        found = leads.has(inner)
+        found: Clause = leads.has(inner)
         if test.of_none and not _is_many(target, rest):
             return sa.or_(found, sa.not_(leads.has()))
         return found
@@ -183,8 +181,8 @@ def _not(clause: Clause, column: Any | None, of_none: bool) -> Clause:
 
 
 def _all(decisions: Sequence[Decide]) -> Decide:
-    return lambda extras: all([decide(extras) for decide in decisions])
+    return lambda extras: all(decide(extras) for decide in decisions)
 
 
 def _any(decisions: Sequence[Decide]) -> Decide:
-    return lambda extras: any([decide(extras) for decide in decisions])
+    return lambda extras: any(decide(extras) for decide in decisions)

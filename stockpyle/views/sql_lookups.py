@@ -52,9 +52,9 @@ class ColumnLookups:
         if self._kind is None:
             return None
         if name == "exists":
-            return self._column.is_not(None) if operand else self._column.is_(None)
+            return self._is_there() if operand else sa.not_(self._is_there())
         if name == "equals":
-            return self._column.is_(None) if operand is None else self._one_of([operand])
+            return sa.not_(self._is_there()) if operand is None else self._one_of([operand])
         if name == "in":
             return self._in(operand.values)
         if name in _COMPARE:
@@ -112,7 +112,7 @@ class ColumnLookups:
                 value = math.floor(value) if name in ("gt", "lte") else math.ceil(value)
             if not can_hold(self._type, self._dialect, value):
                 holds = name in ("lt", "lte") if value > 0 else name in ("gt", "gte")
-                return self._column.is_not(None) if holds else sa.false()
+                return self._is_there() if holds else sa.false()
         elif not can_hold(self._type, self._dialect, value):
             return None
         return self._but_not_nan(_COMPARE[name](self.sortable, self._bound(value)))
