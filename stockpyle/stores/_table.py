@@ -128,13 +128,13 @@ class MemoryTable:
             mine = space.slots[ident] = LeaseSlot(ident, now + self._lease_seconds)
             return Lease(key, mine)
 
-    def records(self, spec: KeySpec) -> list[Record]:
-        """Return every record that is held under an identity of a class, each once."""
+    def records(self, spec: KeySpec) -> list[tuple[Ident, Record]]:
+        """Return every record that is held of a class, with the identity that it is held under."""
         with self._mutex:
             now = self._clock()
             space = self._spaces.get(spec.space)
             slots = [] if space is None else list(space.slots.values())
-            return [slot.record for slot in slots if isinstance(slot, Entry) and self._is_live(slot, now)]
+            return [(slot.ident, slot.record) for slot in slots if isinstance(slot, Entry) and self._is_live(slot, now)]
 
     # filling
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from stockpyle.classes import spec_of
 from stockpyle.exceptions import InvalidKey, InvalidQuery
-from stockpyle.keys import Key, KeySpec
+from stockpyle.keys import Ident, Key, KeySpec
 from stockpyle.records import Record
 from stockpyle.views.attributes import Attribute, end, ends, known_of, unknown
 from stockpyle.views.conditions import tests_of
@@ -92,19 +92,20 @@ def scan_of(klass: type, scan: Callable[[type], Iterable[Any]]) -> Scan:
     return Scan(spec_of(klass), lambda: map(record_of, scan(klass)))
 
 
-def findable(spec: KeySpec, records: Iterable[Record]) -> list[Record]:
+def findable(spec: KeySpec, held: Iterable[tuple[Ident, Record]]) -> list[Record]:
     """Return the records, of all that stand where a class keeps its own, that get() would find as objects of it."""
-    return [record for record in records if not record.is_absent and _is_findable(spec, record)]
+    return [record for ident, record in held if not record.is_absent and _is_findable(spec, ident, record)]
 
 
-def _is_findable(spec: KeySpec, record: Record) -> bool:
+def _is_findable(spec: KeySpec, ident: Ident, record: Record) -> bool:
     if not spec.serves(record.spec, record.value):
         return False
     try:
-        return record.key(spec.identity if not spec.mapped else record.spec.identity) is not None
+        own = record.key(record.spec.identity if record.spec.mapped else spec.identity)
     except InvalidKey:
-        # a plain object may have lost its key attributes since it was put
+        # a plain object may have lost its key attributes since it was put, or have others
         return False
+    return own is not None and own.ident == ident
 
 
 def record_of(obj: Any) -> Record:

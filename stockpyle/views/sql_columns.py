@@ -56,8 +56,9 @@ class Columns:
         if isinstance(actual, sa.String):
             return Kind.TEXT if self._is_trusted_text(spec, name, actual) else None
         if isinstance(actual, sa.Float):
-            double = actual.precision is None or actual.precision > 24
-            return Kind.FLOAT if double and not actual.asdecimal and not isinstance(actual, sa.REAL) else None
+            # PostgreSQL compares single precision with what is asked for, which has double
+            single = self._is_postgresql and declared.compile(self.dialect) not in _DOUBLE
+            return Kind.FLOAT if not single and not actual.asdecimal else None
         if isinstance(actual, sa.Numeric):
             return Kind.DECIMAL if actual.asdecimal and self._is_postgresql else None
         if isinstance(actual, sa.DateTime):
@@ -87,6 +88,7 @@ class Columns:
         return self._collations.is_exact(self._connection, spec, name)
 
 
+_DOUBLE = ("FLOAT", "DOUBLE PRECISION", "FLOAT(53)")
 _SIMPLE: tuple[tuple[Any, Kind], ...] = (
     (sa.Boolean, Kind.BOOLEAN),
     (sa.Integer, Kind.INTEGER),

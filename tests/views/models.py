@@ -46,7 +46,7 @@ class Person(Base):
     token: Mapped[bytes | None]
     uid: Mapped[UUID | None]
     colour: Mapped[Colour | None]
-    tags: Mapped[Any] = mapped_column(sa.JSON)
+    tags: Mapped[Any] = mapped_column(sa.JSON, nullable=True)
     org_id: Mapped[int | None] = mapped_column(sa.ForeignKey("orgs.id"))
     org: Mapped[Org | None] = relationship(back_populates="people")
 

@@ -21,7 +21,9 @@ from stockpyle.views.query import Query
 from tests.views.models import COLUMNS, Base, Colour, Org, Person, PlainOrg, PlainPerson
 
 TEXT = st.one_of(
-    st.sampled_from(["", "a", "A", "ab", "Ab", "a_", "a%", "a\\", "ä", "Z", "z", "é", "e\u0301", "😀", "\uffee", "'", "a b"]),
+    st.sampled_from(
+        ["", "a", "A", "ab", "Ab", "a_", "a%", "a\\", "ä", "Z", "z", "é", "e\u0301", "😀", "\uffee", "'", "a b"]
+    ),
     st.text(alphabet="aAbB%_\\zé😀\uffee 'ß-", max_size=4),
 )
 WHOLE = st.one_of(st.integers(-3, 3), st.sampled_from([-(2**31), 2**31 - 1]))
@@ -77,7 +79,10 @@ def ordered(name: str, values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict
     others = st.sampled_from([-2.5, 0.5, 2**40, -(2**70), Decimal("0.5")]) if name.endswith("age") else st.nothing()
     asked = values | others
     return st.one_of(
-        *[asked.map(lambda value, suffix=suffix: {f"{name}__{suffix}": value}) for suffix in ("gt", "gte", "lt", "lte")],
+        *[
+            asked.map(lambda value, suffix=suffix: {f"{name}__{suffix}": value})
+            for suffix in ("gt", "gte", "lt", "lte")
+        ],
         st.tuples(asked, asked).map(lambda pair: {f"{name}__between": pair}),
     )
 
@@ -101,7 +106,11 @@ def lookups(name: str, values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict
     if name == "tags":
         found.append(st.sampled_from(["a", "b", "c"]).map(lambda value: {"tags__contains": value}))
     if values in (DATE, TIME):
-        for suffix, parts in (("year", [0, 1, 1969, 2000, 9999, 10**6]), ("month", [1, 2, 12, 13]), ("day", [1, 29, 31])):
+        for suffix, parts in (
+            ("year", [0, 1, 1969, 2000, 9999, 10**6]),
+            ("month", [1, 2, 12, 13]),
+            ("day", [1, 29, 31]),
+        ):
             found.append(st.sampled_from(parts).map(lambda part, suffix=suffix: {f"{name}__{suffix}": part}))
     return st.one_of(found)
 
@@ -202,7 +211,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, postgres: Any) -> Iterator[W
     postgres.drop_database(url)
 
 
-@settings(max_examples=400, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, suppress_health_check=list(HealthCheck))
 @given(people=worlds(), build=queries())
 def test_all_stores_give_the_same_answers(world: World, people: Any, build: Build) -> None:
     """Objects, their order, slices, counts and values are those of a scan, in every store and chain."""

@@ -231,7 +231,9 @@ def test_an_attribute_that_some_lack_is_none() -> None:
     {"id": float("nan")}, {"name__contains": None}, {"name__contains_any": "ab"}])  # fmt: skip
 def test_operands_that_make_no_sense(bad: dict[str, Any]) -> None:
     """What a lookup cannot take is refused when the query is made, naming lookup and attribute."""
-    with pytest.raises(InvalidQuery, match=r"(equals|in|between|gt|exists|matches|startswith|year|contains\w*) of Person"):
+    with pytest.raises(
+        InvalidQuery, match=r"(equals|in|between|gt|exists|matches|startswith|year|contains\w*) of Person"
+    ):
         ProcessMemoryStore().query(Person).where(**bad)
 
 
