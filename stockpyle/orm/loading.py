@@ -45,9 +45,9 @@ class Loader:
         self._select = self.restrict(sa.select(*self._columns))
 
     @property
-    def statement(self) -> sa.Select[Any]:
-        """The SELECT of all rows of the class, of which record() makes records."""
-        return self._select
+    def columns(self) -> Sequence[Any]:
+        """The columns that record() makes records of."""
+        return self._columns
 
     def restrict(self, statement: sa.Select[Any]) -> sa.Select[Any]:
         """Return a statement as one of the rows of the class, and of its subclasses."""
@@ -139,7 +139,7 @@ class Loader:
         return connection.execute(statement, parameters)
 
     def record(self, row: Any) -> Record:
-        """Return the record of a row that begins as `statement` has it."""
+        """Return the record of a row that begins with `columns`."""
         spec = self.spec
         if self._discriminator is not None:
             identity = row[self._discriminator]

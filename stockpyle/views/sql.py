@@ -46,7 +46,7 @@ class SqlSearch:
     def objects(self, selection: Selection) -> Sequence[Any]:
         """See Search.objects."""
         loader = self._loader()
-        records = [loader.record(row) for row in self._rows(selection, lambda _: loader.statement)]
+        records = [loader.record(row) for row in self._rows(selection, lambda _: sa.select(*loader.columns))]
         return [record.spec.materialise(record.value) for record in records]
 
     def count(self, selection: Selection) -> int:

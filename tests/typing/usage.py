@@ -128,4 +128,4 @@ def queries(memory: ProcessMemoryStore, chain: ChainedStore, base: BaseStore) ->
     assert_type(query.delete(), int)
     assert_type(Member.objects(memory), Query[Member])
     query.order_by(5)  # type: ignore[arg-type]
-    query & memory.query(Member)  # type: ignore[operator]
+    query & memory.query(Member)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
@@ -202,6 +202,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, postgres: Any) -> Iterator[World]:
+    """Both databases, with empty tables."""
     url = postgres.create_database()
     path: Path = tmp_path_factory.mktemp("queries") / "test.db"
     engines = {"sqlite": sa.create_engine(f"sqlite:///{path}"), "postgresql": sa.create_engine(url)}

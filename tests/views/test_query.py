@@ -70,6 +70,7 @@ def store(request: pytest.FixtureRequest) -> Any:
 
 
 def ids(query: Any) -> list[Any]:
+    """Return the ids of what a query finds, in its order."""
     return [obj.id for obj in query]
 
 

@@ -40,6 +40,7 @@ def people(engine: sa.Engine) -> sa.Engine:
 
 
 def ids(query: Any) -> list[Any]:
+    """Return the ids of what a query finds, in its order."""
     return [obj.id for obj in query]
 
 
