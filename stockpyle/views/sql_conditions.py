@@ -118,7 +118,8 @@ class Conditions:
             some: Clause = leads.any(inner)
             return some
         found: Clause = leads.has(inner)
-        if test.of_none and not _is_many(target, rest):
+        if test.of_none:
+            # a path through None leads to None
             return sa.or_(found, sa.not_(leads.has()))
         return found
 
@@ -162,15 +163,6 @@ class Conditions:
 
 def _attribute_of(alias: Any) -> Callable[[str], Any]:
     return lambda name: getattr(alias, name)
-
-
-def _is_many(spec: MappedSpec, names: Sequence[str]) -> bool:
-    for name in names[:-1]:
-        relationship = spec.mapper.relationships[name]
-        if relationship.uselist:
-            return True
-        spec = spec_of_mapped(relationship.mapper.class_)
-    return False
 
 
 def _not(clause: Clause, column: Any | None, of_none: bool) -> Clause:
