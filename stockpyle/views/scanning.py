@@ -37,18 +37,22 @@ class Scan:
 
     def count(self, selection: Selection) -> int:
         """See Search.count."""
-        return len(self._select(selection))
+        return len(self._matching(selection)[selection.start : selection.stop])
 
     def values(self, selection: Selection, attributes: Sequence[Attribute]) -> list[tuple[Any, ...]]:
         """See Search.values."""
         chosen = self._select(selection, attributes)
         return [tuple(own_value(_end(record, each)) for each in attributes) for record in chosen]
 
-    def _select(self, selection: Selection, others: Sequence[Attribute] = ()) -> list[Record]:
+    def _matching(self, selection: Selection, others: Sequence[Attribute] = ()) -> list[Record]:
+        """Return the records of which the condition holds, in no order."""
         records = list(self._list_records())
         named = [test.attribute for test in tests_of(selection.condition)]
         self._check(records, [*named, *(order.attribute for order in selection.orders), *others])
-        found = [record for record in records if selection.condition.holds(partial(_ends, record))]
+        return [record for record in records if selection.condition.holds(partial(_ends, record))]
+
+    def _select(self, selection: Selection, others: Sequence[Attribute] = ()) -> list[Record]:
+        found = self._matching(selection, others)
         columns: list[tuple[Callable[[Record], Any], bool]] = [
             (partial(_end, attribute=order.attribute), order.descending) for order in selection.orders
         ]
@@ -100,8 +104,11 @@ def findable(spec: KeySpec, held: Iterable[tuple[Ident, Record]]) -> list[Record
 def _is_findable(spec: KeySpec, ident: Ident, record: Record) -> bool:
     if not spec.serves(record.spec, record.value):
         return False
+    if spec.mapped:
+        # a row is never changed, and stands under its own identity
+        return True
     try:
-        own = record.key(record.spec.identity if record.spec.mapped else spec.identity)
+        own = record.key(spec.identity)
     except InvalidKey:
         # a plain object may have lost its key attributes since it was put, or have others
         return False

@@ -248,6 +248,8 @@ def test_relationships(people: sa.Engine) -> None:
     assert ids(query.where(org__parent__name="Acme")) == [1, 3]
     assert ids(query.where(org__people__name="bob")) == [1, 3]
     assert ids(query.where_not(org__people__name="bob")) == [0, 2]
+    assert ids(query.where(org__people__name=None)) == [1, 2, 3]
+    assert ids(query.where_not(org__people__name=None)) == [0]
     assert ids(query.where(org__name__matches="^B", name__exists=True)) == [1]
     assert query.order_by("org__parent__name", "-id").values("id", "org__name") == [
         (3, "Beta"), (1, "Beta"), (2, None), (0, "Acme")
