@@ -129,13 +129,17 @@ def known_of(klass: type, obj: Any = None) -> list[str]:
         slots = vars(base).get("__slots__", ())
         known.update(dict.fromkeys([slots] if isinstance(slots, str) else slots))
         known.update(dict.fromkeys(getattr(base, "__annotations__", ())))
-        known.update(dict.fromkeys(name for name, value in vars(base).items() if not callable(value)))
+        known.update(dict.fromkeys(name for name, value in vars(base).items() if not _is_method(value)))
     if is_dataclass(klass):
         known.update(dict.fromkeys(field.name for field in fields(klass)))
     for definition in spec_of(klass).definitions:
         known.update(dict.fromkeys(definition.attributes))
     known.update(dict.fromkeys(getattr(obj, "__dict__", ())))
-    return [name for name in known if not name.startswith("_") and name != "objects"]
+    return [name for name in known if not name.startswith("_")]
+
+
+def _is_method(value: Any) -> bool:
+    return callable(value) or isinstance(value, classmethod)
 
 
 def ends(value: Any, names: Sequence[str]) -> list[Any]:

@@ -123,8 +123,7 @@ class Query(Generic[T]):
         """Ask the store for the objects, and yield each as ``store.get`` hands it out."""
         if self._selection.start == self._selection.stop:
             return iter(())
-        iterate = getattr(self._search, "iterate", self._search.objects)
-        return iter(iterate(self._selection))
+        return iter(self._search.objects(self._selection))
 
     def count(self) -> int:
         """Return how many objects there are."""

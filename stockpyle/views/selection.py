@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -71,7 +71,7 @@ class Search(Protocol):
         """Return the identity keys of the objects selected, in their order."""
         ...
 
-    def objects(self, selection: Selection) -> Sequence[Any]:
+    def objects(self, selection: Selection) -> Iterable[Any]:
         """Return the objects selected, in their order, as the store's get hands them out."""
         ...
 

@@ -30,12 +30,8 @@ class ThroughTiers:
         """See Search.identities."""
         return self._source.identities(selection)
 
-    def objects(self, selection: Selection) -> Sequence[Any]:
-        """See Search.objects. One that is deleted before it is fetched is left out."""
-        return list(self.iterate(selection))
-
-    def iterate(self, selection: Selection) -> Iterator[Any]:
-        """Yield the objects, fetched a batch at a time."""
+    def objects(self, selection: Selection) -> Iterator[Any]:
+        """See Search.objects. They are fetched a batch at a time; one that is deleted before is left out."""
         keys = self._source.identities(selection)
         for start in range(0, len(keys), BATCH):
             yield from (obj for obj in self._fetch(keys[start : start + BATCH]) if obj is not None)
