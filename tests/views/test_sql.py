@@ -367,6 +367,20 @@ def test_numbers_out_of_range(people: sa.Engine) -> None:
         assert ids(query.where_not(age__gt=large)) == [0, 1, 2, 3]
 
 
+def test_numbers_between_the_integers(people: sa.Engine) -> None:
+    """Integers are compared with fractions, in a column that can hold none."""
+    query = SqlAlchemyStore(engine=people).query(Person)
+    asked = {
+        "gt": (9.5, [1, 2]),
+        "gte": (10.5, [2]),
+        "lt": (10.5, [0, 1]),
+        "lte": (9.5, [0]),
+        "between": ((9.5, 10.5), [1]),
+    }
+    for lookup, (value, found) in asked.items():
+        assert ids(query.where(**{f"age__{lookup}": value})) == found
+
+
 def test_long_lists(people: sa.Engine) -> None:
     """More values than a statement can have parameters."""
     query = SqlAlchemyStore(engine=people).query(Person)
