@@ -58,7 +58,7 @@ clean: ## Remove .venv and everything else that was generated
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The servers the tests start: memcached, Redis and PostgreSQL.
+# The servers the tests start: memcached, Redis, PostgreSQL and MariaDB.
 servers:
 	@sh scripts/servers.sh
 

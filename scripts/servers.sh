@@ -19,5 +19,6 @@ has openssl || set -- "$@" openssl
 has memcached || set -- "$@" memcached
 has redis-server || set -- "$@" redis-server
 has_postgresql || set -- "$@" postgresql
+has mariadbd || set -- "$@" mariadb-server
 
 [ $# -eq 0 ] || sh "$(dirname "$0")/apt-install.sh" "$@"

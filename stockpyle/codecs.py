@@ -21,7 +21,7 @@ from enum import IntEnum
 from typing import Any, Final
 from zlib import crc32
 
-from stockpyle.exceptions import DecodeError, ImproperlyConfigured
+from stockpyle.exceptions import DecodeError, ImproperlyConfigured, InvalidKey
 from stockpyle.keys import Key, KeySpec, checked_prefix
 from stockpyle.objects import Codec, ObjectCodec, PickleCodec, checked_codec
 from stockpyle.packing import load_msgspec
@@ -121,7 +121,7 @@ class RecordCodec:
         head = _HEADER.pack(_MAGIC, _FORMAT, kind, 0, variant, epoch, fingerprint, now, deadline)
         checked = head[_CHECKED_FROM:] + payload
         if self._signer is not None:
-            checked += self._signer.sign(*self._signed(key, kind, checked))
+            checked += self._signer.sign(*self._signed(key.text(self._prefix), kind, checked))
         return kind, head[:4] + crc32(checked, kind).to_bytes(4, "big") + checked
 
     def decode(self, key: Key, data: bytes, epoch: bytes) -> Record | Alias | None:
@@ -130,6 +130,25 @@ class RecordCodec:
         Raises DecodeError for everything that encode() has not written for this key: corrupt, truncated, foreign or
         forged bytes. A deadline that has passed is left to the caller.
         """
+        return self._decode(key.spec, key, data, epoch)
+
+    def decode_stored(self, spec: KeySpec, text: str, data: bytes, epoch: bytes) -> Record | None:
+        """Return the object of the class of `spec` that was stored under the text of its identity; see decode.
+
+        For stores that have found it by something else, and know the text.
+        """
+        record = self._decode(spec, text, data, epoch)
+        if not isinstance(record, Record):
+            return None
+        try:
+            own = record.key(record.spec.identity)
+        except InvalidKey as error:
+            raise DecodeError(str(error)) from error
+        if own is None or own.text(self._prefix) != text:
+            raise DecodeError(f"this {spec.klass.__name__} is stored under an identity that is not its own")
+        return record
+
+    def _decode(self, spec: KeySpec, under: Key | str, data: bytes, epoch: bytes) -> Record | Alias | None:
         try:
             magic, version, kind, checksum, variant, own_epoch, fingerprint, _, deadline = _HEADER.unpack_from(data)
         except struct.error:
@@ -146,22 +165,26 @@ class RecordCodec:
             if len(payload) < SIGNATURE_SIZE:
                 raise DecodeError("these bytes are not signed")
             payload, signature = payload[:-SIGNATURE_SIZE], payload[-SIGNATURE_SIZE:]
-            self._signer.verify(signature, *self._signed(key, kind, checked[:-SIGNATURE_SIZE]))
+            text = under if isinstance(under, str) else under.text(self._prefix)
+            self._signer.verify(signature, *self._signed(text, kind, checked[:-SIGNATURE_SIZE]))
         if not deadline > -math.inf:
             raise DecodeError(f"{deadline} is no deadline")
         try:
-            room = self._rooms.get(key.spec) or self._room(key.spec)
+            room = self._rooms.get(spec) or self._room(spec)
+            key = None if isinstance(under, str) else under
             if kind == 1:
                 found = room.decode(key, fingerprint, variant, payload)
                 if found is None:
                     return None
                 return Record(found[0], found[1], None if deadline == math.inf else deadline)
+            if key is None:
+                raise DecodeError("what is stored is no object")
             return self._decode_other(room, key, kind, fingerprint, variant, payload, deadline)
         except DecodeError:
             raise
         except Exception as error:
             # hostile bytes may break any step, and each is one and the same miss
-            raise DecodeError(f"what is stored is no {key.spec.klass.__name__}: {error!r}") from error
+            raise DecodeError(f"what is stored is no {spec.klass.__name__}: {error!r}") from error
 
     def _decode_other(
         self, room: Any, key: Key, kind: int, fingerprint: bytes, variant: int, payload: bytes, deadline: float
@@ -182,8 +205,9 @@ class RecordCodec:
             raise DecodeError("an alias leads to None")
         return Alias(identity, ends)
 
-    def _signed(self, key: Key, kind: int, checked: bytes) -> tuple[bytes, ...]:
-        return b"record", key.text(self._prefix).encode("ascii"), bytes((_FORMAT, kind)), checked
+    @staticmethod
+    def _signed(text: str, kind: int, checked: bytes) -> tuple[bytes, ...]:
+        return b"record", text.encode("ascii"), bytes((_FORMAT, kind)), checked
 
     def _room(self, spec: KeySpec) -> Any:
         if spec.mapped:

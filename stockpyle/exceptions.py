@@ -13,6 +13,8 @@
       PendingElsewhere(ValueError)            the object waits to be inserted by another session
       InvalidNumber(ValueError)               a counter cannot have, or be changed by, this number
       MessageTooLarge(ValueError)             a message has more bytes than the channel carries
+      InvalidQuery(ValueError)                a query asks for what its class does not have, or what has no answer
+      NotExactlyOne(LookupError)              a query that was to find one object finds none, or several
       NonUniqueKeyError                       several rows answer one key
       CodecError
         EncodeError, DecodeError              a record cannot be turned into bytes, or back
@@ -40,10 +42,12 @@ __all__ = [
     "InvalidKeysDeclaration",
     "InvalidLifetime",
     "InvalidNumber",
+    "InvalidQuery",
     "MessageTooLarge",
     "MissingDependency",
     "NoSuchStoreBackend",
     "NonUniqueKeyError",
+    "NotExactlyOne",
     "PendingElsewhere",
     "StockpyleError",
     "StockpyleWarning",
@@ -105,6 +109,14 @@ class PendingElsewhere(StockpyleError, ValueError):
 
 class MessageTooLarge(StockpyleError, ValueError):
     """A message has more bytes than one may carry there; the error has both numbers."""
+
+
+class InvalidQuery(StockpyleError, ValueError):
+    """A query has a lookup, an attribute or a value that cannot be; the message lists those that can."""
+
+
+class NotExactlyOne(StockpyleError, LookupError):
+    """A query that was asked for its one object found none, or several."""
 
 
 class NonUniqueKeyError(StockpyleError):

@@ -339,7 +339,7 @@ def _wrong(klass: type, what: str) -> InvalidKeysDeclaration:
 def _describe(klass: type) -> KeySpec:
     declared = declared_keys(klass)
     for name in itertools.chain.from_iterable(declared):
-        if not _may_have(klass, name):
+        if not may_have(klass, name):
             raise _wrong(klass, f"names {name!r}, an attribute that its objects cannot have")
     space, portable = _space(klass)
     bases = tuple(spec_of_plain(base) for base in klass.__mro__[1:] if hasattr(base, "__stockpyle_keys__"))
@@ -348,7 +348,8 @@ def _describe(klass: type) -> KeySpec:
     return spec
 
 
-def _may_have(klass: type, name: str) -> bool:
+def may_have(klass: type, name: str) -> bool:
+    """False if no object of the class can have an attribute of this name."""
     if hasattr(klass, name) or hasattr(klass, "__getattr__"):
         return True
     if any(name in getattr(base, "__annotations__", ()) for base in klass.__mro__):

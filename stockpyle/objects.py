@@ -75,15 +75,15 @@ class ObjectCodec:
         """Return an object's fingerprint, variant and bytes; EncodeError if it has none."""
         return self.fingerprint, 0, self._encoded(obj)
 
-    def decode(self, key: Key, fingerprint: bytes, variant: int, payload: bytes) -> tuple[KeySpec, Any] | None:
-        """Return an object and the spec of its class, or None if it was written with other settings."""
+    def decode(self, key: Key | None, fingerprint: bytes, variant: int, payload: bytes) -> tuple[KeySpec, Any] | None:
+        """Return an object and the spec of its class; None if it was written with other settings. No key is any."""
         if fingerprint != self.fingerprint:
             return None
         klass = self._spec.klass
         obj = self._codec.decode(klass, payload)
         if variant or not isinstance(obj, klass):
             raise DecodeError(f"a {type(obj).__name__} is stored where a {klass.__name__} is expected")
-        if not self._spec.has(obj, key):
+        if key is not None and not self._spec.has(obj, key):
             raise DecodeError(f"this {klass.__name__} is stored under a key that is not its own")
         return (self._spec if type(obj) is klass else spec_of(type(obj))), obj
 

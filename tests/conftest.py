@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
+from moto.server import ThreadedMotoServer
 
-from tests.servers import Memcached, Postgres, Redis
+from tests.servers import MariaDb, Memcached, Postgres, Redis
 
 # A busy machine fails no test. `make test` tries the same examples each time; a bare pytest goes on searching.
 settings.register_profile("searching", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -45,6 +46,31 @@ def postgres_url(postgres: Postgres) -> Iterator[str]:
     url = postgres.create_database()
     yield url
     postgres.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDb]:
+    """A MariaDB; a test that stops it has to start it again."""
+    with MariaDb() as server:
+        yield server
+
+
+@pytest.fixture
+def mariadb_url(mariadb: MariaDb) -> Iterator[str]:
+    """SQLAlchemy URL of an empty MariaDB database, dropped after the test."""
+    url = mariadb.create_database()
+    yield url
+    mariadb.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """URL of what answers as S3 does, in this process: moto."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

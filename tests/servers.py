@@ -1,4 +1,4 @@
-"""Real servers for the tests: memcached, Redis and PostgreSQL.
+"""Real servers for the tests: memcached, Redis, PostgreSQL and MariaDB.
 
 Each listens on a free port of the loopback interface, keeps what it writes in
 a temporary folder, and ends with the tests, also when those are killed.
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import psycopg
+import pymysql
 import pytest
 
 if TYPE_CHECKING:
@@ -460,5 +461,68 @@ class Postgres(Server):
         try:
             self._connect().close()
         except psycopg.OperationalError:
+            return False
+        return True
+
+
+class MariaDb(Server):
+    """A MariaDB that keeps nothing safe when a machine crashes. Its root has no password."""
+
+    program = "mariadbd"
+    package = "mariadb-server"
+
+    def __init__(self, *options: str) -> None:
+        super().__init__()
+        self._options_given = options
+        self._databases = 0
+
+    def start(self) -> None:
+        """Start the server, unless it runs, and wait until it answers."""
+        if not self._data.exists():
+            command = [find_program("mariadb-install-db", self.package), "--no-defaults", f"--datadir={self._data}"]
+            command += ["--auth-root-authentication-method=normal", "--skip-name-resolve"]
+            with self._log.open("ab") as log:
+                done = subprocess.run(command, check=False, **self._options(log))
+            if done.returncode:
+                raise RuntimeError(f"mariadb-install-db failed:\n{self._log.read_text(errors='replace')}")
+        super().start()
+
+    def url(self, database: str = "test") -> str:
+        """Return the URL of a database for SQLAlchemy."""
+        return f"mariadb+pymysql://root@{self.host}:{self.port}/{database}"
+
+    def create_database(self) -> str:
+        """Create an empty database, and return its URL for SQLAlchemy."""
+        self._databases += 1
+        name = f"test_{self._databases}"
+        # by this collation texts that differ in case only are equal, as on most servers
+        self.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")
+        return self.url(name)
+
+    def drop_database(self, url: str) -> None:
+        """Drop a database that `create_database` made."""
+        self.execute(f"DROP DATABASE {url.rpartition('/')[2]}")
+
+    def execute(self, statement: str) -> None:
+        """Execute a statement as the administrator."""
+        with self._connect() as connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    def _connect(self) -> pymysql.Connection[Any]:
+        return pymysql.connect(host=self.host, port=self.port, user="root", autocommit=True, connect_timeout=5)
+
+    def _arguments(self) -> list[str]:
+        own = ["--no-defaults", f"--datadir={self._data}", f"--socket={self.folder / 'socket'}", f"--port={self.port}"]
+        own += [f"--bind-address={self.host}", f"--pid-file={self.folder / 'pid'}", "--skip-name-resolve"]
+        return [*own, "--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=32M", *self._options_given]
+
+    def _answers(self) -> bool:
+        try:
+            self._connect().close()
+        except pymysql.OperationalError:
             return False
         return True

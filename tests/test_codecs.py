@@ -456,3 +456,25 @@ def test_a_missing_msgspec_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "msgspec.msgpack", None)
     with pytest.raises(MissingDependency, match=r"pip install 'stockpyle\[memcache\]'"):
         RecordCodec()
+
+
+def test_records_found_by_something_else_than_their_identity() -> None:
+    """decode_stored gives the object that was stored under a text, if the text is that of its own identity."""
+    codec = RecordCodec(SignedCodec(OLD))
+    ann, spec = Person(1, "ann@x"), spec_of(Person)
+    own, other = (key_of(Person, id=number).text() for number in (1, 2))
+    found = codec.decode_stored(spec, own, stored(codec, ann), EPOCH)
+    assert found is not None
+    assert found.value.email == "ann@x"
+    with pytest.raises(DecodeError, match="signature"):
+        codec.decode_stored(spec, other, stored(codec, ann), EPOCH)
+    plain = RecordCodec()
+    with pytest.raises(DecodeError, match="identity that is not its own"):
+        plain.decode_stored(spec, other, stored(plain, ann), EPOCH)
+    _, alias = plain.encode(key_of(Person, email="ann@x"), Alias(key_of(Person, id=1)), EPOCH, 1.0)
+    with pytest.raises(DecodeError, match="no object"):
+        plain.decode_stored(spec, own, alias, EPOCH)
+    assert plain.decode_stored(spec, own, stored(plain, ann), b"another epoch.." + b".") is None
+    lost = Person(1)
+    data = stored(plain, lost)
+    assert plain.decode_stored(spec_of(Pet), own, data, EPOCH) is None

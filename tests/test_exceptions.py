@@ -32,6 +32,8 @@ TREE: dict[str, tuple[str, tuple[type, ...]]] = {
     "InvalidNumber": ("StockpyleError", (ValueError,)),
     "PendingElsewhere": ("StockpyleError", (ValueError,)),
     "MessageTooLarge": ("StockpyleError", (ValueError,)),
+    "InvalidQuery": ("StockpyleError", (ValueError,)),
+    "NotExactlyOne": ("StockpyleError", (LookupError,)),
     "NonUniqueKeyError": ("StockpyleError", ()),
     "CodecError": ("StockpyleError", ()),
     "EncodeError": ("CodecError", ()),

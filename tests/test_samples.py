@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from stockpyle.exceptions import InvalidKey, NonUniqueKeyError, UndeclaredKeyError
+from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, NonUniqueKeyError, UndeclaredKeyError
 from stockpyle.ext.sqlalchemy import StockpyleSessionExtension, sessionmaker
 from stockpyle.stores import (
     BaseDictionaryStore,
@@ -24,9 +24,11 @@ from stockpyle.stores import (
     ChainedStore,
     NullStore,
     ProcessMemoryStore,
+    ShoveStore,
     SqlAlchemyStore,
     ThreadLocalStore,
 )
+from stockpyle.stores.shove import import_shove
 
 
 class Clock:
@@ -203,15 +205,15 @@ def lifetime_of(obj: Any) -> int | None:
     return None
 
 
-@pytest.mark.parametrize("of", ["memory", "dictionary"])
+@pytest.mark.parametrize("of", ["memory", "dictionary", "shove"])
 def test_a_callback_gives_each_class_its_lifetime(of: str) -> None:
     """A Foo lives 20 seconds, a Bar five minutes, and what the callback gives no lifetime stays."""
     clock = Clock()
-    store: Any = (
-        ProcessMemoryStore(lifetime_cb=lifetime_of, clock=clock)
-        if of == "memory"
-        else BaseDictionaryStore({}, lifetime_cb=lifetime_of, clock=clock)
-    )
+    store: Any = {
+        "memory": lambda: ProcessMemoryStore(lifetime_cb=lifetime_of, clock=clock),
+        "dictionary": lambda: BaseDictionaryStore({}, lifetime_cb=lifetime_of, clock=clock),
+        "shove": lambda: ShoveStore(shoveuri="simple://", lifetime_cb=lifetime_of, clock=clock),
+    }[of]()
     foo, bar, other = Foo(1), Bar(1), Composite(1, 2, 3)
     store.batch_put([foo, bar, other])
 
@@ -262,13 +264,17 @@ def test_each_store_of_a_chain_has_its_own_lifetimes() -> None:
 # polymorphic storage
 
 
-@pytest.mark.parametrize("of", ["memory", "dictionary"])
+@pytest.mark.parametrize("of", ["memory", "dictionary", "shove"])
 def test_a_polymorphic_store_finds_a_car_as_an_automobile(of: str) -> None:
     """With polymorphic=True a Car is found as a Car and as an Automobile, and is no Truck.
 
     The document's sample calls store.put() without an argument, which was a slip: there is nothing to put.
     """
-    store: Any = ProcessMemoryStore(polymorphic=True) if of == "memory" else BaseDictionaryStore({}, polymorphic=True)
+    store: Any = {
+        "memory": lambda: ProcessMemoryStore(polymorphic=True),
+        "dictionary": lambda: BaseDictionaryStore({}, polymorphic=True),
+        "shove": lambda: ShoveStore(shoveuri="simple://", polymorphic=True),
+    }[of]()
     put = Car(license_plate="1234 XYZ")
     store.put(put)
     car = store.get(Car, {"license_plate": "1234 XYZ"})
@@ -293,6 +299,34 @@ def test_put_needs_an_object() -> None:
     store: Any = ProcessMemoryStore(polymorphic=True)
     with pytest.raises(TypeError, match="obj"):
         store.put()
+
+
+# shove
+
+
+def test_the_s3_store_of_the_document() -> None:
+    """The sample's URI names a store that shove had in 2009: the error says which it has, and how to pass a mapping."""
+    with pytest.raises(ImproperlyConfigured, match=r"no store for s3://, only for dbm, file, .*ShoveStore\(shove="):
+        ShoveStore(shoveuri="s3://s3key:s3secret@whatever_bucket_name_you_want")
+
+
+@pytest.mark.parametrize("scheme", ["file", "lite", "dbm"])
+def test_a_shove_store_keeps_objects_as_tuples(scheme: str, tmp_path: Path) -> None:
+    """Every object stands in the Shove under a readable key, as a tuple of itself and when it expires."""
+    clock = Clock()
+    store = ShoveStore(shoveuri=f"{scheme}://{tmp_path / 'shove'}", lifetime_cb=lifetime_of, clock=clock)
+    store.batch_put([Foo("my_unique_key_123"), Composite(1, 2, 3)])
+    f = store.get(Foo, {"key": "my_unique_key_123"})
+    assert f is not None
+    assert f.key == "my_unique_key_123"
+    assert store.get({"bar": 3, "zap": 2}).key == 1
+    store.close()
+    shove = import_shove().Shove(f"{scheme}://{tmp_path / 'shove'}")
+    obj, expiredate = shove["stockpyle:tests.test_samples.Foo:key='my_unique_key_123'"]
+    assert (type(obj), expiredate) == (Foo, datetime.fromtimestamp(clock.now + 20))
+    obj, expiredate = shove["stockpyle:tests.test_samples.Composite:key=1"]
+    assert (obj.zap, expiredate) == (2, None)
+    shove.close()
 
 
 # SQLAlchemy

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import redis as redis_py
 
-from tests.servers import HOST, PATIENCE, Memcached, Postgres, Redis, Server, StopMode, find_program
+from tests.servers import HOST, PATIENCE, MariaDb, Memcached, Postgres, Redis, Server, StopMode, find_program
 
 
 def connect(url: str) -> psycopg.Connection[tuple[object, ...]]:
@@ -59,6 +59,19 @@ def test_new_databases_are_empty_and_distinct(postgres: Postgres, postgres_url: 
         assert connection.execute(tables).fetchone() == (1,)
         assert other.execute(tables).fetchone() == (0,)
     postgres.drop_database(other_url)
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_mariadb_comes_back_with_its_data(mariadb: MariaDb, mariadb_url: str, mode: StopMode) -> None:
+    """A stopped MariaDB refuses connections, and has its data when started again at the same URL."""
+    database = mariadb_url.rpartition("/")[2]
+    mariadb.execute(f"CREATE TABLE {database}.thing AS SELECT 7 AS id")
+    mariadb.stop(mode)
+    try:
+        assert refuses(mariadb.port)
+    finally:
+        mariadb.start()
+    mariadb.execute(f"INSERT INTO {database}.thing SELECT id + 1 FROM {database}.thing")
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])

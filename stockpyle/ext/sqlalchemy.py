@@ -20,9 +20,12 @@ from stockpyle.coherence.verbs import VerbTier
 from stockpyle.coherence.writer import LOCK_SECONDS, Writer
 from stockpyle.exceptions import ImproperlyConfigured, StockpyleWarning, UnsupportedOperation
 from stockpyle.keys import Key
-from stockpyle.orm.commits import FollowedConnection, Work, caller_level, follow, start_following
+from stockpyle.orm.commits import FollowedConnection
 from stockpyle.orm.connections import is_own
 from stockpyle.orm.databases import is_told_same, same_database, tell_same
+from stockpyle.orm.executions import caller_level
+from stockpyle.orm.following import follow, start_following
+from stockpyle.orm.works import Work
 from stockpyle.protocols import Change, Outcome, Source, Tier
 from stockpyle.stores.chained import ChainedStore
 from stockpyle.stores.sqlalchemy import SqlAlchemyStore
@@ -146,24 +149,24 @@ class StockpyleSessionExtension:
         mine = self._followed.setdefault(session, [])
         if followed not in mine:
             mine.append(followed)
-        followed.flushing = self._flushes.get(session) is not None
+        followed.statements.flushing = self._flushes.get(session) is not None
 
     def _before_flush(self, session: Session, context: Any, instances: Any) -> None:
         self._flushes[session] = None
         for followed in self._followed.get(session, ()):
-            followed.flush_failed()
+            followed.statements.flush_failed()
 
     def _after_transaction_create(self, session: Session, transaction: SessionTransaction) -> None:
         # a flush, like a bulk_ method, begins an inner transaction that is no savepoint
         if session in self._flushes and transaction.parent is not None and not transaction.nested:
             self._flushes[session] = transaction
             for followed in self._followed.get(session, ()):
-                followed.flushing = True
+                followed.statements.flushing = True
 
     def _after_flush(self, session: Session, context: Any) -> None:
         self._flushes.pop(session, None)
         for followed in self._followed.get(session, ()):
-            followed.end_flush(session.dirty)
+            followed.statements.end_flush(session.dirty)
 
     def _after_commit(self, session: Session) -> None:
         for followed in self._followed.get(session, ()):
@@ -177,13 +180,13 @@ class StockpyleSessionExtension:
                 # it was no flush, but a bulk_ method in a before_flush listener; or the flush has failed
                 self._flushes[session] = None
                 for followed in self._followed.get(session, ()):
-                    followed.end_flush()
+                    followed.statements.end_flush()
             return
         self._flushes.pop(session, None)
         with ExitStack() as stack:
             # an interrupt while one database's commit is settled must not let another's be forgotten
             for followed in reversed(self._followed.pop(session, ())):
-                followed.session, followed.flushing = None, False
+                followed.session, followed.statements.flushing = None, False
                 if followed.outcome is not Outcome.OPEN:
                     stack.callback(followed.settle, followed.outcome, load=followed.is_back_in_pool)
                 elif followed.is_back_in_pool:

@@ -31,9 +31,10 @@ class Collations:
 
     def compare_exactly(self, connection: sa.Connection, spec: MappedSpec, definition: KeyDefinition) -> bool:
         """True if the database finds under a key of this definition no row whose own key is another to Python."""
-        return all(self._is_exact(connection, spec, name) for name in definition.attributes)
+        return all(self.is_exact(connection, spec, name) for name in definition.attributes)
 
-    def _is_exact(self, connection: sa.Connection, spec: MappedSpec, name: str) -> bool:
+    def is_exact(self, connection: sa.Connection, spec: MappedSpec, name: str) -> bool:
+        """True if the database compares the column of this attribute exactly as Python compares its values."""
         column = spec.columns_by_attribute[name]
         if isinstance(column.type, TypeDecorator | sa.Enum) or not isinstance(column.table, sa.Table):
             return False

@@ -269,10 +269,38 @@ def commits_at_once(connection: sa.Connection) -> bool:
     """True if the connection is in autocommit: what it writes is visible at once, and no row stays locked."""
     if connection.closed or connection.invalidated:
         return False
-    raw: Any = connection.connection.driver_connection
-    if getattr(raw, "autocommit", None) is True:
+    if driver_commits(connection):
         return True
+    # sqlite3 without a BEGIN of its own, and where nobody has sent one
+    raw: Any = connection.connection.driver_connection
     return getattr(raw, "isolation_level", "") is None and getattr(raw, "in_transaction", None) is False
+
+
+def driver_commits(connection: sa.Connection) -> bool:
+    """True if an open connection's driver says that it commits each statement."""
+    pooled: Any = connection.connection
+    # an asynchronous driver's own connection does not tell: what SQLAlchemy has put around it does
+    if any(getattr(raw, "autocommit", None) is True for raw in (pooled.driver_connection, pooled.dbapi_connection)):
+        return True
+    detect = getattr(connection.dialect, "detect_autocommit_setting", None)
+    if detect is None or connection.dialect.name == "sqlite":
+        return False
+    try:
+        return bool(detect(pooled.dbapi_connection))
+    except NotImplementedError:
+        return False
+
+
+def has_committed_already(connection: sa.Connection) -> bool:
+    """True if the connection, which has written, is in no transaction any more: no row is locked, all is visible.
+
+    That is so in autocommit; and sqlite3 by default begins no transaction for a savepoint, whose release then is
+    the commit.
+    """
+    if connection.closed or connection.invalidated:
+        return False
+    raw: Any = connection.connection.driver_connection
+    return driver_commits(connection) or getattr(raw, "in_transaction", None) is False
 
 
 def _begins(connection: sa.Connection) -> bool:

@@ -42,11 +42,22 @@ class Loader:
         polymorphic_on = spec.mapper.polymorphic_on
         if len(self._specs) > 1 and polymorphic_on is not None:
             self._discriminator = self._place(polymorphic_on)
-        self._select = sa.select(*self._columns).select_from(self._tables())
-        if spec.mapper.single and polymorphic_on is not None:
+        self._select = self.restrict(sa.select(*self._columns))
+
+    @property
+    def columns(self) -> Sequence[Any]:
+        """The columns that record() makes records of."""
+        return self._columns
+
+    def restrict(self, statement: sa.Select[Any]) -> sa.Select[Any]:
+        """Return a statement as one of the rows of the class, and of its subclasses."""
+        polymorphic_on = self.spec.mapper.polymorphic_on
+        statement = statement.select_from(self._tables())
+        if self.spec.mapper.single and polymorphic_on is not None:
             identities = [mapper.polymorphic_identity for mapper in self._specs]
             known = [identity for identity in identities if identity is not None]
-            self._select = self._select.where(polymorphic_on.in_(known))
+            statement = statement.where(polymorphic_on.in_(known))
+        return statement
 
     @property
     def is_outgrown(self) -> bool:
@@ -91,7 +102,7 @@ class Loader:
         others: list[Record] = []
         asked = {key.ident: key for key in keys}
         for row in self._rows(connection, definition, keys):
-            record = self._record(row)
+            record = self.record(row)
             own = record.key(definition)
             if own is None or own.ident not in asked:
                 others.append(record)
@@ -127,7 +138,8 @@ class Loader:
         parameters = {f"key_{i}": _bindable(column, value) for i, (column, value) in enumerate(values)}
         return connection.execute(statement, parameters)
 
-    def _record(self, row: Any) -> Record:
+    def record(self, row: Any) -> Record:
+        """Return the record of a row that begins with `columns`."""
         spec = self.spec
         if self._discriminator is not None:
             identity = row[self._discriminator]

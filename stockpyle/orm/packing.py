@@ -74,8 +74,10 @@ class RowCodec:
             )
         return plan.encode(row)
 
-    def decode(self, key: Key, fingerprint: bytes, variant: int, payload: bytes) -> tuple[MappedSpec, Row] | None:
-        """Return a row and the spec of its class, or None if it is of a schema that is not this program's."""
+    def decode(
+        self, key: Key | None, fingerprint: bytes, variant: int, payload: bytes
+    ) -> tuple[MappedSpec, Row] | None:
+        """Return a row and the spec of its class, or None if its schema is not this program's. No key is any."""
         plan = self._by_fingerprint.get(fingerprint)
         if plan is None:
             if self._is_outgrown:
@@ -84,7 +86,7 @@ class RowCodec:
             if plan is None:
                 return None
         row = plan.decode(variant, payload)
-        if not plan.is_of(row, key):
+        if key is not None and not plan.is_of(row, key):
             raise DecodeError(f"a row of {plan.spec.klass.__name__} is stored under a key that is not its own")
         return plan.spec, row
 

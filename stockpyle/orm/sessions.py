@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,7 +23,8 @@ from stockpyle.orm.connections import note_failed_end, roll_back_what_is_open
 from stockpyle.orm.databases import is_told_same, same_database
 from stockpyle.orm.loading import criterion
 from stockpyle.orm.mapping import MappedSpec
-from stockpyle.orm.statements import EVERY_TABLE, name_of, tables_written
+from stockpyle.orm.registries import name_of
+from stockpyle.orm.statements import EVERY_TABLE, tables_written
 from stockpyle.records import Record
 
 Find = Callable[[Sequence[Key]], dict[Any, Record | None]]
@@ -131,6 +132,12 @@ def _has_written(session: Session, spec: MappedSpec) -> bool:
 def tables_written_on(connection: sa.Connection) -> set[str]:
     """Return the names of the tables that the open transaction of a connection has written."""
     return set(_tables.get(connection, ()))
+
+
+def note_written(connection: sa.Connection, specs: Iterable[MappedSpec]) -> None:
+    """Note that the open transaction of a connection has written objects of these classes."""
+    names = {name_of(table) for spec in specs for table in spec.mapper.tables}
+    _tables.setdefault(connection, set()).update(names)
 
 
 def has_flushed(session: Session, obj: Any) -> bool:

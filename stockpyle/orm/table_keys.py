@@ -13,8 +13,7 @@ import sqlalchemy as sa
 
 from stockpyle.keys import Key, KeyDefinition
 from stockpyle.orm.mapping import MappedSpec, spec_of_mapped
-from stockpyle.orm.registries import generation, known_registries
-from stockpyle.orm.statements import name_of
+from stockpyle.orm.registries import generation, known_registries, mappers_of, meet_those_who_map, name_of
 from stockpyle.protocols import Change
 
 Values = Mapping[str, Any]
@@ -89,7 +88,8 @@ _known: dict[tuple[str, Any], tuple[tuple[int, int], list[Hierarchy]]] = {}
 
 
 def hierarchies_of(table: str, schemas: Any) -> list[Hierarchy]:
-    """Return what finds the rows of a table, for each hierarchy of the classes met so far in this process."""
+    """Return what finds the rows of a table, for each hierarchy of classes that is mapped to it."""
+    meet_those_who_map([table])
     which = (table, tuple(sorted((schemas or {}).items(), key=repr)))
     now = generation()
     known = _known.get(which)
@@ -100,7 +100,7 @@ def hierarchies_of(table: str, schemas: Any) -> list[Hierarchy]:
 
 def _find(table: str, schemas: Any) -> list[Hierarchy]:
     found: dict[Any, Hierarchy] = {}
-    mappers = [mapper for registry in known_registries() for mapper in registry.mappers]
+    mappers = [mapper for registry in known_registries() for mapper in mappers_of(registry)]
     # a base before its subclasses: objects are loaded as what all of them are
     for mapper in sorted(mappers, key=lambda each: len(list(each.iterate_to_root()))):
         if table in map(name_of, mapper.tables):

@@ -20,11 +20,11 @@ from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.sql import ClauseElement
 
 from stockpyle.keys import Ident, Key, KeyDefinition
-from stockpyle.orm.cascades import referring
+from stockpyle.orm.cascades import referring, replaces_rows
 from stockpyle.orm.coercion import coercion_for
 from stockpyle.orm.mapping import MappedSpec, spec_of_mapped
-from stockpyle.orm.registries import generation, known_registries, start_counting
-from stockpyle.orm.statements import name_of, specs_of_tables
+from stockpyle.orm.registries import generation, known_registries, mappers_of, name_of, start_counting
+from stockpyle.orm.statements import specs_of_tables
 from stockpyle.protocols import Change
 from stockpyle.values import UnusableValue
 
@@ -42,11 +42,18 @@ class WrittenObjects:
     """The objects that one transaction on one Connection has written so far."""
 
     def __init__(self, connection: sa.Connection) -> None:
-        self.schemas = connection.get_execution_options().get("schema_translate_map")
+        self._connection = weakref.ref(connection)
+        self._dialect = connection.dialect.name
         self._frames = [_Frame()]
         self._durable = _Frame()
         self._flushed: list[tuple[str, Any]] = []
         self._expressions: dict[Any, set[str]] = {}
+
+    @property
+    def schemas(self) -> Any:
+        """The schemas that the connection calls by other names now: it may be told so at any time."""
+        connection = self._connection()
+        return None if connection is None else connection.get_execution_options().get("schema_translate_map")
 
     # during a flush
 
@@ -108,6 +115,9 @@ class WrittenObjects:
             self.add_epochs([spec.epoch])
         self.add_epochs(related(spec).epochs)
         self.add_epochs(each.epoch for each in self._reached(spec, state, kind, tables))
+        if kind != "delete" and any(replaces_rows(table, self._dialect) for table in spec.mapper.tables):
+            gone = [*tables, *referring(tables, deleted=True)]
+            self.add_epochs(each.epoch for each in specs_of_tables(gone, self.schemas))
         return tables
 
     def _reached(self, spec: MappedSpec, state: Any, kind: str, tables: list[str]) -> list[MappedSpec]:
@@ -166,6 +176,10 @@ class WrittenObjects:
             ]
             self._durable.epochs.update(frame.epochs)
             frame.changes, frame.epochs = [], {}
+
+    def forget_committed(self) -> None:
+        """What was durable already has been settled; the transaction, or a flush, goes on."""
+        self._durable = _Frame()
 
     def rolled_back(self) -> None:
         """The transaction was rolled back; what was durable before that still is."""
@@ -329,7 +343,7 @@ def _find_related(spec: MappedSpec) -> _Related:
     epochs_on_insert: dict[Ident, Key] = {}
     own = {(definition.space, definition.names) for definition in spec.definitions}
     tables = set(_table_names(spec.mapper))
-    for mapper in [mapper for registry in known_registries() for mapper in registry.mappers]:
+    for mapper in [mapper for registry in known_registries() for mapper in mappers_of(registry)]:
         if tables.isdisjoint(_table_names(mapper)):
             continue
         other = spec_of_mapped(mapper.class_).translated(spec.schemas)

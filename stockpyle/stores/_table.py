@@ -25,7 +25,7 @@ from typing import Any
 
 from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.forks import renew_after_fork
-from stockpyle.keys import Ident, Key
+from stockpyle.keys import Ident, Key, KeySpec
 from stockpyle.records import LOCKED, MISS, Alias, Found, Lease, Lock, Record
 from stockpyle.stores._slots import AliasSlot, Entry, LeaseSlot, LockSlot, Slot, Space
 
@@ -127,6 +127,14 @@ class MemoryTable:
                 return MISS
             mine = space.slots[ident] = LeaseSlot(ident, now + self._lease_seconds)
             return Lease(key, mine)
+
+    def records(self, spec: KeySpec) -> list[tuple[Ident, Record]]:
+        """Return every record that is held of a class, with the identity that it is held under."""
+        with self._mutex:
+            now = self._clock()
+            space = self._spaces.get(spec.space)
+            slots = [] if space is None else list(space.slots.values())
+            return [(slot.ident, slot.record) for slot in slots if isinstance(slot, Entry) and self._is_live(slot, now)]
 
     # filling
 

@@ -14,6 +14,9 @@ from stockpyle.stats import Stats
 from stockpyle.stores._connected import Connected
 from stockpyle.views.collection import Collection, Entries, Values
 from stockpyle.views.counter import Counter, Numbers
+from stockpyle.views.query import Query
+from stockpyle.views.scanning import scan_of
+from stockpyle.views.selection import WHO_CAN, Search
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -92,6 +95,20 @@ class BaseStore(Connected):
     def invalidate(self, klass: type, key: Mapping[str, Any] | None = None) -> None:
         """Forget one object, or all of a class, because somebody else changed them."""
         raise UnsupportedOperation(f"{type(self).__name__} cannot invalidate {getattr(klass, '__qualname__', klass)}")
+
+    def query(self, klass: type[T]) -> Query[T]:
+        """Return a query of all objects of a class; UnsupportedOperation names the stores that have queries."""
+        return Query(self, klass)
+
+    def search(self, klass: type) -> Search:
+        """Return what answers queries of a class. By default it looks at all that scan() yields."""
+        if type(self).scan is BaseStore.scan:
+            self.scan(klass)
+        return scan_of(klass, self.scan)
+
+    def scan(self, klass: type[T]) -> Iterable[T]:
+        """Yield every object of a class, in any order; a store that can do it has queries, too."""
+        raise UnsupportedOperation(f"{self.name} cannot list its objects, so it cannot be queried: {WHO_CAN}")
 
     def pubsub(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stockpyle.addresses import ConnectionString
 from stockpyle.capabilities import PROVIDERS
@@ -29,10 +29,13 @@ from stockpyle.stores._connected import with_text
 from stockpyle.stores.base import BaseStore, SessionStore, listed
 from stockpyle.views.collection import Entries, Values
 from stockpyle.views.counter import Numbers
+from stockpyle.views.selection import WHO_CAN, Search
+from stockpyle.views.tiers import ThroughTiers
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+T = TypeVar("T")
 Deadlines = Mapping[int, Mapping[Layer, float | None]]
 """When each object of a put, by its id(), expires in each layer."""
 
@@ -243,6 +246,22 @@ class ChainedStore(SessionStore):
         for spec in {record.spec for record in records.values() if record is not None}:
             self.seen.add(spec)
         return records
+
+    def search(self, klass: type) -> Search:
+        """Return what answers queries: the source of the class says which objects, the tiers hand them out."""
+        source: Any = self.route(klass).source
+        store: Any = source.store if isinstance(source, VerbSource) else source
+        if not _is(store, ["search"]):
+            name = getattr(store, "name", type(store).__name__)
+            raise UnsupportedOperation(
+                f"{name}, the source of {klass.__qualname__} in this chain, cannot be queried: {WHO_CAN}"
+            )
+        own: Search = store.search(klass)
+        return ThroughTiers(own, lambda keys: self._fetch(klass, [key.as_dict() for key in keys]))
+
+    def scan(self, klass: type[T]) -> Iterable[T]:
+        """Yield every object of a class."""
+        yield from self.query(klass)
 
     # writing
 

@@ -7,14 +7,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from stockpyle.classes import is_mapped, spec_of
-from stockpyle.exceptions import ImproperlyConfigured, StoreUnavailable, UnsupportedOperation
+from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, StoreUnavailable, UnsupportedOperation
 from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Key, KeySpec, checked_prefix
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy, deadline_of, earlier
+from stockpyle.records import Record
 from stockpyle.stores.base import ConcreteStore, listed
+from stockpyle.values import write_name
+from stockpyle.views.scanning import Scan, record_of
+from stockpyle.views.selection import Search
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,33 @@ class BaseDictionaryStore(ConcreteStore):
         own = spec.key_of(obj, key.definition)
         return obj if own is not None and own.values == key.values else None
 
+    def search(self, klass: type) -> Search:
+        """Return what answers queries: it looks at all objects of the class, if the mapping can be iterated over."""
+        spec = spec_of(klass)
+        self._must_be_listed(spec, "be queried for")
+        return Scan(spec, lambda: self._records(spec))
+
+    def scan(self, klass: type[T]) -> Iterable[T]:
+        """Yield every object of a class."""
+        spec = spec_of(klass)
+        self._must_be_listed(spec, "list")
+        yield from (record.spec.materialise(record.value) for record in self._records(spec))
+
+    def _records(self, spec: KeySpec) -> list[Record]:
+        mine = tuple(f"{self._prefix}:{start}" for start in (f"{write_name(spec.space)}:", "#"))
+        with self._mutex:
+            texts = [text for text in list(self._dictionary) if isinstance(text, str) and text.startswith(mine)]
+            held = [(text, self._held(text)) for text in texts]
+        objs = [(text, _unpack(each)) for text, each in held if each is not None and not isinstance(each, Pointer)]
+        own = [obj for text, obj in objs if isinstance(obj, spec.klass) and _text(spec, obj, self._prefix) == text]
+        return [record_of(obj) for obj in own]
+
+    def _must_be_listed(self, spec: KeySpec, what: str) -> None:
+        if not isinstance(self._dictionary, Iterable):
+            raise UnsupportedOperation(
+                f"{self.name} cannot {what} {spec.klass.__qualname__}: its mapping cannot be listed"
+            )
+
     def _held(self, text: str) -> Any:
         entry = self._dictionary.get(text)
         if entry is None:
@@ -153,10 +186,7 @@ class BaseDictionaryStore(ConcreteStore):
         del self._dictionary[text]
 
     def _forget_class(self, spec: KeySpec) -> None:
-        if not isinstance(self._dictionary, Iterable):
-            raise UnsupportedOperation(
-                f"{type(self).__name__} cannot forget all {spec.klass.__qualname__}: its mapping cannot be listed"
-            )
+        self._must_be_listed(spec, "forget all")
         with self._mutex:
             entries = [(text, self._dictionary.get(text)) for text in list(self._dictionary)]
             held = [(text, entry[0]) for text, entry in entries if entry is not None]
@@ -190,6 +220,15 @@ class BaseDictionaryStore(ConcreteStore):
             found = None if target is None else self._find(spec, target)
             if found is not None:
                 self.batch_delete([found])
+
+
+def _text(spec: KeySpec, obj: Any, prefix: str) -> str | None:
+    try:
+        key = spec.key_of(obj, spec.identity)
+    except InvalidKey:
+        # it may have lost its key attributes since it was put
+        return None
+    return None if key is None else key.text(prefix)
 
 
 def _is_mapping(thing: Any) -> bool:

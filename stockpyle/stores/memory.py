@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+from stockpyle.classes import spec_of
 from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Ident, Key
@@ -23,6 +24,10 @@ from stockpyle.stores.cache import CacheStore
 from stockpyle.views.collection import Entries
 from stockpyle.views.counter import Numbers
 from stockpyle.views.local import LocalEntries, LocalNumbers
+from stockpyle.views.scanning import Scan, findable
+from stockpyle.views.selection import Search
+
+T = TypeVar("T")
 
 
 class ProcessMemoryStore(InThisProcess, CacheStore):
@@ -140,6 +145,16 @@ class ProcessMemoryStore(InThisProcess, CacheStore):
 
     def _replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
         self._table.replace(values, self.lock_seconds)
+
+    def search(self, klass: type) -> Search:
+        """Return what answers queries: it looks at all objects of the class, as get() finds them."""
+        spec = spec_of(klass)
+        return Scan(spec, lambda: findable(spec, self._table.records(spec)))
+
+    def scan(self, klass: type[T]) -> Iterable[T]:
+        """Yield every object of a class."""
+        spec = spec_of(klass)
+        yield from (record.spec.materialise(record.value) for record in findable(spec, self._table.records(spec)))
 
     def __len__(self) -> int:
         """Return how many objects are held."""
@@ -279,6 +294,16 @@ class ThreadLocalStore(InThisProcess, CacheStore):
             if not lock.contended and self._live.get(lock.key.ident, (0, None, None))[2] is lock.token:
                 del self._live[lock.key.ident]
         return work
+
+    def search(self, klass: type) -> Search:
+        """Return what answers queries: it looks at all objects of the class, as get() finds them."""
+        spec = spec_of(klass)
+        return Scan(spec, lambda: findable(spec, self._table.records(spec)))
+
+    def scan(self, klass: type[T]) -> Iterable[T]:
+        """Yield every object of a class."""
+        spec = spec_of(klass)
+        yield from (record.spec.materialise(record.value) for record in findable(spec, self._table.records(spec)))
 
     def __len__(self) -> int:
         """Return how many objects this thread holds."""

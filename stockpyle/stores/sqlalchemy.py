@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stockpyle.addresses import ConnectionString, masked
 from stockpyle.classes import is_mapped, spec_of
-from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, MissingDependency
+from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, MissingDependency, UnsupportedOperation
 from stockpyle.keys import Key
 from stockpyle.parameters import text_of
 from stockpyle.protocols import Outcome, Pending, PubSub
@@ -18,6 +18,7 @@ from stockpyle.pubsub.wires import Notice
 from stockpyle.records import ABSENT, Record
 from stockpyle.stores._sql import SqlVerbs
 from stockpyle.stores.base import SessionStore, listed
+from stockpyle.views.selection import Search
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from stockpyle.orm.loading import Loader
     from stockpyle.orm.mapping import MappedSpec
+
+T = TypeVar("T")
 
 
 DIALECTS = ("postgresql", "sqlite", "mysql", "mariadb", "oracle", "mssql")
@@ -266,6 +269,18 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
         for loaded in {record.spec for record in records if record is not None}:
             self.seen.add(loaded)
         return [None if record is None else record.spec.materialise(record.value) for record in records]
+
+    def search(self, klass: type) -> Search:
+        """Return what answers queries of a mapped class, by SQL."""
+        if isinstance(klass, type) and not is_mapped(klass):
+            raise UnsupportedOperation(f"{self.name} has no objects of {klass.__qualname__}, which is not mapped")
+        from stockpyle.views.sql import SqlSearch
+
+        return SqlSearch(lambda: self._loader(klass), self._connections.reading, self._collations)
+
+    def scan(self, klass: type[T]) -> Iterable[T]:
+        """Yield every object of a class."""
+        yield from self.query(klass)
 
     def pubsub(
         self,

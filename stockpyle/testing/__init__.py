@@ -1,4 +1,5 @@
-"""What a store must do, as tests: subclass StoreContract, and TierContract for a tier, and run pytest::
+"""What a store must do, as tests: subclass StoreContract, QueryContract if it has queries, and TierContract for a tier,
+and run pytest::
 
     class TestOurStore(StoreContract):
         def make_store(self, **options):
@@ -14,12 +15,14 @@ from __future__ import annotations
 import pytest
 
 pytest.register_assert_rewrite(
+    "stockpyle.testing.query_contract",
     "stockpyle.testing.store_contract",
     "stockpyle.testing.tier_contract",
     "stockpyle.testing.revised_contract",
     "stockpyle.testing.views_contract",
 )
 
+from stockpyle.testing.query_contract import QueryContract  # noqa: E402
 from stockpyle.testing.revised_contract import RevisedContract  # noqa: E402
 from stockpyle.testing.samples import Automobile, Car, Clock, Person, Pet, Truck  # noqa: E402
 from stockpyle.testing.store_contract import StoreContract  # noqa: E402
@@ -34,6 +37,7 @@ __all__ = [
     "CounterContract",
     "Person",
     "Pet",
+    "QueryContract",
     "RevisedContract",
     "StoreContract",
     "TierContract",

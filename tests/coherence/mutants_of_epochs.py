@@ -11,7 +11,7 @@ from stockpyle.coherence.layers import Layer
 from stockpyle.coherence.writer import Writer, drop
 from stockpyle.keys import Key
 from stockpyle.memcached.tier import MemcachedTier
-from stockpyle.orm.commits import FollowedConnection
+from stockpyle.orm.executions import Executions
 from stockpyle.orm.rows import Rows
 from stockpyle.orm.transactions import WrittenObjects, _Frame
 from stockpyle.protocols import Change
@@ -72,7 +72,7 @@ def change_the_epoch_before_the_commit(real: Real, writer: Any, **kw: Any) -> No
     real(writer, **kw)
 
 
-@instead_of(FollowedConnection, "about_to_execute", "--rows 16 --steps bulk_text,bulk_core")
+@instead_of(Executions, "about_to_execute", "--rows 16 --steps bulk_text,bulk_core")
 def do_not_see_statements(real: Real, followed: Any, context: Any, statement: str) -> str:
     """What no unit of work holds is not seen: its rows, or its class, are dropped."""
     return statement

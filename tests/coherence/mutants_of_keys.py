@@ -13,9 +13,10 @@ from stockpyle.ext.sqlalchemy import StockpyleSessionExtension
 from stockpyle.keys import Key
 from stockpyle.memcached.tier import MemcachedTier
 from stockpyle.orm.collations import Collations
-from stockpyle.orm.commits import FollowedConnection, Work
+from stockpyle.orm.commits import FollowedConnection
 from stockpyle.orm.mapping import spec_of_mapped
 from stockpyle.orm.transactions import WrittenObjects
+from stockpyle.orm.works import Work
 from stockpyle.protocols import Outcome
 from stockpyle.records import ABSENT, Lease, Lock, Record
 from stockpyle.redis.scripts import LEASE, PUBLISH, SWAP
@@ -177,18 +178,24 @@ def publish_what_the_transaction_read(real: Real, followed: Any, **kw: Any) -> l
     return works
 
 
-@instead_of(FollowedConnection, "end_flush", "--rows 8 --steps half,update_a,update_b")
-def publish_the_sessions_state(real: Real, followed: Any, dirty: Iterable[Any] = ()) -> None:
+@instead_of(FollowedConnection, "__init__", "--rows 8 --steps half,update_a,update_b")
+def publish_the_sessions_state(real: Real, followed: Any, connection: Any) -> None:
     """What the session holds in memory is published: it never is, its other columns may be older than the row."""
-    objs = [target for kind, target in followed.written._flushed if kind != "delete"]
-    real(followed, dirty)
-    specs = [(spec_of_mapped(type(obj)), obj) for obj in objs]
-    followed.states = [*getattr(followed, "states", ()), *[Record(spec, spec.dehydrate(obj)) for spec, obj in specs]]
+    real(followed, connection)
+    states: list[Record] = []
+    end_flush = followed.statements.end_flush
+
+    def ended(dirty: Iterable[Any] = ()) -> None:
+        objs = [target for kind, target in followed.written._flushed if kind != "delete"]
+        end_flush(dirty)
+        specs = [(spec_of_mapped(type(obj)), obj) for obj in objs]
+        states.extend(Record(spec, spec.dehydrate(obj)) for spec, obj in specs)
 
     def works_for_written(**kw: Any) -> list[Work]:
         works = FollowedConnection._works_for_written(followed, **kw)
-        return [replace(work, source=_Loaded(followed.states)) for work in works]
+        return [replace(work, source=_Loaded(states)) for work in works]
 
+    followed.statements.end_flush = ended
     followed._works_for_written = works_for_written
 
 

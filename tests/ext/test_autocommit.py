@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from stockpyle.ext.sqlalchemy import sessionmaker
+from stockpyle.orm.connections import driver_commits
 from stockpyle.records import Record
 from tests.ext.models import Org, User
 from tests.ext.test_statements import furnish
@@ -75,3 +77,15 @@ def test_a_statement_that_fails(automatic: World) -> None:
             session.execute(sa.update(User).values(email="same"))
         assert automatic.locks == []
         automatic.check()
+
+
+@pytest.mark.parametrize("place", ["dbapi_connection", "driver_connection", "dialect"])
+def test_how_a_driver_says_that_it_commits(place: str) -> None:
+    """Autocommit is known where the driver's connection says it, SQLAlchemy's own around it, or only the dialect."""
+    said = SimpleNamespace(autocommit=True)
+    pooled = SimpleNamespace(dbapi_connection=object(), driver_connection=object())
+    dialect = SimpleNamespace(name="other", detect_autocommit_setting=lambda raw: place == "dialect")
+    connection: Any = SimpleNamespace(connection=pooled, dialect=dialect)
+    assert driver_commits(connection) == (place == "dialect")
+    setattr(pooled, place, said)
+    assert driver_commits(connection)

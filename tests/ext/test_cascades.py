@@ -207,3 +207,83 @@ def test_the_rows_of_one_object_are_no_others(library: World) -> None:
         session.delete(session.get_one(Place, 1))
     assert [key for batch in library.memory.keys for key in batch if key.is_epoch] == []
     assert library.chain.get(Bar, {"id": 1}) is None
+
+
+def test_columns_that_have_other_keys(world: World) -> None:
+    """A foreign key names its column by the key in the table's collection, an UPDATE by the name: both are one."""
+
+    class Own(DeclarativeBase):
+        """What the classes here are declared on."""
+
+    class Town(Own):
+        """Is called by its code."""
+
+        __tablename__ = "cascade_towns"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+        code: Mapped[str] = mapped_column("Town Code", key="town_key", unique=True)
+
+    class Street(Own):
+        """Follows the code of its town."""
+
+        __tablename__ = "cascade_streets"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+        town: Mapped[str] = mapped_column(sa.ForeignKey("cascade_towns.town_key", onupdate="CASCADE"))
+
+    if world.engine.dialect.name == "sqlite":
+        event.listen(world.engine, "connect", lambda raw, _: raw.execute("pragma foreign_keys=on"))
+        world.engine.dispose()
+    Own.metadata.create_all(world.outside)
+    world.add(Town(id=1, code="a"))
+    world.add(Street(id=1, town="a"))
+    for code in ("b", "c"):
+        world.warm(Street, {"id": 1})
+        with world.Session() as session:
+            if code == "b":
+                session.execute(sa.update(Town).where(Town.id == 1).values(code=code))
+            else:
+                session.get_one(Town, 1).code = code
+            session.commit()
+        assert world.truth(Street, {"id": 1})["town"] == code  # type: ignore[index]
+        world.check()
+    Own.registry.dispose()
+
+
+def test_set_null_of_some_columns(postgres_world: World) -> None:
+    """PostgreSQL's SET NULL of some of the columns changes rows, too; a table's name may have a dot in it."""
+    world = postgres_world
+
+    class Own(DeclarativeBase):
+        """What the classes here are declared on."""
+
+    class Seat(Own):
+        """Is taken by a guest."""
+
+        __tablename__ = "cascade.seats"
+
+        row: Mapped[int] = mapped_column(primary_key=True)
+        place: Mapped[int] = mapped_column(primary_key=True)
+
+    class Guest(Own):
+        """Keeps the row when the seat is taken away."""
+
+        __tablename__ = "cascade_guests"
+
+        id: Mapped[int] = mapped_column(primary_key=True)
+        row: Mapped[int | None]
+        place: Mapped[int | None]
+        __table_args__ = (
+            sa.ForeignKeyConstraint(["row", "place"], [*Seat.__table__.primary_key], ondelete="SET NULL (place)"),
+        )
+
+    Own.metadata.create_all(world.outside)
+    world.add(Seat(row=1, place=1))
+    world.add(Guest(id=1, row=1, place=1))
+    world.warm(Guest, {"id": 1})
+    with world.Session() as session:
+        session.execute(sa.delete(Seat).where(Seat.row == 1))
+        session.commit()
+    assert world.truth(Guest, {"id": 1}) == {"id": 1, "row": 1, "place": None}
+    world.check()
+    Own.registry.dispose()

@@ -15,6 +15,7 @@ from stockpyle.codecs import Codec, PickleCodec, SignedCodec
 from stockpyle.ext.sqlalchemy import StockpyleSessionExtension, sessionmaker
 from stockpyle.protocols import PubSub, Source, Store, Tier
 from stockpyle.stores import BaseStore, ChainedStore, MemcacheStore, ProcessMemoryStore, SqlAlchemyStore
+from stockpyle.views.query import Query, Queryable
 
 
 class Base(DeclarativeBase):
@@ -127,3 +128,27 @@ def contracts(memory: ProcessMemoryStore, database: SqlAlchemyStore, chain: Chai
     assert tier
     assert sources
     assert everything
+
+
+class Member(Queryable):
+    __stockpyle_keys__ = ["id"]
+    id: int
+
+
+def queries(memory: ProcessMemoryStore, chain: ChainedStore, base: BaseStore) -> None:
+    assert_type(memory.query(User), Query[User])
+    assert_type(base.query(User), Query[User])
+    query = chain.query(User).where(id__gt=5).where_not(id=7).order_by("-id")
+    assert_type(query[5:10], Query[User])
+    assert_type(query[5], User)
+    assert_type(query & ~query | query, Query[User])
+    assert_type(query.first(), User | None)
+    assert_type(query.one(), User)
+    assert_type(list(query), list[User])
+    assert_type(query.count(), int)
+    assert_type(query.exists(), bool)
+    assert_type(query.values("id"), list[Any])
+    assert_type(query.delete(), int)
+    assert_type(Member.objects(memory), Query[Member])
+    query.order_by(5)  # type: ignore[arg-type]
+    query & memory.query(Member)  # type: ignore[arg-type]

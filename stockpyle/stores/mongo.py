@@ -1,0 +1,198 @@
+"""MongoStore: objects in a collection of MongoDB."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from stockpyle.codecs import Codec
+from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StoreError, StoreTimeout, StoreUnavailable
+from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.stores._durable import Batch, DurableStore, Entry, Held, check_size
+
+LARGEST = 16 * 2**20 - 2**14
+"""How many bytes an object may have: MongoDB's documents have at most 16 MB."""
+
+ATTEMPTS = 5
+"""How often a batch is sent in which an object was new, and then was not."""
+
+DUPLICATE = 11000
+"""The code of MongoDB's error for an _id that is there already."""
+
+_FIELDS = {"keys", "kind", "value", "expires", "written"}
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_LAST = datetime.max.replace(tzinfo=timezone.utc)
+
+
+class MongoStore(DurableStore):
+    """Any objects with keys in a collection of MongoDB.
+
+    db: a Database of pymongo, already authenticated; its timeouts and write concern are used. collection: a name.
+
+    An object is one document: its identity's key as ``_id``, all its keys in ``keys``, the object in ``value``; so no
+    key leads to where its object is no more. In a chain the store is the source of plain classes; used alone it
+    keeps instances of mapped classes, too. Plain objects are pickled, unless `codec` says otherwise. What has expired
+    is found no more, and MongoDB removes it. Other users of the collection are told apart by `prefix` (or namespace).
+    """
+
+    def __init__(
+        self,
+        db: Any,
+        collection: str,
+        polymorphic: bool = False,
+        lifetime_cb: LifetimeCallback | None = None,
+        *,
+        lifetime: Lifetime = None,
+        prefix: str | None = None,
+        namespace: str | None = None,
+        codec: Codec | None = None,
+        allow_pickle: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        try:
+            import pymongo
+        except ImportError as error:
+            raise MissingDependency("MongoStore needs pymongo: pip install 'stockpyle[mongo]'") from error
+        super().__init__(polymorphic, lifetime_cb, lifetime, prefix, namespace, codec, allow_pickle, clock)
+        if not callable(getattr(db, "get_collection", None)) or not hasattr(db, "client"):
+            raise ImproperlyConfigured(
+                f"db is a Database of pymongo, such as MongoClient(uri)['app'], not {type(db).__name__}"
+            )
+        if type(db).__name__.startswith("Async"):
+            raise ImproperlyConfigured("db is of pymongo's asynchronous client: give one of MongoClient")
+        if not isinstance(collection, str) or not collection:
+            raise ImproperlyConfigured(f"collection is a name, not {collection!r}")
+        self._pymongo = pymongo
+        self.collection: Any = db.get_collection(collection)
+        self._is_indexed = False
+
+    def _find(self, texts: Sequence[str], *, identities: bool) -> tuple[dict[str, Held], bool]:
+        wanted: dict[str, Any] = {"_id" if identities else "keys": {"$in": list(texts)}}
+        found: dict[str, tuple[Any, Held]] = {}
+        with self._errors("get"):
+            self._index()
+            for document, held in self._alive(wanted):
+                keys, written = document["keys"], document["written"]
+                for text in keys:
+                    # of two writers that gave one key to two objects at the same moment, the last
+                    if text not in found or found[text][0] < written:
+                        found[text] = written, held
+        # a read may have gone to a secondary, which is behind
+        return {text: found[text][1] for text in texts if text in found}, self._reads_primary
+
+    def _alive(self, wanted: dict[str, Any]) -> Iterator[tuple[Any, Held]]:
+        """Yield the documents that have not expired, and what they hold."""
+        unexpired = [{"expires": None}, {"expires": {"$gt": _date(self.clock())}}]
+        for document in self.collection.find({**wanted, "$or": unexpired}):
+            own = document.get("_id")
+            if isinstance(own, str) and document.keys() >= _FIELDS:
+                yield document, Held(own, document["kind"], bytes(document["value"]))
+            else:
+                self._spoilt_document(own)
+
+    def _spoilt_document(self, own: object) -> None:
+        self.stats.corrupt += 1
+        self._seldom.log(logging.WARNING, "", "%s: the document %r lacks fields", self, own)
+
+    def _list(self, kinds: Sequence[str]) -> Iterator[Held]:
+        with self._errors("scan"):
+            yield from (held for _, held in self._alive({"kind": {"$in": list(kinds)}}))
+
+    @property
+    def _reads_primary(self) -> bool:
+        return getattr(self.collection.read_preference, "mode", 0) == 0
+
+    @contextmanager
+    def _writing(self, batch: Batch) -> Iterator[Callable[[], None]]:
+        for entry in batch.puts.values():
+            check_size(self.name, entry, LARGEST)
+        yield lambda: self._write(batch)
+
+    def _write(self, batch: Batch) -> None:
+        operations: list[Any] = []
+        if batch.deletes:
+            operations.append(self._pymongo.DeleteMany({"_id": {"$in": list(batch.deletes)}}))
+        taken = [text for entry in batch.puts.values() for text in entry.keys[1:]]
+        if self.polymorphic:
+            # what was the key of an object of the base is that of none of its subclasses any more
+            taken += batch.deletes
+        if taken:
+            # before the new owners have them, so that no key is found twice
+            others = {"keys": {"$in": taken}, "_id": {"$nin": list(batch.puts)}}
+            operations.append(self._pymongo.UpdateMany(others, {"$pull": {"keys": {"$in": taken}}}))
+        written = _date(time.time())
+        operations += [
+            self._pymongo.UpdateMany({"_id": own}, {"$set": _fields(entry, written)}, upsert=True)
+            for own, entry in batch.puts.items()
+        ]
+        with self._errors("write"):
+            self._index()
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    self.collection.bulk_write(operations, ordered=True)
+                    break
+                except self._pymongo.errors.BulkWriteError as error:
+                    # somebody else has put the same new object at the same moment: now it is there
+                    if attempt == ATTEMPTS or any(each["code"] != DUPLICATE for each in _errors_in(error)):
+                        raise
+
+    def _index(self) -> None:
+        if not self._is_indexed:
+            self.collection.create_index("keys")
+            self.collection.create_index("kind")
+            if self.clock is time.time:
+                # by the server's clock; what another clock says is over is only not found
+                self.collection.create_index("expires", expireAfterSeconds=0)
+            self._is_indexed = True
+
+    def _forget_kinds(self, kinds: Sequence[str]) -> None:
+        with self._errors("invalidate"):
+            self.collection.delete_many({"kind": {"$in": list(kinds)}})
+
+    def clear(self) -> None:
+        """Forget every object under this prefix. They are kept nowhere else."""
+        with self._errors("clear"):
+            self.collection.delete_many({"_id": {"$gte": f"{self.prefix}:", "$lt": f"{self.prefix};"}})
+
+    @contextmanager
+    def _errors(self, operation: str) -> Iterator[None]:
+        errors = self._pymongo.errors
+        try:
+            yield
+        except (errors.ExecutionTimeout, errors.NetworkTimeout, errors.WTimeoutError) as error:
+            raise StoreTimeout(str(error), self.name, operation) from error
+        except errors.ConnectionFailure as error:
+            raise StoreUnavailable(str(error), self.name, operation) from error
+        except errors.PyMongoError as error:
+            raise StoreError(str(error), self.name, operation) from error
+
+    def __repr__(self) -> str:
+        return f"MongoStore({self.collection.full_name!r}, prefix={self.prefix!r})"
+
+
+def _fields(entry: Entry, written: datetime) -> dict[str, Any]:
+    """All fields of a document but its _id."""
+    expires = None if entry.deadline is None else _date(entry.deadline)
+    keys = list(entry.keys)
+    return {"keys": keys, "kind": entry.kind, "value": entry.value, "expires": expires, "written": written}
+
+
+def _errors_in(error: Any) -> list[Any]:
+    details = error.details or {}
+    return [*details.get("writeErrors", ()), *details.get("writeConcernErrors", ())]
+
+
+def _date(seconds: float) -> datetime:
+    """A time as MongoDB keeps it, to the millisecond; the last there is, for what is later."""
+    try:
+        return _EPOCH + timedelta(seconds=seconds)
+    except OverflowError:
+        return _LAST
+
+
+__all__ = ["MongoStore"]

@@ -1,0 +1,205 @@
+"""SqlTableStore: any keyed Python object in one table of an existing database."""
+
+from __future__ import annotations
+
+import logging
+import random
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from stockpyle.codecs import Codec
+from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StockpyleError, StoreError, StoreUnavailable
+from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.stores._durable import PAGE, Batch, DurableStore, Held
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from stockpyle.stores._sql_entries import Entries
+
+ATTEMPTS = 8
+"""How often a write is begun anew that the database has ended in favour of another's."""
+
+SWEEP_AFTER = 100
+"""How many objects with a lifetime are put before some that have expired are removed."""
+
+
+class SqlTableStore(DurableStore):
+    """Any objects with keys in one table of a database: SQLite, PostgreSQL, MariaDB or MySQL.
+
+    bind: the Engine of the database. metadata: the MetaData on which `table` is made. tablename: what it is called
+    there. The table itself is made once, by ``store.table.create()`` or ``metadata.create_all(engine)``.
+
+    In a chain the store is the source of plain classes. Used alone it keeps instances of mapped classes, too, as rows
+    of their columns. Plain objects are pickled, unless `codec` says otherwise. Lifetimes are reckoned by the database's
+    clock, unless another `clock` is given: seconds since the epoch. What has expired is found no more, and removed by
+    `sweep`, or bit by bit by writes. Other users of the table are told apart by `prefix` (or namespace).
+    """
+
+    serialises = True
+
+    def __init__(
+        self,
+        bind: sa.Engine,
+        metadata: sa.MetaData,
+        tablename: str,
+        polymorphic: bool = False,
+        lifetime_cb: LifetimeCallback | None = None,
+        *,
+        lifetime: Lifetime = None,
+        prefix: str | None = None,
+        namespace: str | None = None,
+        codec: Codec | None = None,
+        allow_pickle: bool = False,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        try:
+            import sqlalchemy
+        except ImportError as error:
+            raise MissingDependency("SqlTableStore needs SQLAlchemy: pip install 'stockpyle[sqlalchemy]'") from error
+        super().__init__(polymorphic, lifetime_cb, lifetime, prefix, namespace, codec, allow_pickle, clock)
+        from stockpyle.orm.connections import SourceConnections
+        from stockpyle.stores._sql_entries import Entries
+
+        if not isinstance(bind, sqlalchemy.Engine):
+            raise ImproperlyConfigured(f"bind is a SQLAlchemy Engine, not {bind!r}")
+        if bind.dialect.is_async:
+            raise ImproperlyConfigured(f"{bind.dialect.driver} is an async driver: give an Engine with another one")
+        if not isinstance(metadata, sqlalchemy.MetaData):
+            raise ImproperlyConfigured(f"metadata is a SQLAlchemy MetaData, not {metadata!r}")
+        if not isinstance(tablename, str) or not tablename:
+            raise ImproperlyConfigured(f"tablename is the name of a table, not {tablename!r}")
+        self._entries: Entries = Entries(bind, metadata, tablename, clock)
+        self._connections = SourceConnections(bind, self.name)
+        self._own_clock = clock is not None
+        self._since_sweep = 0
+        self._is_there = False
+
+    @property
+    def table(self) -> sa.Table:
+        """The table, whose ``create()`` makes it in the database."""
+        return self._entries.table
+
+    @contextmanager
+    def _reading(self) -> Iterator[tuple[sa.Connection, Callable[[], bool]]]:
+        with self._drivers_errors("load"), self._connections.reading() as (connection, is_latest):
+            self._look(connection)
+            yield connection, is_latest
+
+    @contextmanager
+    def _drivers_errors(self, operation: str) -> Iterator[None]:
+        """What a driver makes of an answer that is none is no error of DBAPI's."""
+        try:
+            yield
+        except StockpyleError:
+            raise
+        except (IndexError, struct.error, ValueError, TypeError, AssertionError) as error:
+            raise StoreUnavailable(f"the answer makes no sense: {error!r}", self.name, operation) from error
+
+    def _look(self, connection: sa.Connection) -> None:
+        if not self._is_there:
+            self._entries.check_table(connection)
+            self._is_there = True
+
+    def _now(self) -> float:
+        if self._own_clock:
+            return self.clock()
+        with self._reading() as (connection, _):
+            return self._entries.now(connection)
+
+    def _find(self, texts: Sequence[str], *, identities: bool) -> tuple[dict[str, Held], bool]:
+        with self._reading() as (connection, is_latest):
+            return self._entries.find(connection, texts, identities=identities), is_latest()
+
+    def _list(self, kinds: Sequence[str]) -> Iterator[Held]:
+        last = ""
+        while True:
+            # a page at a time: whoever takes long over the objects holds no connection meanwhile
+            with self._reading() as (connection, _):
+                page = self._entries.page(connection, kinds, last)
+            yield from page
+            if len(page) < PAGE:
+                return
+            last = page[-1].own
+
+    @contextmanager
+    def _writing(self, batch: Batch) -> Iterator[Callable[[], None]]:
+        with ExitStack() as stack:
+            yield self._written(stack, batch).commit
+        self._sweep_some(sum(entry.deadline is not None for entry in batch.puts.values()))
+
+    def _written(self, stack: ExitStack, batch: Batch) -> sa.Connection:
+        """Return a connection on which everything is written, and nothing committed."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with self._drivers_errors("write"), ExitStack() as tried:
+                    connection = tried.enter_context(self._connections.writing())
+                    self._look(connection)
+                    self._entries.write(connection, batch, self.name)
+                    stack.push(tried.pop_all())
+                    return connection
+            except StoreError as error:
+                if attempt == ATTEMPTS or not self._entries.may_be_tried_again(error.__cause__):
+                    raise
+                time.sleep(random.uniform(0, 0.01 * attempt))
+        raise AssertionError("the last attempt returns or raises")
+
+    def _failed_for_sure(self, error: Exception) -> bool:
+        from stockpyle.orm.connections import commit_failed_for_sure
+
+        return commit_failed_for_sure(error)
+
+    # upkeep
+
+    def sweep(self, limit: int | None = None) -> int:
+        """Remove what has expired, at most `limit` rows, and return how many rows there were."""
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise ImproperlyConfigured(f"limit is a number of rows, not {limit!r}")
+        with self._connections.writing() as connection:
+            self._look(connection)
+            removed = self._entries.sweep(connection, limit)
+            connection.commit()
+        return removed
+
+    def _sweep_some(self, added: int) -> None:
+        self._since_sweep += added
+        if self._since_sweep < SWEEP_AFTER:
+            return
+        # more than were put, so that what has expired does not pile up
+        limit, self._since_sweep = 4 * self._since_sweep, 0
+        try:
+            self.sweep(limit)
+        except StoreError as error:
+            # the put is durable, and must not look as if it had failed
+            self.stats.errors += 1
+            self._seldom.log(logging.WARNING, "sweep", "%s could not remove what has expired: %s", self, error)
+
+    def _forget_kinds(self, kinds: Sequence[str]) -> None:
+        with self._connections.writing() as connection:
+            self._look(connection)
+            self._entries.forget_kinds(connection, kinds)
+            connection.commit()
+
+    def clear(self) -> None:
+        """Forget every object under this prefix. They are kept nowhere else."""
+        with self._connections.writing() as connection:
+            self._look(connection)
+            self._entries.forget_all(connection, self.prefix)
+            connection.commit()
+
+    def release(self) -> None:
+        """Give back the connection that this thread may hold."""
+        self._connections.release()
+
+    def close(self) -> None:
+        """Give back all connections; the engine is the caller's."""
+        self._connections.close()
+
+    def __repr__(self) -> str:
+        return f"SqlTableStore({self._connections.engine.url!r}, table={self.table.fullname!r}, prefix={self.prefix!r})"
+
+
+__all__ = ["SqlTableStore"]

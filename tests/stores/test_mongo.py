@@ -1,0 +1,287 @@
+"""MongoStore: the contract. There is no MongoDB to be had for the tests; mongomock stands in for it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+
+import mongomock
+import pymongo
+import pytest
+
+from stockpyle.codecs import SignedCodec
+from stockpyle.exceptions import (
+    EncodeError,
+    ImproperlyConfigured,
+    StoreError,
+    StoreTimeout,
+    StoreUnavailable,
+    UnsupportedOperation,
+)
+from stockpyle.stores import ChainedStore, MongoStore
+from stockpyle.testing import Automobile, Car, Clock, Person, Pet, StoreContract, Truck
+from tests.chain.parts import Tier, key
+from tests.servers import HOST, free_port
+from tests.stores.test_sql_table_rows import Reader, Single
+
+
+class TestContract(StoreContract):
+    def make_store(self, **options: Any) -> MongoStore:
+        return MongoStore(mongomock.MongoClient()["app"], "kept", **options)
+
+
+@pytest.fixture
+def db() -> Any:
+    """A database."""
+    return mongomock.MongoClient()["app"]
+
+
+def test_a_batch_is_one_bulk_write_and_one_query(db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many objects, of however many keys: one call writes them, one finds them, one deletes them."""
+    store = MongoStore(db, "kept")
+    store.put(Person(0))
+    calls: list[str] = []
+
+    def count(name: str) -> None:
+        real = getattr(store.collection, name)
+
+        def counted(*args: Any, **options: Any) -> Any:
+            calls.append(name)
+            before = list(calls)
+            done = real(*args, **options)
+            # mongomock itself calls one by way of another
+            calls[:] = before
+            return done
+
+        monkeypatch.setattr(store.collection, name, counted)
+
+    count("bulk_write")
+    count("find")
+    people = [Person(i, f"{i}@x", 7, str(i)) for i in range(50)]
+    store.batch_put(people)
+    assert len(store.batch_get(Person, [{"email": f"{i}@x"} for i in range(50)] + [{"id": 3}])) == 51
+    store.batch_delete(people)
+    assert calls == ["bulk_write", "find", "bulk_write"]
+    assert db["kept"].count_documents({}) == 0
+
+
+def test_an_object_is_one_document_with_all_its_keys(db: Any) -> None:
+    """Moved, taken and given up keys leave nothing behind; a polymorphic object is kept once."""
+    store = MongoStore(db, "kept", polymorphic=True, prefix="app")
+    store.batch_put([Person(1, "a@x", 7, "ann"), Person(2, "b@x")])
+    store.batch_put([Person(1, "b@x"), Person(3, "c@x")])
+    store.put(Car(1, "v"))
+    found = {each["_id"].rpartition(".")[2]: len(each["keys"]) for each in db["kept"].find()}
+    assert found == {"Person:id=1": 2, "Person:id=2": 1, "Person:id=3": 2, "Car:plate=1": 4}
+    assert type(store.get(Automobile, {"vin": "v"})) is Car
+    store.invalidate(Automobile)
+    assert store.get(Car, {"plate": 1}) is None
+    assert store.get(Person, {"email": "b@x"}).id == 1  # type: ignore[union-attr]
+
+
+def test_a_deleted_base_object_is_found_as_none_of_its_subclasses(db: Any) -> None:
+    """To delete an Automobile takes its identity from the Car that has it, too; the Car is still one."""
+    store = MongoStore(db, "kept", polymorphic=True)
+    store.put(Car(1, "v"))
+    store.delete(Automobile(1))
+    assert store.get(Automobile, {"plate": 1}) is None
+    assert store.get(Car, {"plate": 1}) is not None
+
+
+def test_indexes(db: Any) -> None:
+    """Keys and classes are indexed, and a TTL index removes what has expired, unless by a clock of one's own."""
+    MongoStore(db, "kept").put(Person(1))
+    indexes = db["kept"].index_information()
+    assert {tuple(each["key"]) for each in indexes.values()} == {
+        (("_id", 1),),
+        (("keys", 1),),
+        (("kind", 1),),
+        (("expires", 1),),
+    }
+    assert [each["expireAfterSeconds"] for each in indexes.values() if "expireAfterSeconds" in each] == [0]
+    MongoStore(db, "other", clock=Clock()).put(Person(1))
+    assert not any("expireAfterSeconds" in each for each in db["other"].index_information().values())
+
+
+def test_expired_objects_are_not_found_before_they_are_removed(db: Any) -> None:
+    """MongoDB removes what has expired when it comes to it; until then it is not found, by any key."""
+    clock = Clock()
+    store = MongoStore(db, "kept", lifetime=60, clock=clock)
+    store.put(Person(1, "a@x"))
+    clock.advance(60.5)
+    assert store.batch_get(Person, [{"id": 1}, {"email": "a@x"}]) == [None, None]
+    assert db["kept"].count_documents({}) == 1
+
+
+def test_a_key_that_two_documents_have(db: Any) -> None:
+    """If two writers gave one key to two objects at once, the one written later is found by it."""
+    store = MongoStore(db, "kept")
+    store.batch_put([Person(1, "a@x"), Person(2, "b@x")])
+    texts = {each["_id"]: each["keys"] for each in db["kept"].find()}
+    both = [text for each in texts.values() for text in each]
+    for own in texts:
+        written = datetime(2030 + own.endswith("=2"), 1, 1)
+        db["kept"].update_one({"_id": own}, {"$set": {"keys": both, "written": written}})
+    assert store.get(Person, {"email": "b@x"}).id == 2  # type: ignore[union-attr]
+    # which has the key no more, whatever its document says
+    assert store.get(Person, {"email": "a@x"}) is None
+    assert store.get(Person, {"id": 2}).id == 2  # type: ignore[union-attr]
+
+
+def test_mapped_instances_and_codecs(db: Any) -> None:
+    """Used alone the store keeps mapped instances; a signed one reads nothing that is not signed."""
+    store = MongoStore(db, "kept")
+    store.put(Reader(id=1, email="ann@x", name="Ann"))
+    assert store.get(Reader, {"email": "ann@x"}).name == "Ann"  # type: ignore[union-attr]
+    signed = MongoStore(db, "kept", codec=SignedCodec(b"k" * 32))
+    assert signed.get(Reader, {"id": 1}) is None
+    assert signed.stats.corrupt == 1
+    signed.put(Person(1, "a@x"))
+    assert signed.get(Person, {"email": "a@x"}).id == 1  # type: ignore[union-attr]
+
+
+def test_foreign_documents_are_counted_misses(db: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A document with other fields, or other bytes, is a miss that is counted and logged; a put mends it."""
+    store = MongoStore(db, "kept")
+    store.put(Person(1))
+    for damage in ({"$unset": {"kind": 1}}, {"$set": {"kind": "stockpyle:x:", "value": b"nonsense"}}):
+        db["kept"].update_many({}, damage)
+        store.get(Person, {"id": 1})
+    db["kept"].update_many({}, {"$set": {"kind": "stockpyle:stockpyle.testing.samples.Person:"}})
+    assert store.get(Person, {"id": 1}) is None
+    assert store.stats.corrupt == 2
+    assert "id=1" in caplog.text
+    store.put(Person(1))
+    assert store.get(Person, {"id": 1}) is not None
+
+
+def test_source_of_a_chain(db: Any) -> None:
+    """Below a tier it is the source of plain classes, and not of mapped ones; the tier keeps what was loaded."""
+    store, tier = MongoStore(db, "kept"), Tier()
+    chain = ChainedStore([tier, store])
+    chain.put(Person(1, "a@x", name="one"))
+    assert chain.get(Person, {"email": "a@x"}).name == "one"  # type: ignore[union-attr]
+    assert tier.holds(key(id=1)).value.name == "one"
+    chain.put(Person(1, "b@x", name="two"))
+    assert chain.get(Person, {"id": 1}).name == "two"  # type: ignore[union-attr]
+    assert chain.get(Person, {"email": "a@x"}) is None
+    chain.delete(Person(1))
+    assert chain.get(Person, {"id": 1}) is None
+    with pytest.raises(UnsupportedOperation, match="Reader"):
+        chain.put(Reader(id=1, email="ann@x"))
+
+
+def test_what_was_read_from_a_secondary_fills_no_tier(db: Any) -> None:
+    """A secondary may be behind: what it says is handed out, and not kept."""
+    MongoStore(db, "kept").put(Person(1))
+    late = MongoStore(db, "kept")
+    late.collection = db["kept"].with_options(read_preference=pymongo.ReadPreference.SECONDARY_PREFERRED)
+    tier = Tier()
+    assert ChainedStore([tier, late]).get(Person, {"id": 1}) is not None
+    assert len(tier) == 0
+
+
+def test_values_too_large_are_refused(db: Any) -> None:
+    """An object of more than 16 MB is named, and nothing of its batch is written."""
+    store = MongoStore(db, "kept")
+    with pytest.raises(EncodeError, match=r"Person:id=2' takes \d+ bytes; MongoStore takes 16760832"):
+        store.batch_put([Person(1), Person(2, name="x" * 2**24)])
+    assert store.get(Person, {"id": 1}) is None
+
+
+def test_two_put_the_same_new_object(db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upsert that finds the document there after all is sent again; any other error is raised."""
+    store = MongoStore(db, "kept")
+    real, codes = store.collection.bulk_write, [11000, 11000]
+
+    def first_fails(operations: Any, **options: Any) -> Any:
+        if codes:
+            raise pymongo.errors.BulkWriteError({"writeErrors": [{"code": codes.pop(0), "errmsg": "no"}]})
+        return real(operations, **options)
+
+    monkeypatch.setattr(store.collection, "bulk_write", first_fails)
+    store.put(Person(1))
+    assert store.get(Person, {"id": 1}) is not None
+    codes[:] = [121]
+    with pytest.raises(StoreError) as told:
+        store.put(Person(2))
+    assert isinstance(told.value.__cause__, pymongo.errors.BulkWriteError)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (pymongo.errors.NetworkTimeout("late"), StoreTimeout),
+        (pymongo.errors.ExecutionTimeout("late"), StoreTimeout),
+        (pymongo.errors.AutoReconnect("gone"), StoreUnavailable),
+        (pymongo.errors.OperationFailure("not authorized"), StoreError),
+    ],
+)
+def test_errors_of_pymongo(db: Any, error: Exception, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each error of pymongo is the cause of one of ours."""
+    store = MongoStore(db, "kept")
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    for name in ("find", "bulk_write", "delete_many"):
+        monkeypatch.setattr(store.collection, name, fail)
+    for use in (lambda: store.get(Person, {"id": 1}), lambda: store.put(Person(1)), store.clear):
+        with pytest.raises(StoreError) as told:
+            use()
+        assert type(told.value) is kind
+        assert told.value.__cause__ is error
+
+
+def test_no_server() -> None:
+    """pymongo itself, with nobody at the address: every verb is StoreUnavailable."""
+    with pymongo.MongoClient(f"mongodb://{HOST}:{free_port()}", serverSelectionTimeoutMS=50) as client:
+        store = MongoStore(client["app"], "kept")
+        for use in (
+            lambda: store.get(Person, {"id": 1}),
+            lambda: store.put(Person(1)),
+            lambda: store.delete(Person(1)),
+        ):
+            with pytest.raises(StoreUnavailable, match="MongoStore"):
+                use()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("app", "kept"), "db is a Database of pymongo, .* not str"),
+        ((mongomock.MongoClient()["app"], ""), "collection is a name, not ''"),
+        ((mongomock.MongoClient()["app"], 5), "collection is a name, not 5"),
+        ((pymongo.AsyncMongoClient(connect=False)["app"], "kept"), "asynchronous"),
+    ],
+)
+def test_what_makes_no_store(arguments: Any, says: str) -> None:
+    """Each argument of the wrong kind is named."""
+    with pytest.raises(ImproperlyConfigured, match=says):
+        MongoStore(*arguments)
+
+
+def test_sixteen_threads_share_a_store(db: Any) -> None:
+    """One store used from 16 threads keeps what each puts."""
+    store = MongoStore(db, "kept")
+
+    def work(number: int) -> None:
+        for i in range(5):
+            store.put(Person(number * 100 + i, f"{number}-{i}@x"))
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(work, range(16)))
+    keys = [{"email": f"{number}-{i}@x"} for number in range(16) for i in range(5)]
+    assert all(store.batch_get(Person, keys))
+
+
+def test_scan_yields_every_object_of_a_class(db: Any) -> None:
+    """scan() yields each object of a class once, and those of subclasses where the store is polymorphic."""
+    store = MongoStore(db, "kept", polymorphic=True)
+    store.batch_put([Person(i, f"{i}@x") for i in range(1201)])
+    store.batch_put([Car(1, "v"), Truck(2), Automobile(3), Pet(1)])
+    assert sorted(person.id for person in store.scan(Person)) == list(range(1201))
+    assert sorted(type(each).__name__ for each in store.scan(Automobile)) == ["Automobile", "Car", "Truck"]
+    assert [each.plate for each in store.scan(Car)] == [1]
+    assert list(store.scan(Single)) == []
