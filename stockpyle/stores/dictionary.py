@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -192,8 +193,12 @@ class BaseDictionaryStore(ConcreteStore):
         if entry is None:
             return []
         obj = _unpack(entry[0])
-        keys = [identity.spec.key_of(obj, definition) for definition in identity.spec.definitions[1:]]
-        texts = [key.text(self._prefix) for key in keys if key is not None]
+        texts = []
+        for definition in identity.spec.definitions[1:]:
+            # what stands there may be somebody else's, or have lost its attributes
+            with suppress(InvalidKey):
+                key = identity.spec.key_of(obj, definition)
+                texts += [] if key is None else [key.text(self._prefix)]
         pointers = [(each, self._dictionary.get(each)) for each in texts]
         return [each for each, pointer in pointers if pointer is not None and _leads_to(pointer[0], text)]
 

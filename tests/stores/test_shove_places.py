@@ -270,6 +270,24 @@ def test_foreign_entries_are_counted_misses(there: Any) -> None:
     mapping[text] = there
     assert store.get(Person, {"id": 1}) is None
     assert store.stats.corrupt == 1
+    store.put(Person(1, "ann@x"))
+    assert store.get(Person, {"email": "ann@x"}) is not None
+
+
+@pytest.mark.parametrize("there", [5, Pet(1), object()])
+def test_pairs_of_something_else_are_misses(there: Any) -> None:
+    """A pair of what is none of the class is no object of it; a put and a delete replace it."""
+    mapping: dict[str, Any] = {}
+    store = ShoveStore(mapping)
+    store.put(Person(1))
+    (text,) = mapping
+    mapping[text] = (there, None)
+    assert store.get(Person, {"id": 1}) is None
+    store.put(Person(1, "ann@x"))
+    assert store.get(Person, {"email": "ann@x"}) is not None
+    mapping[text] = (there, None)
+    store.delete(Person(1))
+    assert store.get(Person, {"id": 1}) is None
 
 
 @pytest.mark.parametrize(
