@@ -68,6 +68,7 @@ class MongoStore(DurableStore):
         if not isinstance(collection, str) or not collection:
             raise ImproperlyConfigured(f"collection is a name, not {collection!r}")
         self._pymongo = pymongo
+        self._db = db
         self.collection: Any = db.get_collection(collection)
         self._is_indexed = False
 
@@ -170,6 +171,17 @@ class MongoStore(DurableStore):
             raise StoreUnavailable(str(error), self.name, operation) from error
         except errors.PyMongoError as error:
             raise StoreError(str(error), self.name, operation) from error
+
+    def ping(self) -> bool:
+        """Return True if MongoDB answers; StoreUnavailable, or StoreTimeout, if not, by its client's timeouts."""
+        with self._errors("ping"):
+            self._db.command("ping")
+        return True
+
+    @property
+    def database(self) -> str:
+        """The name of the database."""
+        return str(self._db.name)
 
     def __repr__(self) -> str:
         return f"MongoStore({self.collection.full_name!r}, prefix={self.prefix!r})"

@@ -14,6 +14,7 @@ from stockpyle.codecs import Codec
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StockpyleError, StoreError, StoreUnavailable
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.stores._durable import PAGE, Batch, DurableStore, Held
+from stockpyle.stores._sql import SqlVerbs
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -27,7 +28,7 @@ SWEEP_AFTER = 100
 """How many objects with a lifetime are put before some that have expired are removed."""
 
 
-class SqlTableStore(DurableStore):
+class SqlTableStore(SqlVerbs, DurableStore):
     """Any objects with keys in one table of a database: SQLite, PostgreSQL, MariaDB or MySQL.
 
     bind: the Engine of the database. metadata: the MetaData on which `table` is made. tablename: what it is called
@@ -61,6 +62,7 @@ class SqlTableStore(DurableStore):
         except ImportError as error:
             raise MissingDependency("SqlTableStore needs SQLAlchemy: pip install 'stockpyle[sqlalchemy]'") from error
         super().__init__(polymorphic, lifetime_cb, lifetime, prefix, namespace, codec, allow_pickle, clock)
+        from stockpyle.orm.commands import SqlCommands
         from stockpyle.orm.connections import SourceConnections
         from stockpyle.stores._sql_entries import Entries
 
@@ -74,6 +76,7 @@ class SqlTableStore(DurableStore):
             raise ImproperlyConfigured(f"tablename is the name of a table, not {tablename!r}")
         self._entries: Entries = Entries(bind, metadata, tablename, clock)
         self._connections = SourceConnections(bind, self.name)
+        self._commands = SqlCommands(bind, self._connections, self.name)
         self._own_clock = clock is not None
         self._since_sweep = 0
         self._is_there = False
@@ -82,6 +85,11 @@ class SqlTableStore(DurableStore):
     def table(self) -> sa.Table:
         """The table, whose ``create()`` makes it in the database."""
         return self._entries.table
+
+    @property
+    def database(self) -> str | None:
+        """The name of the database, or the path of its file; None for one in memory."""
+        return self._connections.engine.url.database
 
     @contextmanager
     def _reading(self) -> Iterator[tuple[sa.Connection, Callable[[], bool]]]:
