@@ -6,14 +6,19 @@ import logging
 import random
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from stockpyle.addresses import ConnectionString
 from stockpyle.codecs import Codec
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StockpyleError, StoreError, StoreUnavailable
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.parameters import parameters_of, text_of
+from stockpyle.stores._connected import with_text
 from stockpyle.stores._durable import PAGE, Batch, DurableStore, Held
+from stockpyle.stores._sql import SqlVerbs
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -27,7 +32,7 @@ SWEEP_AFTER = 100
 """How many objects with a lifetime are put before some that have expired are removed."""
 
 
-class SqlTableStore(DurableStore):
+class SqlTableStore(SqlVerbs, DurableStore):
     """Any objects with keys in one table of a database: SQLite, PostgreSQL, MariaDB or MySQL.
 
     bind: the Engine of the database. metadata: the MetaData on which `table` is made. tablename: what it is called
@@ -39,6 +44,8 @@ class SqlTableStore(DurableStore):
     `sweep`, or bit by bit by writes. Other users of the table are told apart by `prefix` (or namespace).
     """
 
+    schemes = ("sqltable",)
+    supports = frozenset({"plain", "mapped", "shared", "expiry", "polymorphic"})
     serialises = True
 
     def __init__(
@@ -61,6 +68,7 @@ class SqlTableStore(DurableStore):
         except ImportError as error:
             raise MissingDependency("SqlTableStore needs SQLAlchemy: pip install 'stockpyle[sqlalchemy]'") from error
         super().__init__(polymorphic, lifetime_cb, lifetime, prefix, namespace, codec, allow_pickle, clock)
+        from stockpyle.orm.commands import SqlCommands
         from stockpyle.orm.connections import SourceConnections
         from stockpyle.stores._sql_entries import Entries
 
@@ -74,9 +82,36 @@ class SqlTableStore(DurableStore):
             raise ImproperlyConfigured(f"tablename is the name of a table, not {tablename!r}")
         self._entries: Entries = Entries(bind, metadata, tablename, clock)
         self._connections = SourceConnections(bind, self.name)
+        self._commands = SqlCommands(bind, self._connections, self.name)
+        self._engine = bind
         self._own_clock = clock is not None
         self._since_sweep = 0
         self._is_there = False
+
+    @classmethod
+    def from_url(cls, url: ConnectionString) -> dict[str, Any]:
+        """See BaseStore.from_url: what is not the store's own is SQLAlchemy's URL, after the scheme's +."""
+        own, rest = url.take(parameters_of(cls))
+        if not url.inner:
+            if rest.rest or "bind" not in own:
+                raise url.wrong("it names no database: write sqltable+postgresql://..., for example")
+            return {**own, **rest.params}
+        import sqlalchemy
+
+        from stockpyle.orm.engines import engine_for
+
+        engine, _ = engine_for(replace(rest, scheme=url.inner).written(text_of))
+        return {"bind": engine, "metadata": sqlalchemy.MetaData(), "tablename": "stockpyle", **own}
+
+    def to_url(self, scheme: str, arguments: Mapping[str, Any]) -> ConnectionString | None:
+        """See BaseStore.to_url."""
+        url = ConnectionString.parse(self._engine.url.render_as_string(hide_password=False))
+        return with_text(replace(url, scheme=f"{scheme}+{url.scheme}"), arguments)
+
+    @property
+    def database(self) -> str | None:
+        """The name of the database, or the path of its file; None for one in memory."""
+        return self._engine.url.database
 
     @property
     def table(self) -> sa.Table:
