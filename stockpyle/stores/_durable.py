@@ -89,6 +89,8 @@ class DurableStore(ConcreteStore, abstract=True):
     A subclass brings _find, _list, _writing and _forget_kinds. The options are those of every store.
     """
 
+    supports = frozenset({"plain", "mapped", "shared", "expiry", "polymorphic"})
+
     shared = True
     """Other processes see these objects too."""
 

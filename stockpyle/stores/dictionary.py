@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -91,14 +92,19 @@ class BaseDictionaryStore(ConcreteStore):
             for spec, obj, deadline, all_keys in ready:
                 self.seen.add(spec)
                 for identity, *alternates in all_keys:
-                    text = identity.text(self._prefix)
-                    self._forget(spec, identity)
                     if deadline is not None and deadline <= now:
+                        self._forget(spec, identity)
                         continue
-                    expires = _local(deadline)
+                    text, expires = identity.text(self._prefix), _local(deadline)
+                    before = self._pointers_to(identity)
+                    # first: if the mapping cannot keep the object, what was there stays
                     self._dictionary[text] = (_pack(spec, obj), expires)
-                    for key in alternates:
-                        self._dictionary[key.text(self._prefix)] = (Pointer(text), expires)
+                    own = [key.text(self._prefix) for key in alternates]
+                    for each in before:
+                        if each not in own:
+                            del self._dictionary[each]
+                    for each in own:
+                        self._dictionary[each] = (Pointer(text), expires)
 
     def batch_delete(self, objs: Iterable[Any]) -> None:
         """Forget several objects; one that is not there is no error."""
@@ -174,16 +180,27 @@ class BaseDictionaryStore(ConcreteStore):
 
     def _forget(self, spec: KeySpec, identity: Key) -> None:
         text = identity.text(self._prefix)
+        if self._dictionary.get(text) is None:
+            return
+        for each in self._pointers_to(identity):
+            del self._dictionary[each]
+        del self._dictionary[text]
+
+    def _pointers_to(self, identity: Key) -> list[str]:
+        """The texts of the other keys under which what is held of an identity is found."""
+        text = identity.text(self._prefix)
         entry = self._dictionary.get(text)
         if entry is None:
-            return
+            return []
         obj = _unpack(entry[0])
+        texts = []
         for definition in identity.spec.definitions[1:]:
-            key = identity.spec.key_of(obj, definition)
-            pointer = None if key is None else self._dictionary.get(key.text(self._prefix))
-            if key is not None and pointer is not None and _leads_to(pointer[0], text):
-                del self._dictionary[key.text(self._prefix)]
-        del self._dictionary[text]
+            # what stands there may be somebody else's, or have lost its attributes
+            with suppress(InvalidKey):
+                key = identity.spec.key_of(obj, definition)
+                texts += [] if key is None else [key.text(self._prefix)]
+        pointers = [(each, self._dictionary.get(each)) for each in texts]
+        return [each for each, pointer in pointers if pointer is not None and _leads_to(pointer[0], text)]
 
     def _forget_class(self, spec: KeySpec) -> None:
         self._must_be_listed(spec, "forget all")

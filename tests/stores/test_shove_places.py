@@ -215,8 +215,8 @@ def test_a_shelve_is_durable_without_being_closed(tmp_path: Path) -> None:
 # what goes wrong
 
 
-@pytest.mark.parametrize("place", [*ON_DISK, "shove", "shelve", "diskcache"])
-def test_a_poisoned_object_harms_no_other(place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", [*ON_DISK, "shove", "shelve", "diskcache", "s3"])
+def test_a_poisoned_object_harms_no_other(place: str, tmp_path: Path, s3: str) -> None:
     """What cannot be pickled is an EncodeError that names its class; what was there stays, and other puts succeed."""
     mapping: Any = None
     if place == "shove":
@@ -225,6 +225,10 @@ def test_a_poisoned_object_harms_no_other(place: str, tmp_path: Path) -> None:
         mapping = shelve.open(str(tmp_path / "kept"))  # noqa: SIM115
     elif place == "diskcache":
         mapping = diskcache.Cache(str(tmp_path / "kept"))
+    elif place == "s3":
+        client = client_of(s3)
+        client.create_bucket(Bucket="poison")
+        mapping = bucket(client, "poison")
     store = ShoveStore(mapping) if mapping is not None else ShoveStore(shoveuri=f"{place}://{tmp_path / 'kept'}")
     store.put(Person(1, "ann@x", name="good"))
     for _ in range(3):
@@ -232,8 +236,8 @@ def test_a_poisoned_object_harms_no_other(place: str, tmp_path: Path) -> None:
             store.put(Person(1, "ann@x", name=lambda: None))  # type: ignore[arg-type]
     store.put(Person(2))
     assert store.get(Person, {"id": 2}) is not None
-    if place != "diskcache":
-        assert store.get(Person, {"email": "ann@x"}).name == "good"  # type: ignore[union-attr]
+    assert store.get(Person, {"email": "ann@x"}).name == "good"  # type: ignore[union-attr]
+    if place not in ("diskcache", "s3"):
         with pytest.raises(EncodeError):
             store.batch_put([Person(3), Person(4, name=lambda: None)])  # type: ignore[arg-type]
         assert store.get(Person, {"id": 3}) is None
@@ -266,6 +270,24 @@ def test_foreign_entries_are_counted_misses(there: Any) -> None:
     mapping[text] = there
     assert store.get(Person, {"id": 1}) is None
     assert store.stats.corrupt == 1
+    store.put(Person(1, "ann@x"))
+    assert store.get(Person, {"email": "ann@x"}) is not None
+
+
+@pytest.mark.parametrize("there", [5, Pet(1), object()])
+def test_pairs_of_something_else_are_misses(there: Any) -> None:
+    """A pair of what is none of the class is no object of it; a put and a delete replace it."""
+    mapping: dict[str, Any] = {}
+    store = ShoveStore(mapping)
+    store.put(Person(1))
+    (text,) = mapping
+    mapping[text] = (there, None)
+    assert store.get(Person, {"id": 1}) is None
+    store.put(Person(1, "ann@x"))
+    assert store.get(Person, {"email": "ann@x"}) is not None
+    mapping[text] = (there, None)
+    store.delete(Person(1))
+    assert store.get(Person, {"id": 1}) is None
 
 
 @pytest.mark.parametrize(
@@ -409,6 +431,12 @@ def test_source_of_a_chain(uri: str) -> None:
 # S3
 
 
+def client_of(url: str) -> Any:
+    """Return a client of boto3."""
+    secrets = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
+    return boto3.client("s3", endpoint_url=url, region_name="us-east-1", **secrets)
+
+
 def bucket(client: Any, name: str) -> MutableMapping[str, Any]:
     """Return the mapping over boto3 that the document shows."""
     (code,) = [code for _, code in blocks(ROOT / "docs" / "shove.md") if "class Bucket" in code]
@@ -420,9 +448,7 @@ def bucket(client: Any, name: str) -> MutableMapping[str, Any]:
 
 def test_the_mapping_over_boto3_that_is_shown(s3: str) -> None:
     """Objects are kept in a bucket, as tuples under readable keys; what is no pickle there is a counted miss."""
-    client = boto3.client(
-        "s3", endpoint_url=s3, region_name="us-east-1", aws_access_key_id="key", aws_secret_access_key="secret"
-    )
+    client = client_of(s3)
     client.create_bucket(Bucket="people")
     store = ShoveStore(bucket(client, "people"), lifetime=60)
     store.batch_put([Person(i, f"{i}@x") for i in range(3)])

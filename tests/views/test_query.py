@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 import pytest
@@ -320,6 +321,33 @@ def test_identities_of_all_types_have_one_order() -> None:
     store = ProcessMemoryStore()
     store.batch_put([Person(each) for each in ("b", 2, b"x", "a", 1.5, True)])
     assert ids(store.query(Person)) == [True, 1.5, 2, "a", "b", b"x"]
+
+
+class Autumn(tzinfo):
+    """A zone in which each hour of the day comes twice, first an hour east of UTC, then at it."""
+
+    def utcoffset(self, when: datetime | None) -> timedelta:
+        return timedelta(hours=0 if when is None or when.fold else 1)
+
+    def dst(self, when: datetime | None) -> timedelta:
+        return self.utcoffset(when)
+
+
+def test_aware_datetimes_are_instants() -> None:
+    """They are compared and sorted as instants, also within one zone, when its clock was put back, and at the ends."""
+    zone, store = Autumn(), ProcessMemoryStore()
+    early, late = datetime(2000, 10, 29, 2, 30, tzinfo=zone), datetime(2000, 10, 29, 2, 0, tzinfo=zone, fold=1)
+    ends = [each.replace(tzinfo=timezone(offset)) for each in (datetime.min, datetime.max) for offset in HOUR]
+    store.batch_put(Reader(i, at=at) for i, at in enumerate([late, early, *ends]))
+    query = Reader.objects(store)
+    assert ids(query.order_by("at")) == [2, 3, 1, 0, 4, 5]
+    assert ids(query.where(at__gt=early)) == [0, 4, 5]
+    assert ids(query.where(at=late.astimezone(timezone.utc))) == [0]
+    assert ids(query.where(at__year=2000, at__day=29)) == [0, 1]
+    assert ids(query.where(at=late.replace(tzinfo=None))) == []
+
+
+HOUR = (timedelta(hours=1), timedelta(hours=-1))
 
 
 def test_paths_of_plain_objects() -> None:
