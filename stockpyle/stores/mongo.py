@@ -70,6 +70,12 @@ class MongoStore(DurableStore):
         except (ConfigurationError, InvalidURI, ValueError, TypeError) as error:
             raise url.wrong(masked(str(error))) from None
 
+    def close(self) -> None:
+        """End the store, and the client with it if the store was made by a connection string."""
+        super().close()
+        if self._url is not None and "db" not in self._url.params:
+            self._db.client.close()
+
     def ping(self) -> bool:
         """Return True if the database answers; StoreUnavailable if it does not, by the client's own timeouts."""
         with self._errors("ping"):

@@ -8,9 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from stockpyle import create_store
-from stockpyle.exceptions import ImproperlyConfigured
+from stockpyle.exceptions import ImproperlyConfigured, StoreUnavailable
 from stockpyle.stores import MongoStore, ShoveStore, SqlTableStore
 from stockpyle.testing.samples import Person
+from tests.servers import free_port
 
 
 def test_a_table(tmp_path: Path, postgres_url: str) -> None:
@@ -27,8 +28,8 @@ def test_a_table(tmp_path: Path, postgres_url: str) -> None:
         assert again.get(Person, {"id": 1}).name == "kept"
         assert again.ping() is True
         assert again.execute("SELECT count(*) FROM things")[0][0] >= 1
-        store._engine.dispose()
-        again._engine.dispose()
+        store.close()
+        again.close()
     made = SqlTableStore(sa.create_engine("sqlite:///x.db"), sa.MetaData(), "t", lifetime=5)
     assert (made.dns, made.database) == ("sqltable+sqlite:///x.db?tablename=t&lifetime=5", "x.db")
 
@@ -51,6 +52,7 @@ def test_a_mongo() -> None:
     assert isinstance(store, MongoStore)
     assert (store.name, store.database, store.dns) == ("mongodb", "app", url)
     assert "p@ss" not in repr(store)
+    store.close()
 
 
 @pytest.mark.parametrize(
@@ -73,3 +75,11 @@ def test_wrong_strings(url: str, says: str) -> None:
         create_store(url)
     assert "secret" not in str(told.value)
     assert "cret@h" not in str(told.value)
+
+
+def test_a_mongo_that_is_down() -> None:
+    """Nobody is connected to before the store is asked something."""
+    store = create_store(f"mongodb://127.0.0.1:{free_port()}/app?serverSelectionTimeoutMS=50")
+    with pytest.raises(StoreUnavailable, match=r"mongodb.ping"):
+        store.ping()
+    store.close()
