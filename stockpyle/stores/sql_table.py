@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stockpyle.addresses import ConnectionString
+from stockpyle.addresses import ConnectionString, masked
 from stockpyle.codecs import Codec
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StockpyleError, StoreError, StoreUnavailable
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
@@ -230,11 +230,14 @@ class SqlTableStore(SqlVerbs, DurableStore):
         self._connections.release()
 
     def close(self) -> None:
-        """Give back all connections; the engine is the caller's."""
+        """Give back all connections; the engine is the caller's, unless a connection string has made it."""
         self._connections.close()
+        if self._url is not None and "bind" not in self._url.params:
+            self._engine.dispose()
 
     def __repr__(self) -> str:
-        return f"SqlTableStore({self._connections.engine.url!r}, table={self.table.fullname!r}, prefix={self.prefix!r})"
+        url = masked(self._engine.url.render_as_string(hide_password=False))
+        return f"SqlTableStore({url}, table={self.table.fullname!r}, prefix={self.prefix!r})"
 
 
 __all__ = ["SqlTableStore"]
