@@ -104,11 +104,13 @@ def test_a_store_may_support_less_than_its_class() -> None:
 
 
 def test_a_chain_supports_what_its_stores_do() -> None:
-    """It keeps collections and counters in the most durable of its stores that does, and else has none."""
+    """It keeps collections, counters and objects to be queried in those of its stores that do, and else has none."""
     with_both = ChainedStore([ProcessMemoryStore(), SqlAlchemyStore("sqlite://")])
     assert {"collection", "counter"} <= with_both.supports
     with_both.counter("visits").increment()
     with_none = ChainedStore([NullStore(), SqlAlchemyStore("sqlite://")])
     assert not {"collection", "counter"} & with_none.supports
+    assert {"query", "scan"} <= with_none.supports
+    assert not {"query", "scan"} & ChainedStore([NullStore()]).supports
     with pytest.raises(UnsupportedOperation):
         with_none.counter("visits")

@@ -116,7 +116,7 @@ class ChainedStore(SessionStore):
         if twice is not None:
             raise ImproperlyConfigured(f"{twice!r} is in this chain twice, and would wait for its own locks")
         offered = frozenset[str]().union(*(getattr(store, "supports", ()) for store in self.stores))
-        self.supports = type(self).supports - (PROVIDERS.keys() - offered)
+        self.supports = type(self).supports - ({"scan", *PROVIDERS} - offered)
         self.on_write = on_write
         self.lock_seconds = lock_seconds
         self.unreachable = checked_unreachable(unreachable)

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from stockpyle.addresses import ConnectionString, masked
 from stockpyle.codecs import Codec
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StoreError, StoreTimeout, StoreUnavailable
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.parameters import parameters_of, text_of
 from stockpyle.stores._durable import Batch, DurableStore, Entry, Held, check_size
 
 LARGEST = 16 * 2**20 - 2**14
@@ -39,6 +41,51 @@ class MongoStore(DurableStore):
     keeps instances of mapped classes, too. Plain objects are pickled, unless `codec` says otherwise. What has expired
     is found no more, and MongoDB removes it. Other users of the collection are told apart by `prefix` (or namespace).
     """
+
+    schemes = ("mongodb",)
+    supports = frozenset({"plain", "mapped", "shared", "expiry", "polymorphic"})
+
+    @classmethod
+    def from_url(cls, url: ConnectionString) -> dict[str, Any]:
+        """See BaseStore.from_url: "mongodb://host/database?collection=name"; the rest is pymongo's."""
+        own, rest = url.take(parameters_of(cls))
+        if "db" in own:
+            return {**own, **rest.params}
+        try:
+            import pymongo
+            from pymongo.errors import ConfigurationError, InvalidURI
+            from pymongo.uri_parser import parse_uri
+        except ImportError as error:
+            raise MissingDependency("MongoStore needs pymongo: pip install 'stockpyle[mongo]'") from error
+        name = rest.path.strip("/")
+        if not name or "/" in name:
+            raise url.wrong("it names no database: write mongodb://host/database?collection=name")
+        try:
+            uri = rest.written(text_of)
+            if url.scheme == "mongodb":
+                # the client itself only warns of an unknown option; of another scheme it asks a name server
+                parse_uri(uri, warn=False)
+            client: Any = pymongo.MongoClient(uri, connect=False)
+            return {"db": client[name], "collection": "stockpyle", **own}
+        except (ConfigurationError, InvalidURI, ValueError, TypeError) as error:
+            raise url.wrong(masked(str(error))) from None
+
+    def close(self) -> None:
+        """End the store, and the client with it if the store was made by a connection string."""
+        super().close()
+        if self._url is not None and "db" not in self._url.params:
+            self._db.client.close()
+
+    def ping(self) -> bool:
+        """Return True if the database answers; StoreUnavailable if it does not, by the client's own timeouts."""
+        with self._errors("ping"):
+            self._db.command("ping")
+        return True
+
+    @property
+    def database(self) -> str | None:
+        """The name of the database."""
+        return str(self._db.name)
 
     def __init__(
         self,
@@ -171,17 +218,6 @@ class MongoStore(DurableStore):
             raise StoreUnavailable(str(error), self.name, operation) from error
         except errors.PyMongoError as error:
             raise StoreError(str(error), self.name, operation) from error
-
-    def ping(self) -> bool:
-        """Return True if MongoDB answers; StoreUnavailable, or StoreTimeout, if not, by its client's timeouts."""
-        with self._errors("ping"):
-            self._db.command("ping")
-        return True
-
-    @property
-    def database(self) -> str:
-        """The name of the database."""
-        return str(self._db.name)
 
     def __repr__(self) -> str:
         return f"MongoStore({self.collection.full_name!r}, prefix={self.prefix!r})"

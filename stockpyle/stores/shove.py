@@ -7,10 +7,12 @@ import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from shelve import Shelf
 from typing import Any
 
+from stockpyle.addresses import ConnectionString
 from stockpyle.coherence.logs import Seldom
 from stockpyle.exceptions import (
     EncodeError,
@@ -22,7 +24,9 @@ from stockpyle.exceptions import (
 )
 from stockpyle.keys import KeySpec
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.parameters import parameters_of, text_of
 from stockpyle.stats import Stats
+from stockpyle.stores._connected import with_text
 from stockpyle.stores._shove import SPOILT, import_shove, open_store, shown, unbuffered
 from stockpyle.stores.base import listed
 from stockpyle.stores.dictionary import BaseDictionaryStore
@@ -40,6 +44,25 @@ class ShoveStore(BaseDictionaryStore):
     Objects are pickled: whoever can write to the place can run code in this process. Bytes that are none of its objects
     are counted (`stats.corrupt`), logged, and a miss.
     """
+
+    schemes = ("shove",)
+
+    @classmethod
+    def from_url(cls, url: ConnectionString) -> dict[str, Any]:
+        """See BaseStore.from_url: what follows the scheme's + is the URI of a shove."""
+        own, rest = url.take(parameters_of(cls))
+        if url.inner:
+            return {"shoveuri": replace(rest, scheme=url.inner).written(text_of), **own}
+        if rest.rest or not own.keys() & {"shove", "shoveuri"}:
+            raise url.wrong("it names no shove: write shove+file:///path, for example")
+        return {**own, **rest.params}
+
+    def to_url(self, scheme: str, arguments: Mapping[str, Any]) -> ConnectionString | None:
+        """See BaseStore.to_url; None for a mapping."""
+        rest = {name: value for name, value in arguments.items() if name not in ("shove", "shoveuri")}
+        if self._uri is None:
+            return None
+        return with_text(ConnectionString.parse(f"{scheme}+{self._uri}"), rest)
 
     def __init__(
         self,

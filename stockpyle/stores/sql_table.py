@@ -6,13 +6,17 @@ import logging
 import random
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from stockpyle.addresses import ConnectionString, masked
 from stockpyle.codecs import Codec
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StockpyleError, StoreError, StoreUnavailable
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.parameters import parameters_of, text_of
+from stockpyle.stores._connected import with_text
 from stockpyle.stores._durable import PAGE, Batch, DurableStore, Held
 from stockpyle.stores._sql import SqlVerbs
 
@@ -40,6 +44,8 @@ class SqlTableStore(SqlVerbs, DurableStore):
     `sweep`, or bit by bit by writes. Other users of the table are told apart by `prefix` (or namespace).
     """
 
+    schemes = ("sqltable",)
+    supports = frozenset({"plain", "mapped", "shared", "expiry", "polymorphic"})
     serialises = True
 
     def __init__(
@@ -77,19 +83,40 @@ class SqlTableStore(SqlVerbs, DurableStore):
         self._entries: Entries = Entries(bind, metadata, tablename, clock)
         self._connections = SourceConnections(bind, self.name)
         self._commands = SqlCommands(bind, self._connections, self.name)
+        self._engine = bind
         self._own_clock = clock is not None
         self._since_sweep = 0
         self._is_there = False
+
+    @classmethod
+    def from_url(cls, url: ConnectionString) -> dict[str, Any]:
+        """See BaseStore.from_url: what is not the store's own is SQLAlchemy's URL, after the scheme's +."""
+        own, rest = url.take(parameters_of(cls))
+        if not url.inner:
+            if rest.rest or "bind" not in own:
+                raise url.wrong("it names no database: write sqltable+postgresql://..., for example")
+            return {**own, **rest.params}
+        import sqlalchemy
+
+        from stockpyle.orm.engines import engine_for
+
+        engine, _ = engine_for(replace(rest, scheme=url.inner).written(text_of))
+        return {"bind": engine, "metadata": sqlalchemy.MetaData(), "tablename": "stockpyle", **own}
+
+    def to_url(self, scheme: str, arguments: Mapping[str, Any]) -> ConnectionString | None:
+        """See BaseStore.to_url."""
+        url = ConnectionString.parse(self._engine.url.render_as_string(hide_password=False))
+        return with_text(replace(url, scheme=f"{scheme}+{url.scheme}"), arguments)
+
+    @property
+    def database(self) -> str | None:
+        """The name of the database, or the path of its file; None for one in memory."""
+        return self._engine.url.database
 
     @property
     def table(self) -> sa.Table:
         """The table, whose ``create()`` makes it in the database."""
         return self._entries.table
-
-    @property
-    def database(self) -> str | None:
-        """The name of the database, or the path of its file; None for one in memory."""
-        return self._connections.engine.url.database
 
     @contextmanager
     def _reading(self) -> Iterator[tuple[sa.Connection, Callable[[], bool]]]:
@@ -203,11 +230,14 @@ class SqlTableStore(SqlVerbs, DurableStore):
         self._connections.release()
 
     def close(self) -> None:
-        """Give back all connections; the engine is the caller's."""
+        """Give back all connections; the engine is the caller's, unless a connection string has made it."""
         self._connections.close()
+        if self._url is not None and "bind" not in self._url.params:
+            self._engine.dispose()
 
     def __repr__(self) -> str:
-        return f"SqlTableStore({self._connections.engine.url!r}, table={self.table.fullname!r}, prefix={self.prefix!r})"
+        url = masked(self._engine.url.render_as_string(hide_password=False))
+        return f"SqlTableStore({url}, table={self.table.fullname!r}, prefix={self.prefix!r})"
 
 
 __all__ = ["SqlTableStore"]

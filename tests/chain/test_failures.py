@@ -74,9 +74,9 @@ def test_change_of_state_is_logged_once(caplog: pytest.LogCaptureFixture) -> Non
     assert lines == [
         (
             logging.WARNING,
-            "ProcessMemoryStore could not be read; it is bypassed, and tried again every 1 seconds: OSError('cut off')",
+            "memory could not be read; it is bypassed, and tried again every 1 seconds: OSError('cut off')",
         ),
-        (logging.WARNING, "ProcessMemoryStore works again"),
+        (logging.WARNING, "memory works again"),
     ]
 
 
@@ -447,7 +447,7 @@ def test_refusal_writes_nothing(by: str) -> None:
     for _ in range(2):
         with tier.off(), pytest.raises(StoreUnavailable) as caught:
             chain.put(Person(1, name="new"))
-        assert (caught.value.store, caught.value.operation) == ("ProcessMemoryStore", "lock")
+        assert (caught.value.store, caught.value.operation) == ("memory", "lock")
         assert caught.value.__cause__ is tier.error
     assert tier.took() == ["lock"]
     assert upper.took() == ["lock", "unlock", "lock", "unlock"]

@@ -195,7 +195,7 @@ def test_what_was_read_from_a_secondary_fills_no_tier(db: Any) -> None:
 def test_values_too_large_are_refused(db: Any) -> None:
     """An object of more than 16 MB is named, and nothing of its batch is written."""
     store = MongoStore(db, "kept")
-    with pytest.raises(EncodeError, match=r"Person:id=2' takes \d+ bytes; MongoStore takes 16760832"):
+    with pytest.raises(EncodeError, match=r"Person:id=2' takes \d+ bytes; mongodb takes 16760832"):
         store.batch_put([Person(1), Person(2, name="x" * 2**24)])
     assert store.get(Person, {"id": 1}) is None
 
@@ -253,7 +253,7 @@ def test_no_server() -> None:
             lambda: store.put(Person(1)),
             lambda: store.delete(Person(1)),
         ):
-            with pytest.raises(StoreUnavailable, match="MongoStore"):
+            with pytest.raises(StoreUnavailable, match="mongodb"):
                 use()
 
 
