@@ -45,7 +45,8 @@ class Own(BaseStore):
 def test_who_carries_messages(make: Callable[[], BaseStore]) -> None:
     """A store without pub/sub says so, by its name, and who has it."""
     store = make()
-    says = f"{type(store).__name__} carries no messages: RedisStore, SqlAlchemyStore on PostgreSQL and ProcessMemoryStore do"
+    who = type(store).__name__
+    says = f"{who} carries no messages: RedisStore, SqlAlchemyStore on PostgreSQL and ProcessMemoryStore do"
     with pytest.raises(UnsupportedOperation, match=f"^{says}$"):
         store.pubsub()
 
