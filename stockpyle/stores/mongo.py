@@ -76,17 +76,6 @@ class MongoStore(DurableStore):
         if self._url is not None and "db" not in self._url.params:
             self._db.client.close()
 
-    def ping(self) -> bool:
-        """Return True if the database answers; StoreUnavailable if it does not, by the client's own timeouts."""
-        with self._errors("ping"):
-            self._db.command("ping")
-        return True
-
-    @property
-    def database(self) -> str | None:
-        """The name of the database."""
-        return str(self._db.name)
-
     def __init__(
         self,
         db: Any,
@@ -218,6 +207,17 @@ class MongoStore(DurableStore):
             raise StoreUnavailable(str(error), self.name, operation) from error
         except errors.PyMongoError as error:
             raise StoreError(str(error), self.name, operation) from error
+
+    def ping(self) -> bool:
+        """Return True if MongoDB answers; StoreUnavailable, or StoreTimeout, if not, by its client's timeouts."""
+        with self._errors("ping"):
+            self._db.command("ping")
+        return True
+
+    @property
+    def database(self) -> str:
+        """The name of the database."""
+        return str(self._db.name)
 
     def __repr__(self) -> str:
         return f"MongoStore({self.collection.full_name!r}, prefix={self.prefix!r})"

@@ -89,6 +89,16 @@ def test_a_deleted_base_object_is_found_as_none_of_its_subclasses(db: Any) -> No
     assert store.get(Car, {"plate": 1}) is not None
 
 
+def test_ping(db: Any) -> None:
+    """A server that answers is one; the store names its database."""
+    store = MongoStore(db, "kept")
+    assert store.ping()
+    assert store.database == "app"
+    nobody = pymongo.MongoClient(f"mongodb://{HOST}:{free_port()}", serverSelectionTimeoutMS=50)
+    with nobody as client, pytest.raises(StoreUnavailable):
+        MongoStore(client["app"], "kept").ping()
+
+
 def test_indexes(db: Any) -> None:
     """Keys and classes are indexed, and a TTL index removes what has expired, unless by a clock of one's own."""
     MongoStore(db, "kept").put(Person(1))

@@ -127,6 +127,18 @@ def test_the_samples_of_simplekv(capsys: Any) -> None:
     engine.dispose()
 
 
+def test_the_verbs_of_a_sql_backend(db: sa.Engine) -> None:
+    """The store answers a ping, runs statements, alone and as one transaction, and names its database."""
+    store = store_in(db)
+    assert store.ping()
+    assert store.database == db.url.database
+    store.put(Person(1))
+    assert [row.times for row in store.execute("SELECT count(*) AS times FROM kept")] == [1]
+    store.execute_transaction(["DELETE FROM kept", "DELETE FROM kept"])
+    assert store.get(Person, {"id": 1}) is None
+    assert {"plain", "mapped", "shared", "expiry", "polymorphic", "query", "execute"} <= store.supports
+
+
 def test_two_stores_share_a_table(db: sa.Engine) -> None:
     """Stores on one MetaData, or on two, use one table, and each sees only what is under its prefix."""
     one = store_in(db)
