@@ -76,17 +76,6 @@ class MongoStore(DurableStore):
         if self._url is not None and "db" not in self._url.params:
             self._db.client.close()
 
-    def ping(self) -> bool:
-        """Return True if the database answers; StoreUnavailable if it does not, by the client's own timeouts."""
-        with self._errors("ping"):
-            self._db.command("ping")
-        return True
-
-    @property
-    def database(self) -> str | None:
-        """The name of the database."""
-        return str(self._db.name)
-
     def __init__(
         self,
         db: Any,

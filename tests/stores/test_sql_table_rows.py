@@ -378,7 +378,7 @@ def test_values_too_large_are_refused_before_they_are_sent(db: sa.Engine, monkey
     """An object that takes more bytes than the database takes is named, and nothing of its batch is written."""
     store = store_in(db)
     monkeypatch.setattr(store._entries, "_largest", 10_000.0)
-    with pytest.raises(EncodeError, match=r"Person:id=2' takes \d+ bytes; SqlTableStore takes 10000"):
+    with pytest.raises(EncodeError, match=r"Person:id=2' takes \d+ bytes; sqltable takes 10000"):
         store.batch_put([Person(1), Person(2, name="x" * 20_000)])
     assert rows(store, db) == {}
     store.put(Person(3))
@@ -785,7 +785,7 @@ def test_a_server_that_is_down(kind: str, request: pytest.FixtureRequest) -> Non
             lambda: store.put(Person(2)),
             lambda: store.delete(Person(1)),
         ):
-            with pytest.raises(StoreUnavailable, match="SqlTableStore") as told:
+            with pytest.raises(StoreUnavailable, match="sqltable") as told:
                 use()
             assert isinstance(told.value.__cause__, sa.exc.DBAPIError)
     finally:
@@ -803,7 +803,7 @@ def test_a_server_that_answers_nonsense(driver: str, answer: bytes) -> None:
         engine = sa.create_engine(f"{driver}://root@{HOST}:{port}/kept", connect_args={"connect_timeout": 5})
         store = SqlTableStore(engine, sa.MetaData(), "kept")
         for use in (lambda: store.get(Person, {"id": 1}), lambda: store.put(Person(1))):
-            with pytest.raises(StoreError, match="SqlTableStore") as told:
+            with pytest.raises(StoreError, match="sqltable") as told:
                 use()
             assert told.value.__cause__ is not None
         engine.dispose()
@@ -842,7 +842,7 @@ def test_a_server_that_hangs(mariadb: MariaDb, mariadb_url: str) -> None:
     store.put(Person(1))
     with mariadb.hung():
         for use in (lambda: store.get(Person, {"id": 1}), lambda: store.put(Person(2))):
-            with pytest.raises(StoreUnavailable, match="SqlTableStore"):
+            with pytest.raises(StoreUnavailable, match="sqltable"):
                 use()
     assert store.get(Person, {"id": 1}) is not None
     engine.dispose()
