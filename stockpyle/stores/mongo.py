@@ -208,6 +208,12 @@ class MongoStore(DurableStore):
         except errors.PyMongoError as error:
             raise StoreError(str(error), self.name, operation) from error
 
+    def ping(self) -> bool:
+        """Return True if MongoDB answers; StoreUnavailable, or StoreTimeout, if not, by its client's timeouts."""
+        with self._errors("ping"):
+            self._db.command("ping")
+        return True
+
     def __repr__(self) -> str:
         return f"MongoStore({self.collection.full_name!r}, prefix={self.prefix!r})"
 
