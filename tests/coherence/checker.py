@@ -166,7 +166,7 @@ class Checker:
 
     def _was_right(self, wrong: _Wrong, begin: int, *rest: Any) -> bool:
         """True if it was right when the process may have put it into its memory; which its own commits do reach."""
-        if not self._conditions.memory_life or any(each.worker == self._reader for each in wrong.newer):
+        if not self._conditions.memory_life or any(self._reaches(each, *rest[2:4]) for each in wrong.newer):
             return False
         try:
             self._judge(self._conditions.oldest(self._reader, begin), *rest)
@@ -175,6 +175,26 @@ class Checker:
         if wrong.newer:
             self.verdict.ages.append(begin - min(each.known for each in wrong.newer))
         return True
+
+    def _reaches(self, transaction: Transaction, number: int, value: Any) -> bool:
+        """True if a commit was the reader's own, and wrote what it has seen, or gave the key to another object.
+
+        Others may have taken the key from what was seen before: of them its memory knows nothing.
+        """
+        if transaction.worker != self._reader or self._given is None:
+            return transaction.worker == self._reader
+        kinds = (self._given[0], MEMBERS_ID) if self._given[0] == PEOPLE_ID else (self._given[0],)
+        if any(transaction in self._timelines.of(each, self._given[1]).transactions for each in kinds):
+            return True
+        timeline = self._timelines.of(number, key_value(number, value))
+        if transaction not in timeline.transactions:
+            return True
+        place = timeline.transactions.index(transaction)
+        now, before = (self._states.get(timeline.wids[each]) for each in (place, place - 1))
+        if now is None or (before is not None and now[1] == before[1]):
+            return False
+        # to the database keys of other spelling may be equal; a tier keeps each by itself
+        return all(part in now for part in (value if isinstance(value, tuple | list) else (value,)))
 
     # each kind of answer
 

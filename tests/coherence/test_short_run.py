@@ -43,14 +43,9 @@ def test_nor_is_anybody_on_sqlite() -> None:
 
 
 def test_nor_longer_than_memory_may_keep_it() -> None:
-    """Processes with a memory of their own over a Redis hand out what is older than a commit, by a second at most.
-
-    Through units of work: from which object a bulk statement takes a key nobody knows, and so memory may lead from there
-    to another that had it before, by a second at most; the checker takes that for a process that misses its own commit.
-    """
+    """Processes with a memory of their own over a Redis hand out what is older than a commit, by a second at most."""
     faults = "kill-after-commit,cut-cache,pause-cache-long,restart-cache"
-    options = ("--system", "stockpyle-memory-redis", "--steps", "flushed", "--faults", faults)
-    done = run_well(16, "--workers", "4", "--seed", "1", *options)
+    done = run_well(16, "--workers", "4", "--seed", "1", "--system", "stockpyle-memory-redis", "--faults", faults)
     assert done.returncode == FINE, done.stdout + done.stderr
     assert "reads older than a commit" in done.stdout
 
