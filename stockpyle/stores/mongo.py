@@ -208,6 +208,11 @@ class MongoStore(DurableStore):
         except errors.PyMongoError as error:
             raise StoreError(str(error), self.name, operation) from error
 
+    @property
+    def database(self) -> str | None:
+        """The name of the database."""
+        return str(self._db.name)
+
     def ping(self) -> bool:
         """Return True if MongoDB answers; StoreUnavailable, or StoreTimeout, if not, by its client's timeouts."""
         with self._errors("ping"):

@@ -109,6 +109,11 @@ class SqlTableStore(SqlVerbs, DurableStore):
         return with_text(replace(url, scheme=f"{scheme}+{url.scheme}"), arguments)
 
     @property
+    def database(self) -> str | None:
+        """The name of the database, or the path of its file; None for one in memory."""
+        return self._connections.engine.url.database
+
+    @property
     def table(self) -> sa.Table:
         """The table, whose ``create()`` makes it in the database."""
         return self._entries.table
