@@ -27,13 +27,15 @@ from stockpyle.codecs import Kind, RecordCodec
 from stockpyle.coherence.writer import LOCK_SECONDS
 from stockpyle.exceptions import StoreError
 from stockpyle.keys import Key
+from stockpyle.memcached import closing
+from stockpyle.memcached.closing import Seen
 from stockpyle.memcached.epochs import EPOCH, Epochs
-from stockpyle.memcached.items import Item, item_size, time_to_live, whole_seconds
+from stockpyle.memcached.items import OVERHEAD, Item, item_size, time_to_live, whole_seconds
 from stockpyle.memcached.server import Server
 from stockpyle.memcached.wire import CHUNK_COMMANDS, Connection, Reply
 from stockpyle.records import LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
 from stockpyle.remote.epochs import CLOSED, EPOCH_BYTES, NO_EPOCH, Epoch
-from stockpyle.remote.tier import ATTEMPTS, BusyElsewhere, RemoteTier
+from stockpyle.remote.tier import ATTEMPTS, BusyElsewhere, RemoteTier, pause
 from stockpyle.stats import Stats
 
 CAS_BYTES = 8
@@ -41,11 +43,15 @@ CAS_BYTES = 8
 
 @dataclass(slots=True)
 class Token:
-    """What a lease or a lock is known by: the CAS id, in which run of the server, and the epoch it was taken in."""
+    """What a lease or a lock is known by: the CAS id, in which run of the server, and the epoch it was taken in.
+
+    The lock of an epoch is known by its mark; its CAS id is 0 if others' marks are with it.
+    """
 
     run: bytes
     cas: int
     epoch: bytes | None = None
+    mark: bytes = b""
 
 
 class MemcachedTier(RemoteTier):
@@ -209,33 +215,42 @@ class MemcachedTier(RemoteTier):
 
     def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
         """See Tier.lock."""
-        self._epochs([key for key in without_row_lock if key.is_epoch])
-        loose = dict.fromkeys(self._text(key) for key in without_row_lock)
+        marks = {self._text(key): closing.new_mark() for key in keys if key.is_epoch}
+        self._epochs([key for key in keys if key.is_epoch])
         texts = [self._text(key) for key in keys]
+        loose = [text for text in dict.fromkeys(map(self._text, without_row_lock)) if text not in marks]
+        firm = [text for text in dict.fromkeys(texts) if text not in loose and text not in marks]
         lasts = whole_seconds(seconds)
 
         def work(connection: Connection) -> list[Lock]:
             epochs = self._epochs([key for key in keys if not key.is_epoch])
-            firm = [text for text in dict.fromkeys(texts) if text not in loose]
-            held = self._take(connection, epochs, firm, loose, lasts)
+            held = self._take(connection, epochs, firm, loose, marks, lasts)
+            tokens = {text: (connection.run, held[text][0], marks.get(text, b"")) for text in texts}
             return [
-                Lock(key, Token(connection.run, held[text][0], self._epoch_for(epochs, key)), contended=held[text][1])
+                Lock(key, Token(run, cas, self._epoch_for(epochs, key), mark), contended=held[text][1])
                 for text, key in zip(texts, keys, strict=True)
+                for run, cas, mark in [tokens[text]]
             ]
 
         return self.server.call("lock", work)
 
     def _take(
-        self, connection: Connection, epochs: Epochs, firm: Sequence[bytes], loose: Iterable[bytes], lasts: int
+        self,
+        connection: Connection,
+        epochs: Epochs,
+        firm: Sequence[bytes],
+        loose: Sequence[bytes],
+        marks: Mapping[bytes, bytes],
+        lasts: int,
     ) -> dict[bytes, tuple[int, bool]]:
-        """Lock keys; return of each the CAS id of the lock, and whether it replaced another's live one."""
+        """Lock keys, epochs with these marks; return of each the CAS id of the lock, and whether it is contended."""
         held: dict[bytes, tuple[int, bool]] = {}
         try:
-            self._take_all(connection, epochs, firm, loose, lasts, held)
+            self._take_all(connection, epochs, firm, loose, marks, lasts, held)
         except StoreError:
-            connection.meta(
-                [b"md %b C%d\r\n" % (text, cas) for text, (cas, contended) in held.items() if not contended]
-            )
+            own = {text: cas for text, (cas, contended) in held.items() if not contended}
+            connection.meta([b"md %b C%d\r\n" % each for each in own.items() if each[0] not in marks])
+            closing.take_out(connection, {text: marks[text] for text in own if text in marks}, committed=False)
             raise
         return held
 
@@ -244,15 +259,19 @@ class MemcachedTier(RemoteTier):
         connection: Connection,
         epochs: Epochs,
         firm: Sequence[bytes],
-        loose: Iterable[bytes],
+        loose: Sequence[bytes],
+        marks: Mapping[bytes, bytes],
         lasts: int,
         held: dict[bytes, tuple[int, bool]],
     ) -> None:
         preamble = [*epochs.commands(), *(_lock(text, lasts) for text in firm)]
-        again = list(loose)
-        for _ in range(ATTEMPTS):
+        again = [*loose, *marks]
+        longest: dict[bytes, int] = {}
+        for attempt in range(ATTEMPTS):
+            if attempt >= closing.AT_ONCE:
+                pause()
             # an add, and a look at what has kept it from happening
-            tries = [command for text in again for command in (_lock(text, lasts, b" ME"), b"mg %b f s c\r\n" % text)]
+            tries = [command for text in again for command in _try(text, lasts, marks.get(text))]
             replies = connection.meta([*preamble, *tries])
             refused: list[tuple[bytes, Reply]] = []
             if preamble:
@@ -263,18 +282,21 @@ class MemcachedTier(RemoteTier):
                     else:
                         refused.append((text, reply))
             added, looks = replies[len(preamble) :: 2], replies[len(preamble) + 1 :: 2]
-            seen = {}
+            swaps: dict[bytes, tuple[bytes, bool, bool]] = {}
             for text, reply, look in zip(again, added, looks, strict=True):
                 if reply.status == b"HD":
                     held[text] = reply.number(b"c"), False
                 elif reply.status != b"NS":
                     refused.append((text, reply))
+                elif text in marks and (there := closing.seen(look)) is not None:
+                    swaps[text] = _close(connection, text, there, marks[text], lasts)
+                    longest[text] = max((there.marks or {}).values(), default=0)
                 elif look.status == b"HD":
-                    seen[text] = look
-            swaps = [_lock(text, lasts, b" C%d" % look.number(b"c")) for text, look in seen.items()]
-            for (text, look), reply in zip(seen.items(), connection.meta(swaps), strict=True):
+                    swaps[text] = _lock(text, lasts, b" C%d" % look.number(b"c")), _is_lock(look), False
+            replies = connection.meta([command for command, _, _ in swaps.values()])
+            for (text, (_, contended, shared)), reply in zip(swaps.items(), replies, strict=True):
                 if reply.status == b"HD":
-                    held[text] = reply.number(b"c"), _is_lock(look)
+                    held[text] = 0 if shared else reply.number(b"c"), contended
                 elif reply.status not in (b"EX", b"NF"):
                     refused.append((text, reply))
             if refused:
@@ -284,27 +306,53 @@ class MemcachedTier(RemoteTier):
             preamble = []
             if not again:
                 return
-        raise self._gave_up(again[0])
+        self._close_alone(connection, {text: max(lasts, longest.get(text, 0)) for text in again}, marks, held)
+
+    def _close_alone(
+        self,
+        connection: Connection,
+        lasts: Mapping[bytes, int],
+        marks: Mapping[bytes, bytes],
+        held: dict[bytes, tuple[int, bool]],
+    ) -> None:
+        """Where others come in between all the time: replace their marks by one that is left to run out."""
+        for text in lasts:
+            if text not in marks:
+                raise self._gave_up(text)
+        replies = connection.meta([closing.put(text, {marks[text]: each}) for text, each in lasts.items()])
+        for text, reply in zip(lasts, replies, strict=True):
+            if reply.status != b"HD":
+                raise StoreError(f"{self.where} did not lock {text.decode('ascii')}: {reply.said}")
+            held[text] = 0, True
 
     def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
         """See Tier.publish."""
         items = [self._item(lock.key, value, lock.token.epoch) for lock, value in locked]
 
         def work(connection: Connection) -> None:
-            own: list[bytes] = []
+            own: list[Lock] = []
             commands: list[bytes] = []
-            foreign: list[bytes] = []
+            foreign: list[Lock] = []
             for (lock, _), item in zip(locked, items, strict=True):
-                if lock.contended or lock.token.run != connection.run:
-                    foreign.append(self._text(lock.key))
+                if lock.contended or lock.token.run != connection.run or not lock.token.cas:
+                    foreign.append(lock)
                 else:
-                    own.append(self._text(lock.key))
+                    own.append(lock)
                     commands.append(self._swap_for(connection, lock, item))
             replies = connection.meta(commands)
-            changed = [text for text, reply in zip(own, replies, strict=True) if reply.status not in (b"HD", b"NF")]
-            self._remove_unless_locked(connection, [*foreign, *changed])
+            foreign += [lock for lock, reply in zip(own, replies, strict=True) if reply.status not in (b"HD", b"NF")]
+            self._open(connection, [lock for lock in foreign if not lock.contended], committed=True)
+            left = [lock for lock in foreign if lock.contended or not lock.token.mark]
+            self._remove_unless_locked(connection, [self._text(lock.key) for lock in left])
 
         self.server.call("publish", work)
+
+    def _open(self, connection: Connection, locks: Iterable[Lock], *, committed: bool) -> None:
+        """Take one's marks out of epochs where they are not alone, or are there no more."""
+        marks = {self._text(lock.key): lock.token.mark for lock in locks if lock.token.mark}
+        stuck = closing.take_out(connection, marks, committed=committed)
+        if stuck:
+            raise self._gave_up(stuck[0])
 
     def _remove_unless_locked(self, connection: Connection, texts: Sequence[bytes]) -> None:
         left = list(texts)
@@ -325,19 +373,23 @@ class MemcachedTier(RemoteTier):
         """See Tier.unlock."""
 
         def work(connection: Connection) -> None:
-            own = [lock for lock in locks if not lock.contended and lock.token.run == connection.run]
-            connection.meta([b"md %b C%d\r\n" % (self._text(lock.key), lock.token.cas) for lock in own])
+            left = [lock for lock in locks if not lock.contended]
+            own = [lock for lock in left if lock.token.run == connection.run and lock.token.cas]
+            replies = connection.meta([b"md %b C%d\r\n" % (self._text(lock.key), lock.token.cas) for lock in own])
+            gone = [id(lock) for lock, reply in zip(own, replies, strict=True) if reply.status != b"EX"]
+            self._open(connection, [lock for lock in left if id(lock) not in gone], committed=False)
 
         self.server.call("unlock", work)
 
     def clear(self, seconds: float = LOCK_SECONDS) -> None:
         """Change the epoch of everything under the prefix."""
+        marks = {self._everything: closing.new_mark()}
 
         def work(connection: Connection) -> None:
-            none = self._epochs([])
-            ((cas, contended),) = self._take(connection, none, [], [self._everything], whole_seconds(seconds)).values()
-            if not contended:
-                connection.meta([b"md %b C%d\r\n" % (self._everything, cas)])
+            ((_, contended),) = self._take(connection, self._epochs([]), [], [], marks, whole_seconds(seconds)).values()
+            stuck = [] if contended else closing.take_out(connection, marks, committed=True)
+            if stuck:
+                raise self._gave_up(stuck[0])
 
         self.server.call("clear", work)
 
@@ -404,6 +456,22 @@ def _lock(text: bytes, lasts: int, condition: bytes = b"") -> bytes:
     return b"ms %b 0 F%d T%d c%b\r\n\r\n" % (text, Kind.LOCK, lasts, condition)
 
 
+def _try(text: bytes, lasts: int, mark: bytes | None) -> tuple[bytes, bytes]:
+    """The command that locks a key if nothing is there, and the one that looks what is."""
+    if mark is None:
+        return _lock(text, lasts, b" ME"), b"mg %b f s c\r\n" % text
+    return closing.put(text, {mark: lasts}, b" ME"), closing.look(text)
+
+
+def _close(connection: Connection, text: bytes, there: Seen, mark: bytes, lasts: int) -> tuple[bytes, bool, bool]:
+    """The command that adds a mark to what is there; whether it takes the others' place, and whether it joins them."""
+    marks, unless_changed = there.with_mark(mark, lasts), b" C%d" % there.cas
+    joined = closing.put(text, marks, unless_changed)
+    if len(joined) + OVERHEAD > connection.largest:
+        return closing.put(text, {mark: max(marks.values())}, unless_changed), True, False
+    return joined, False, len(marks) > 1
+
+
 def _revision(epoch: bytes | None, cas: int) -> bytes | None:
     return None if epoch is None else epoch + cas.to_bytes(CAS_BYTES, "big")
 
@@ -422,7 +490,8 @@ def _usual_answer(expected: Sequence[bytes], asked: Sequence[bytes]) -> bytes:
 
 def _is_lock(look: Reply) -> bool:
     # other clients use the same flags, but not for values without bytes
-    return look.number(b"f") == Kind.LOCK and look.number(b"s") == 0
+    flags, size = look.number(b"f"), look.number(b"s")
+    return (flags == Kind.LOCK and size == 0) or closing.is_closed(flags, size)
 
 
 def _leased(connection: Connection, key: Key, reply: Reply, epoch: Epoch) -> Found:

@@ -82,7 +82,11 @@ class Table(World):
         names: dict[int, Hashable] = {}
         for i, store in enumerate(self.stores):
             for space, held in sorted(store._table._spaces.items()):
-                for ident, slot in [*sorted(held.slots.items()), *sorted(held.locks.items()), (None, held.lock)]:
+                for ident, slot in [
+                    *sorted(held.slots.items()),
+                    *sorted(held.locks.items()),
+                    *enumerate(held.closed_by),
+                ]:
                     names[id(slot)] = i, space, ident
                     memory.append((i, space, ident, plain_slot(slot)))
         unsettled = [each for each in self.committed.items() if each[1] > self.settled]
