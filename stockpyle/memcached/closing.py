@@ -42,7 +42,7 @@ Marks = Mapping[bytes, int]
 
 @dataclass(slots=True)
 class Seen:
-    """What a look has found under an epoch's key. marks is None if that is no set, or nothing."""
+    """What a look has found under an epoch's key. marks is None if that is no set."""
 
     cas: int
     marks: Marks | None
@@ -65,7 +65,8 @@ def seen(reply: Reply) -> Seen | None:
     """Return what was found, None for nothing; marks that have run out are none."""
     if reply.status != b"VA":
         return None
-    if not is_closed(reply.number(b"f"), len(reply.data)):
+    if not is_closed(reply.number(b"f"), len(reply.data)) or reply.has(b"t-1"):
+        # a set that never runs out is none of ours
         return Seen(reply.number(b"c"), None)
     left = reply.number(b"t")
     marks = {mark: left - sooner for mark, sooner in _MARK.iter_unpack(reply.data) if left > sooner}
