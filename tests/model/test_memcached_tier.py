@@ -463,11 +463,13 @@ def forget_contention(self: Any, keys: Sequence[Key], seconds: float, **loose: A
     return [replace(lock, contended=False) for lock in real_lock(self, keys, seconds, **loose)]
 
 
-def look_before_replacing(self: Any, connection: Any, epochs: Any, firm: Any, loose: Any, lasts: int) -> Any:
+def look_before_replacing(
+    self: Any, connection: Any, epochs: Any, firm: Any, loose: Any, marks: Any, lasts: int
+) -> Any:
     """Look if there is another's lock, and replace whatever has come since."""
     looks = connection.meta([b"mg %b f s c\r\n" % text for text in loose])
     over = {text: look.done and _is_lock(look) for text, look in zip(loose, looks, strict=True)}
-    held = real_take(self, connection, epochs, [*firm, *loose], [], lasts)
+    held = real_take(self, connection, epochs, [*firm, *loose], [], marks, lasts)
     return {text: (cas, over.get(text, False)) for text, (cas, _) in held.items()}
 
 
@@ -613,6 +615,15 @@ def test_a_broken_rule_is_found(
     explored = search(scenario)
     assert "STALE" in explored.wrong, explored
     assert explored.schedule
+
+
+@pytest.mark.parametrize("scenario", [two_whole_classes, slow_whole_classes, whole_class_rolls_back])
+def test_who_gives_up_at_once(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writers of a class that give up as soon as somebody has come in between leave nothing stale either."""
+    monkeypatch.setattr(tier_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(closing, "ATTEMPTS", 1)
+    explored = search(scenario)
+    assert not explored.wrong, explored
 
 
 def test_a_mark_that_never_runs_out_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
