@@ -10,7 +10,8 @@ gives the key a new CAS id, and "if unchanged" compares that. What no command ca
 - what a writer finds under its key in place of its own lock it removes, if unchanged, unless it is a lock.
 
 Every record carries the epoch of its class, and that of the whole prefix, as read no later than its lease or lock was
-taken. An epoch is a random value under a key of its own; a record of another epoch is as good as none.
+taken. An epoch is a random value under a key of its own; a record of another epoch is as good as none. Writers of a whole
+class close its epoch together, see stockpyle.memcached.closing.
 
 The revision of a record is its CAS id and its epoch. While a server runs it gives no CAS id twice; when it begins anew
 it counts from the start, but epochs are random and nobody puts an old one back, so that no record there has an epoch
@@ -28,14 +29,14 @@ from stockpyle.coherence.writer import LOCK_SECONDS
 from stockpyle.exceptions import StoreError
 from stockpyle.keys import Key
 from stockpyle.memcached import closing
-from stockpyle.memcached.closing import Seen
 from stockpyle.memcached.epochs import EPOCH, Epochs
-from stockpyle.memcached.items import OVERHEAD, Item, item_size, time_to_live, whole_seconds
+from stockpyle.memcached.items import Item, item_size, time_to_live, whole_seconds
+from stockpyle.memcached.locking import is_lock, take
 from stockpyle.memcached.server import Server
 from stockpyle.memcached.wire import CHUNK_COMMANDS, Connection, Reply
 from stockpyle.records import LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
 from stockpyle.remote.epochs import CLOSED, EPOCH_BYTES, NO_EPOCH, Epoch
-from stockpyle.remote.tier import ATTEMPTS, BusyElsewhere, RemoteTier, pause
+from stockpyle.remote.tier import ATTEMPTS, BusyElsewhere, RemoteTier, gave_up
 from stockpyle.stats import Stats
 
 CAS_BYTES = 8
@@ -224,7 +225,7 @@ class MemcachedTier(RemoteTier):
 
         def work(connection: Connection) -> list[Lock]:
             epochs = self._epochs([key for key in keys if not key.is_epoch])
-            held = self._take(connection, epochs, firm, loose, marks, lasts)
+            held = take(connection, self.where, epochs, firm, loose, marks, lasts)
             tokens = {text: (connection.run, held[text][0], marks.get(text, b"")) for text in texts}
             return [
                 Lock(key, Token(run, cas, self._epoch_for(epochs, key), mark), contended=held[text][1])
@@ -233,97 +234,6 @@ class MemcachedTier(RemoteTier):
             ]
 
         return self.server.call("lock", work)
-
-    def _take(
-        self,
-        connection: Connection,
-        epochs: Epochs,
-        firm: Sequence[bytes],
-        loose: Sequence[bytes],
-        marks: Mapping[bytes, bytes],
-        lasts: int,
-    ) -> dict[bytes, tuple[int, bool]]:
-        """Lock keys, epochs with these marks; return of each the CAS id of the lock, and whether it is contended."""
-        held: dict[bytes, tuple[int, bool]] = {}
-        try:
-            self._take_all(connection, epochs, firm, loose, marks, lasts, held)
-        except StoreError:
-            own = {text: cas for text, (cas, contended) in held.items() if not contended}
-            connection.meta([b"md %b C%d\r\n" % each for each in own.items() if each[0] not in marks])
-            closing.take_out(connection, {text: marks[text] for text in own if text in marks}, committed=False)
-            raise
-        return held
-
-    def _take_all(
-        self,
-        connection: Connection,
-        epochs: Epochs,
-        firm: Sequence[bytes],
-        loose: Sequence[bytes],
-        marks: Mapping[bytes, bytes],
-        lasts: int,
-        held: dict[bytes, tuple[int, bool]],
-    ) -> None:
-        preamble = [*epochs.commands(), *(_lock(text, lasts) for text in firm)]
-        again = [*loose, *marks]
-        longest: dict[bytes, int] = {}
-        for attempt in range(ATTEMPTS):
-            if attempt >= closing.AT_ONCE:
-                pause()
-            # an add, and a look at what has kept it from happening
-            tries = [command for text in again for command in _try(text, lasts, marks.get(text))]
-            replies = connection.meta([*preamble, *tries])
-            refused: list[tuple[bytes, Reply]] = []
-            if preamble:
-                epochs.learn_replies(replies[: len(preamble) - len(firm)])
-                for text, reply in zip(firm, replies[len(preamble) - len(firm) : len(preamble)], strict=True):
-                    if reply.status == b"HD":
-                        held[text] = reply.number(b"c"), False
-                    else:
-                        refused.append((text, reply))
-            added, looks = replies[len(preamble) :: 2], replies[len(preamble) + 1 :: 2]
-            swaps: dict[bytes, tuple[bytes, bool, bool]] = {}
-            for text, reply, look in zip(again, added, looks, strict=True):
-                if reply.status == b"HD":
-                    held[text] = reply.number(b"c"), False
-                elif reply.status != b"NS":
-                    refused.append((text, reply))
-                elif text in marks and (there := closing.seen(look)) is not None:
-                    swaps[text] = _close(connection, text, there, marks[text], lasts)
-                    longest[text] = max((there.marks or {}).values(), default=0)
-                elif look.status == b"HD":
-                    swaps[text] = _lock(text, lasts, b" C%d" % look.number(b"c")), _is_lock(look), False
-            replies = connection.meta([command for command, _, _ in swaps.values()])
-            for (text, (_, contended, shared)), reply in zip(swaps.items(), replies, strict=True):
-                if reply.status == b"HD":
-                    held[text] = 0 if shared else reply.number(b"c"), contended
-                elif reply.status not in (b"EX", b"NF"):
-                    refused.append((text, reply))
-            if refused:
-                text, reply = refused[0]
-                raise StoreError(f"{self.where} did not lock {text.decode('ascii')}: {reply.said}")
-            again = [text for text in again if text not in held]
-            preamble = []
-            if not again:
-                return
-        self._close_alone(connection, {text: max(lasts, longest.get(text, 0)) for text in again}, marks, held)
-
-    def _close_alone(
-        self,
-        connection: Connection,
-        lasts: Mapping[bytes, int],
-        marks: Mapping[bytes, bytes],
-        held: dict[bytes, tuple[int, bool]],
-    ) -> None:
-        """Where others come in between all the time: replace their marks by one that is left to run out."""
-        for text in lasts:
-            if text not in marks:
-                raise self._gave_up(text)
-        replies = connection.meta([closing.put(text, {marks[text]: each}) for text, each in lasts.items()])
-        for text, reply in zip(lasts, replies, strict=True):
-            if reply.status != b"HD":
-                raise StoreError(f"{self.where} did not lock {text.decode('ascii')}: {reply.said}")
-            held[text] = 0, True
 
     def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
         """See Tier.publish."""
@@ -352,7 +262,7 @@ class MemcachedTier(RemoteTier):
         marks = {self._text(lock.key): lock.token.mark for lock in locks if lock.token.mark}
         stuck = closing.take_out(connection, marks, committed=committed)
         if stuck:
-            raise self._gave_up(stuck[0])
+            raise gave_up(self.where, stuck[0])
 
     def _remove_unless_locked(self, connection: Connection, texts: Sequence[bytes]) -> None:
         left = list(texts)
@@ -361,13 +271,13 @@ class MemcachedTier(RemoteTier):
             there = [
                 (text, look.number(b"c"))
                 for text, look in zip(left, looks, strict=True)
-                if look.status == b"HD" and not _is_lock(look)
+                if look.status == b"HD" and not is_lock(look)
             ]
             replies = connection.meta([b"md %b C%d\r\n" % each for each in there])
             left = [text for (text, _), reply in zip(there, replies, strict=True) if reply.status == b"EX"]
             if not left:
                 return
-        raise self._gave_up(left[0])
+        raise gave_up(self.where, left[0])
 
     def unlock(self, locks: Sequence[Lock]) -> None:
         """See Tier.unlock."""
@@ -386,10 +296,11 @@ class MemcachedTier(RemoteTier):
         marks = {self._everything: closing.new_mark()}
 
         def work(connection: Connection) -> None:
-            ((_, contended),) = self._take(connection, self._epochs([]), [], [], marks, whole_seconds(seconds)).values()
+            none = self._epochs([])
+            ((_, contended),) = take(connection, self.where, none, [], [], marks, whole_seconds(seconds)).values()
             stuck = [] if contended else closing.take_out(connection, marks, committed=True)
             if stuck:
-                raise self._gave_up(stuck[0])
+                raise gave_up(self.where, stuck[0])
 
         self.server.call("clear", work)
 
@@ -452,26 +363,6 @@ class MemcachedTier(RemoteTier):
         return Epochs(self._everything, self._spaces(keys))
 
 
-def _lock(text: bytes, lasts: int, condition: bytes = b"") -> bytes:
-    return b"ms %b 0 F%d T%d c%b\r\n\r\n" % (text, Kind.LOCK, lasts, condition)
-
-
-def _try(text: bytes, lasts: int, mark: bytes | None) -> tuple[bytes, bytes]:
-    """The command that locks a key if nothing is there, and the one that looks what is."""
-    if mark is None:
-        return _lock(text, lasts, b" ME"), b"mg %b f s c\r\n" % text
-    return closing.put(text, {mark: lasts}, b" ME"), closing.look(text)
-
-
-def _close(connection: Connection, text: bytes, there: Seen, mark: bytes, lasts: int) -> tuple[bytes, bool, bool]:
-    """The command that adds a mark to what is there; whether it takes the others' place, and whether it joins them."""
-    marks, unless_changed = there.with_mark(mark, lasts), b" C%d" % there.cas
-    joined = closing.put(text, marks, unless_changed)
-    if len(joined) + OVERHEAD > connection.largest:
-        return closing.put(text, {mark: max(marks.values())}, unless_changed), True, False
-    return joined, False, len(marks) > 1
-
-
 def _revision(epoch: bytes | None, cas: int) -> bytes | None:
     return None if epoch is None else epoch + cas.to_bytes(CAS_BYTES, "big")
 
@@ -486,12 +377,6 @@ def _usual_answer(expected: Sequence[bytes], asked: Sequence[bytes]) -> bytes:
     ids = b"".join([b"HD c%d\r\n" % int.from_bytes(each[-CAS_BYTES:], "big") for each in expected])
     both = (asked[0], EPOCH, EPOCH_BYTES, epoch[:EPOCH_BYTES], asked[1], EPOCH, EPOCH_BYTES, epoch[EPOCH_BYTES:])
     return ids + b"VALUE %b %d %d\r\n%b\r\nVALUE %b %d %d\r\n%b\r\nEND\r\n" % both
-
-
-def _is_lock(look: Reply) -> bool:
-    # other clients use the same flags, but not for values without bytes
-    flags, size = look.number(b"f"), look.number(b"s")
-    return (flags == Kind.LOCK and size == 0) or closing.is_closed(flags, size)
 
 
 def _leased(connection: Connection, key: Key, reply: Reply, epoch: Epoch) -> Found:

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from stockpyle.memcached import closing
-from stockpyle.memcached import tier as tier_module
+from stockpyle.memcached import closing, locking
 from stockpyle.memcached.closing import CLOSED_BY
 from stockpyle.memcached.wire import Connection
 from stockpyle.records import LOCKED, MISS, Lock
@@ -103,7 +102,7 @@ def test_writer_that_others_always_forestall(
             other.client.set(text(store, PERSON.epoch), value, flags=CLOSED_BY, expire=101)
         return real(self, commands)
 
-    monkeypatch.setattr(tier_module, "pause", lambda: None)
+    monkeypatch.setattr(locking, "pause", lambda: None)
     monkeypatch.setattr(closing, "pause", lambda: None)
     with monkeypatch.context() as patched:
         patched.setattr(Connection, "meta", meddle)

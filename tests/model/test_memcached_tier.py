@@ -27,11 +27,12 @@ from stockpyle.codecs import Kind
 from stockpyle.coherence.layers import Layer
 from stockpyle.coherence.validated import ValidatedLayer
 from stockpyle.keys import Key
-from stockpyle.memcached import closing
+from stockpyle.memcached import closing, locking
 from stockpyle.memcached import epochs as epochs_module
 from stockpyle.memcached import tier as tier_module
 from stockpyle.memcached.epochs import Epochs
-from stockpyle.memcached.tier import MemcachedTier, _is_lock
+from stockpyle.memcached.locking import is_lock
+from stockpyle.memcached.tier import MemcachedTier
 from stockpyle.memcached.wire import Connection
 from stockpyle.records import Lease, Lock
 from stockpyle.remote.epochs import CLOSED, EPOCH_BYTES
@@ -407,7 +408,7 @@ def test_no_schedule_hands_out_a_stale_value(scenario: Scenario) -> None:
 
 # the check can fail: each of these breaks one rule, and has to be found
 
-real_lock, real_take, real_swap_for = MemcachedTier.lock, MemcachedTier._take, MemcachedTier._swap_for
+real_lock, real_take, real_swap_for = MemcachedTier.lock, tier_module.take, MemcachedTier._swap_for
 real_fill, real_publish = MemcachedTier.fill, MemcachedTier.publish
 real_epoch, real_seen, real_take_out = epochs_module._epoch, closing.seen, closing.take_out
 real_of, real_meta, real_name_run = Epochs.of, Connection.meta, Connection._name_run
@@ -433,7 +434,7 @@ def publish_without_cas(self: Any, connection: Any, own: Lease | Lock, item: Any
 def remove_without_cas(self: Any, connection: Any, texts: Sequence[bytes]) -> None:
     """Look, and remove whatever has come since."""
     looks = connection.meta([b"mg %b f s c\r\n" % text for text in texts])
-    there = [text for text, look in zip(texts, looks, strict=True) if look.done and not _is_lock(look)]
+    there = [text for text, look in zip(texts, looks, strict=True) if look.done and not is_lock(look)]
     connection.meta([b"md %b\r\n" % text for text in there])
 
 
@@ -464,12 +465,12 @@ def forget_contention(self: Any, keys: Sequence[Key], seconds: float, **loose: A
 
 
 def look_before_replacing(
-    self: Any, connection: Any, epochs: Any, firm: Any, loose: Any, marks: Any, lasts: int
+    connection: Any, where: str, epochs: Any, firm: Any, loose: Any, marks: Any, lasts: int
 ) -> Any:
     """Look if there is another's lock, and replace whatever has come since."""
     looks = connection.meta([b"mg %b f s c\r\n" % text for text in loose])
-    over = {text: look.done and _is_lock(look) for text, look in zip(loose, looks, strict=True)}
-    held = real_take(self, connection, epochs, [*firm, *loose], [], marks, lasts)
+    over = {text: look.done and is_lock(look) for text, look in zip(loose, looks, strict=True)}
+    held = real_take(connection, where, epochs, [*firm, *loose], [], marks, lasts)
     return {text: (cas, over.get(text, False)) for text, (cas, _) in held.items()}
 
 
@@ -598,7 +599,7 @@ def revision_without_cas(epoch: bytes | None, cas: int) -> bytes | None:
         (two_whole_classes, Connection, "meta", swap_marks_without_cas),
         (lost_lock_of_a_class, closing, "take_out", leave_what_came),
         (slow_whole_classes, closing, "seen", drop_old_marks),
-        (no_row_lock, MemcachedTier, "_take", look_before_replacing),
+        (no_row_lock, tier_module, "take", look_before_replacing),
         (whole_class, MemcachedTier, "fill", fill_in_the_latest_epoch),
         (whole_class, MemcachedTier, "publish", publish_in_the_latest_epoch),
         (whole_class, Epochs, "of", one_epoch),
@@ -620,6 +621,7 @@ def test_a_broken_rule_is_found(
 @pytest.mark.parametrize("scenario", [two_whole_classes, slow_whole_classes, whole_class_rolls_back])
 def test_who_gives_up_at_once(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writers of a class that give up as soon as somebody has come in between leave nothing stale either."""
+    monkeypatch.setattr(locking, "ATTEMPTS", 1)
     monkeypatch.setattr(tier_module, "ATTEMPTS", 1)
     monkeypatch.setattr(closing, "ATTEMPTS", 1)
     explored = search(scenario)
