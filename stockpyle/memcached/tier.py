@@ -10,8 +10,8 @@ gives the key a new CAS id, and "if unchanged" compares that. What no command ca
 - what a writer finds under its key in place of its own lock it removes, if unchanged, unless it is a lock.
 
 Every record carries the epoch of its class, and that of the whole prefix, as read no later than its lease or lock was
-taken. An epoch is a random value under a key of its own; a record of another epoch is as good as none. Writers of a whole
-class close its epoch together, see stockpyle.memcached.closing.
+taken. An epoch is a random value under a key of its own; a record of another epoch is as good as none. An epoch has a
+lock of its own kind, which several writers share: see stockpyle.memcached.closing.
 
 The revision of a record is its CAS id and its epoch. While a server runs it gives no CAS id twice; when it begins anew
 it counts from the start, but epochs are random and nobody puts an old one back, so that no record there has an epoch
