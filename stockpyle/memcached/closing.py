@@ -5,12 +5,13 @@ mark is there what the epoch covers is bypassed; when the last one goes nothing 
 new epoch. A writer that dies leaves its mark, which must run out in spite of those who come and go: not sooner than any
 lock would, or a reader might fill what was there before that writer's commit; nor may others keep it alive.
 
-No clock but the server's own counts, by which each lock runs out. The server tells how many seconds an item has left
-(``t``); a mark carries how many seconds before its item it runs out, and the item lives as long as its last mark. Who
-writes the set down again takes what is left of each mark from what it was told of the item. It is written a moment
-later, so by the server's clock a mark's end is never moved to before where its writer has put it. It is moved back by
-that moment, the time from a look to its swap, and by no more: a dead writer's mark lives as much longer as others'
-swaps were under way, taken together, and runs out its seconds as soon as they rest. Clients' clocks decide nothing.
+No clock but the server's own counts, by which each lock runs out; what a client's says decides nothing. The server tells
+how many seconds an item has left (``t``); a mark carries how many seconds before its item it runs out, and the item
+lives as long as its last mark. Who writes the set down again takes what is left of each mark from what it was told of
+the item. It is written a moment later, so that by the server's clock no mark's end is ever moved to before where its
+writer has put it. It is put off by that moment, the time from a look to its swap, and by no more. So a dead writer's
+mark lives longer by as much time as others' swaps were under way, taken together: nothing to speak of, unless others
+write all the time, when the class is closed by themselves; and when they rest it has no more left than it was given.
 
 What the server evicts, or loses when it begins anew, is lost with all marks in it. A writer that finds its mark gone
 when it has committed changes the epoch.
@@ -97,7 +98,7 @@ def take_out(connection: Connection, own: Mapping[bytes, bytes], *, committed: b
     those whose marks are in it, of whom the last will change the epoch, as will the lapse of the set.
     """
     left = dict(own)
-    closed: set[bytes] = set()
+    in_sets: dict[bytes, bool] = {}
     for attempt in range(ATTEMPTS):
         if attempt >= AT_ONCE:
             pause()
@@ -108,10 +109,10 @@ def take_out(connection: Connection, own: Mapping[bytes, bytes], *, committed: b
                 others = there.without(left[text])
                 swap = b" C%d" % there.cas
                 commands[text] = put(text, others, swap) if others else b"md %b%b\r\n" % (text, swap)
-                (closed.discard if there.marks is None else closed.add)(text)
+                in_sets[text] = there.marks is not None
         replies = connection.meta(list(commands.values()))
         left = {text: own[text] for text, reply in zip(commands, replies, strict=True) if reply.status == b"EX"}
         if not left:
             return []
     # what is in a set runs out
-    return [text for text in left if text not in closed]
+    return [text for text in left if not in_sets[text]]
