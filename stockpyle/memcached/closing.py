@@ -5,10 +5,10 @@ mark is there what the epoch covers is bypassed; when the last one goes nothing 
 new epoch. A writer that dies leaves its mark, which must run out in spite of those who come and go: not sooner than any
 lock would, or a reader might fill what was there before that writer's commit; nor may others keep it alive.
 
-No clock but the server's own counts, by which each lock runs out; what a client's says decides nothing. The server tells
-how many seconds an item has left (``t``); a mark carries how many seconds before its item it runs out, and the item
-lives as long as its last mark. Who writes the set down again takes what is left of each mark from what it was told of
-the item. It is written a moment later, so that by the server's clock no mark's end is ever moved to before where its
+No clock but the server's own counts, by which each lock runs out; what a client's says decides nothing. The server
+tells how many seconds an item has left (``t``); a mark carries how many seconds before its item it runs out, and the
+item lives as long as its last mark. Who writes the set down again takes what is left of each mark from what it was told
+of the item. It is written a moment later, so that by the server's clock no mark's end is ever moved to before where its
 writer has put it. It is put off by that moment, the time from a look to its swap, and by no more. So a dead writer's
 mark lives longer by as much time as others' swaps were under way, taken together: nothing to speak of, unless others
 write all the time, when the class is closed by themselves; and when they rest it has no more left than it was given.
