@@ -438,7 +438,7 @@ class TierContract:
         tier.publish([(epoch, None)])
         assert self.is_free(tier)
 
-    def close(self, tier: Any, seconds: float = 30) -> Lock:
+    def lock_class(self, tier: Any, seconds: float = 30) -> Lock:
         """Lock the class, as one writer of several."""
         lock: Lock = self.lock(tier, PERSON.epoch, seconds=seconds, without_row_lock=[PERSON.epoch])
         assert not lock.contended
@@ -449,7 +449,7 @@ class TierContract:
         for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
             tier = self.make_tier(Clock())
             self.keep(tier, record(1, "ann@x"))
-            locks = [self.close(tier) for _ in range(3)]
+            locks = [self.lock_class(tier) for _ in range(3)]
             for number in order:
                 assert self.read(tier, ONE) is LOCKED
                 tier.publish([(locks[number], None)])
@@ -460,9 +460,9 @@ class TierContract:
     def test_writers_may_come_and_go(self) -> None:
         """A class that was never without a writer is open when it has none."""
         tier = self.make_tier(Clock())
-        before = self.close(tier)
+        before = self.lock_class(tier)
         for _ in range(5):
-            after = self.close(tier)
+            after = self.lock_class(tier)
             tier.publish([(before, None)])
             assert self.read(tier, ONE) is LOCKED
             before = after
@@ -473,7 +473,7 @@ class TierContract:
         """A writer of a whole class that rolls back takes out its own lock only; twice is no harm."""
         tier = self.make_tier(Clock())
         self.keep(tier, record(1, name="old"))
-        first, second = self.close(tier), self.close(tier)
+        first, second = self.lock_class(tier), self.lock_class(tier)
         for _ in range(2):
             tier.unlock([first])
             assert self.read(tier, ONE) is LOCKED
@@ -485,7 +485,7 @@ class TierContract:
         """If another has committed before, what was held of the class is gone all the same."""
         tier = self.make_tier(Clock())
         self.keep(tier, record(1, name="old"))
-        first, second = self.close(tier), self.close(tier)
+        first, second = self.lock_class(tier), self.lock_class(tier)
         tier.publish([(first, None)])
         tier.unlock([second])
         assert self.holds(tier) is None
@@ -495,7 +495,7 @@ class TierContract:
         """What was loaded before the first of them, or among them, is never filled."""
         tier = self.make_tier(Clock())
         lease = self.lease(tier)
-        locks = [self.close(tier) for _ in range(2)]
+        locks = [self.lock_class(tier) for _ in range(2)]
         for lock in locks:
             tier.publish([(lock, None)])
             tier.fill([(lease, record(name="old"))])
@@ -505,7 +505,7 @@ class TierContract:
         """A writer of a class that does not know if it has committed leaves its lock, whoever else ends."""
         clock = Clock()
         tier = self.make_tier(clock)
-        unsure, other = self.close(tier), self.close(tier)
+        unsure, other = self.lock_class(tier), self.lock_class(tier)
         tier.publish([(replace(unsure, contended=True), None)])
         tier.publish([(other, None)])
         tier.unlock([replace(unsure, contended=True)])
@@ -520,7 +520,7 @@ class TierContract:
             return
         clock = Clock()
         tier = self.make_tier(clock)
-        self.close(tier)
+        self.lock_class(tier)
         clock.advance(5)
         lock = self.lock(tier, ONE)
         clock.advance(26)
@@ -530,7 +530,7 @@ class TierContract:
     def test_lock_among_the_writers_of_a_class_publishes_nothing(self) -> None:
         """Nor one that may be older than the commit of a writer of the class that has ended, if the last rolls back."""
         tier = self.make_tier(Clock())
-        locks = [self.close(tier), self.close(tier)]
+        locks = [self.lock_class(tier), self.lock_class(tier)]
         one = self.lock(tier, ONE)
         tier.publish([(locks[0], None)])
         tier.unlock([locks[1]])
@@ -543,9 +543,9 @@ class TierContract:
             return
         clock = Clock()
         tier = self.make_tier(clock)
-        self.close(tier)
+        self.lock_class(tier)
         for passed in (5, 10, 15, 20, 25, 30):
-            lock = self.close(tier)
+            lock = self.lock_class(tier)
             clock.advance(5)
             assert self.read(tier, ONE) is LOCKED
             tier.publish([(lock, None)])
@@ -558,8 +558,8 @@ class TierContract:
             return
         clock = Clock()
         tier = self.make_tier(clock)
-        self.close(tier, seconds=60)
-        self.close(tier, seconds=10)
+        self.lock_class(tier, seconds=60)
+        self.lock_class(tier, seconds=10)
         clock.advance(59)
         assert self.read(tier, ONE) is LOCKED
         clock.advance(1)
@@ -583,10 +583,10 @@ class TierContract:
             return
         clock = Clock()
         tier = self.make_tier(clock)
-        slow = self.close(tier)
+        slow = self.lock_class(tier)
         clock.advance(31)
         self.keep(tier, record(1, name="perhaps old"))
-        other = self.close(tier)
+        other = self.lock_class(tier)
         tier.publish([(slow, None)])
         assert self.read(tier, ONE) is LOCKED
         tier.publish([(other, None)])
