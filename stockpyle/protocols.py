@@ -88,16 +88,22 @@ class Tier(Protocol):
     def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
         """Put a lock in place of whatever is held under each key.
 
-        A lock on one of `without_row_lock` (which are among `keys`) says if it replaced another's live lock.
+        A lock on one of `without_row_lock` (which are among `keys`) says if it replaced another's live lock. A lock on
+        a class (a key that is_epoch) replaces no other's: they are there side by side, each for its own seconds, and
+        while there is one readers are told LOCKED and nothing is kept of the class.
         """
         ...
 
     def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
-        """After a commit: own lock -> the value, None removes it; contended or foreign lock -> leave; else remove."""
+        """After a commit: own lock -> the value, None removes it; contended or foreign lock -> leave; else remove.
+
+        Of a class the own lock is taken away, but for a contended one, and others' are left; when none is there nothing
+        is left of what was kept before.
+        """
         ...
 
     def unlock(self, locks: Sequence[Lock]) -> None:
-        """After a definite rollback: own lock -> remove (contended: leave); anything else -> leave."""
+        """After a definite rollback: own lock -> remove (contended: leave); all else, others' locks too -> leave."""
         ...
 
 

@@ -79,8 +79,8 @@ class Lock:
     """A writer's mark on a key, set before its commit.
 
     contended: the lock was taken without the row's lock in the database and replaced another writer's live
-    one; so it is never removed, but left to run out. owed: the tier could not be reached; if the commit happens it
-    must be told of the key later.
+    one; so it is never removed, but left to run out. Locks of a class do not replace each other. owed: the tier could
+    not be reached; if the commit happens it must be told of the key later.
     """
 
     key: Key

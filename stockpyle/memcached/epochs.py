@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from stockpyle.codecs import Kind
+from stockpyle.memcached.closing import is_closed
 from stockpyle.memcached.wire import Reply
 from stockpyle.remote import epochs
 from stockpyle.remote.epochs import CLOSED, EPOCH_BYTES, Epoch
@@ -53,6 +53,6 @@ class Epochs(epochs.Epochs):
 
 
 def _epoch(flags: int, data: bytes) -> Epoch:
-    if flags == Kind.LOCK and not data:
+    if is_closed(flags, len(data)):
         return CLOSED
     return data if flags == EPOCH and len(data) == EPOCH_BYTES else None

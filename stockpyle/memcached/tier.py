@@ -10,7 +10,8 @@ gives the key a new CAS id, and "if unchanged" compares that. What no command ca
 - what a writer finds under its key in place of its own lock it removes, if unchanged, unless it is a lock.
 
 Every record carries the epoch of its class, and that of the whole prefix, as read no later than its lease or lock was
-taken. An epoch is a random value under a key of its own; a record of another epoch is as good as none.
+taken. An epoch is a random value under a key of its own; a record of another epoch is as good as none. An epoch has a
+lock of its own kind, which several writers share: see stockpyle.memcached.closing.
 
 The revision of a record is its CAS id and its epoch. While a server runs it gives no CAS id twice; when it begins anew
 it counts from the start, but epochs are random and nobody puts an old one back, so that no record there has an epoch
@@ -27,13 +28,15 @@ from stockpyle.codecs import Kind, RecordCodec
 from stockpyle.coherence.writer import LOCK_SECONDS
 from stockpyle.exceptions import StoreError
 from stockpyle.keys import Key
+from stockpyle.memcached import closing
 from stockpyle.memcached.epochs import EPOCH, Epochs
 from stockpyle.memcached.items import Item, item_size, time_to_live, whole_seconds
+from stockpyle.memcached.locking import is_lock, take
 from stockpyle.memcached.server import Server
 from stockpyle.memcached.wire import CHUNK_COMMANDS, Connection, Reply
 from stockpyle.records import LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
 from stockpyle.remote.epochs import CLOSED, EPOCH_BYTES, NO_EPOCH, Epoch
-from stockpyle.remote.tier import ATTEMPTS, BusyElsewhere, RemoteTier
+from stockpyle.remote.tier import ATTEMPTS, BusyElsewhere, RemoteTier, gave_up
 from stockpyle.stats import Stats
 
 CAS_BYTES = 8
@@ -41,11 +44,15 @@ CAS_BYTES = 8
 
 @dataclass(slots=True)
 class Token:
-    """What a lease or a lock is known by: the CAS id, in which run of the server, and the epoch it was taken in."""
+    """What a lease or a lock is known by: the CAS id, in which run of the server, and the epoch it was taken in.
+
+    The lock of an epoch is known by its mark; its CAS id is 0 if others' marks are with it.
+    """
 
     run: bytes
     cas: int
     epoch: bytes | None = None
+    mark: bytes = b""
 
 
 class MemcachedTier(RemoteTier):
@@ -209,102 +216,53 @@ class MemcachedTier(RemoteTier):
 
     def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
         """See Tier.lock."""
-        self._epochs([key for key in without_row_lock if key.is_epoch])
-        loose = dict.fromkeys(self._text(key) for key in without_row_lock)
+        marks = {self._text(key): closing.new_mark() for key in keys if key.is_epoch}
+        self._epochs([key for key in keys if key.is_epoch])
         texts = [self._text(key) for key in keys]
+        loose = [text for text in dict.fromkeys(map(self._text, without_row_lock)) if text not in marks]
+        firm = [text for text in dict.fromkeys(texts) if text not in loose and text not in marks]
         lasts = whole_seconds(seconds)
 
         def work(connection: Connection) -> list[Lock]:
             epochs = self._epochs([key for key in keys if not key.is_epoch])
-            firm = [text for text in dict.fromkeys(texts) if text not in loose]
-            held = self._take(connection, epochs, firm, loose, lasts)
+            held = take(connection, self.where, epochs, firm, loose, marks, lasts)
+            tokens = {text: (connection.run, held[text][0], marks.get(text, b"")) for text in texts}
             return [
-                Lock(key, Token(connection.run, held[text][0], self._epoch_for(epochs, key)), contended=held[text][1])
+                Lock(key, Token(run, cas, self._epoch_for(epochs, key), mark), contended=held[text][1])
                 for text, key in zip(texts, keys, strict=True)
+                for run, cas, mark in [tokens[text]]
             ]
 
         return self.server.call("lock", work)
-
-    def _take(
-        self, connection: Connection, epochs: Epochs, firm: Sequence[bytes], loose: Iterable[bytes], lasts: int
-    ) -> dict[bytes, tuple[int, bool]]:
-        """Lock keys; return of each the CAS id of the lock, and whether it replaced another's live one."""
-        held: dict[bytes, tuple[int, bool]] = {}
-        try:
-            self._take_all(connection, epochs, firm, loose, lasts, held)
-        except StoreError:
-            connection.meta(
-                [b"md %b C%d\r\n" % (text, cas) for text, (cas, contended) in held.items() if not contended]
-            )
-            raise
-        return held
-
-    def _take_all(
-        self,
-        connection: Connection,
-        epochs: Epochs,
-        firm: Sequence[bytes],
-        loose: Iterable[bytes],
-        lasts: int,
-        held: dict[bytes, tuple[int, bool]],
-    ) -> None:
-        preamble = [*epochs.commands(), *(_lock(text, lasts) for text in firm)]
-        again = list(loose)
-        for _ in range(ATTEMPTS):
-            # an add, and a look at what has kept it from happening
-            tries = [command for text in again for command in (_lock(text, lasts, b" ME"), b"mg %b f s c\r\n" % text)]
-            replies = connection.meta([*preamble, *tries])
-            refused: list[tuple[bytes, Reply]] = []
-            if preamble:
-                epochs.learn_replies(replies[: len(preamble) - len(firm)])
-                for text, reply in zip(firm, replies[len(preamble) - len(firm) : len(preamble)], strict=True):
-                    if reply.status == b"HD":
-                        held[text] = reply.number(b"c"), False
-                    else:
-                        refused.append((text, reply))
-            added, looks = replies[len(preamble) :: 2], replies[len(preamble) + 1 :: 2]
-            seen = {}
-            for text, reply, look in zip(again, added, looks, strict=True):
-                if reply.status == b"HD":
-                    held[text] = reply.number(b"c"), False
-                elif reply.status != b"NS":
-                    refused.append((text, reply))
-                elif look.status == b"HD":
-                    seen[text] = look
-            swaps = [_lock(text, lasts, b" C%d" % look.number(b"c")) for text, look in seen.items()]
-            for (text, look), reply in zip(seen.items(), connection.meta(swaps), strict=True):
-                if reply.status == b"HD":
-                    held[text] = reply.number(b"c"), _is_lock(look)
-                elif reply.status not in (b"EX", b"NF"):
-                    refused.append((text, reply))
-            if refused:
-                text, reply = refused[0]
-                raise StoreError(f"{self.where} did not lock {text.decode('ascii')}: {reply.said}")
-            again = [text for text in again if text not in held]
-            preamble = []
-            if not again:
-                return
-        raise self._gave_up(again[0])
 
     def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
         """See Tier.publish."""
         items = [self._item(lock.key, value, lock.token.epoch) for lock, value in locked]
 
         def work(connection: Connection) -> None:
-            own: list[bytes] = []
+            own: list[Lock] = []
             commands: list[bytes] = []
-            foreign: list[bytes] = []
+            foreign: list[Lock] = []
             for (lock, _), item in zip(locked, items, strict=True):
-                if lock.contended or lock.token.run != connection.run:
-                    foreign.append(self._text(lock.key))
+                if lock.contended or lock.token.run != connection.run or not lock.token.cas:
+                    foreign.append(lock)
                 else:
-                    own.append(self._text(lock.key))
+                    own.append(lock)
                     commands.append(self._swap_for(connection, lock, item))
             replies = connection.meta(commands)
-            changed = [text for text, reply in zip(own, replies, strict=True) if reply.status not in (b"HD", b"NF")]
-            self._remove_unless_locked(connection, [*foreign, *changed])
+            foreign += [lock for lock, reply in zip(own, replies, strict=True) if reply.status not in (b"HD", b"NF")]
+            self._open(connection, [lock for lock in foreign if not lock.contended], committed=True)
+            left = [lock for lock in foreign if lock.contended or not lock.token.mark]
+            self._remove_unless_locked(connection, [self._text(lock.key) for lock in left])
 
         self.server.call("publish", work)
+
+    def _open(self, connection: Connection, locks: Iterable[Lock], *, committed: bool) -> None:
+        """Take one's marks out of epochs where they are not alone, or are there no more."""
+        marks = {self._text(lock.key): lock.token.mark for lock in locks if lock.token.mark}
+        stuck = closing.take_out(connection, marks, committed=committed)
+        if stuck:
+            raise gave_up(self.where, stuck[0])
 
     def _remove_unless_locked(self, connection: Connection, texts: Sequence[bytes]) -> None:
         left = list(texts)
@@ -313,31 +271,36 @@ class MemcachedTier(RemoteTier):
             there = [
                 (text, look.number(b"c"))
                 for text, look in zip(left, looks, strict=True)
-                if look.status == b"HD" and not _is_lock(look)
+                if look.status == b"HD" and not is_lock(look)
             ]
             replies = connection.meta([b"md %b C%d\r\n" % each for each in there])
             left = [text for (text, _), reply in zip(there, replies, strict=True) if reply.status == b"EX"]
             if not left:
                 return
-        raise self._gave_up(left[0])
+        raise gave_up(self.where, left[0])
 
     def unlock(self, locks: Sequence[Lock]) -> None:
         """See Tier.unlock."""
 
         def work(connection: Connection) -> None:
-            own = [lock for lock in locks if not lock.contended and lock.token.run == connection.run]
-            connection.meta([b"md %b C%d\r\n" % (self._text(lock.key), lock.token.cas) for lock in own])
+            left = [lock for lock in locks if not lock.contended]
+            own = [lock for lock in left if lock.token.run == connection.run and lock.token.cas]
+            replies = connection.meta([b"md %b C%d\r\n" % (self._text(lock.key), lock.token.cas) for lock in own])
+            gone = [id(lock) for lock, reply in zip(own, replies, strict=True) if reply.status != b"EX"]
+            self._open(connection, [lock for lock in left if id(lock) not in gone], committed=False)
 
         self.server.call("unlock", work)
 
     def clear(self, seconds: float = LOCK_SECONDS) -> None:
         """Change the epoch of everything under the prefix."""
+        marks = {self._everything: closing.new_mark()}
 
         def work(connection: Connection) -> None:
             none = self._epochs([])
-            ((cas, contended),) = self._take(connection, none, [], [self._everything], whole_seconds(seconds)).values()
-            if not contended:
-                connection.meta([b"md %b C%d\r\n" % (self._everything, cas)])
+            ((_, contended),) = take(connection, self.where, none, [], [], marks, whole_seconds(seconds)).values()
+            stuck = [] if contended else closing.take_out(connection, marks, committed=True)
+            if stuck:
+                raise gave_up(self.where, stuck[0])
 
         self.server.call("clear", work)
 
@@ -400,10 +363,6 @@ class MemcachedTier(RemoteTier):
         return Epochs(self._everything, self._spaces(keys))
 
 
-def _lock(text: bytes, lasts: int, condition: bytes = b"") -> bytes:
-    return b"ms %b 0 F%d T%d c%b\r\n\r\n" % (text, Kind.LOCK, lasts, condition)
-
-
 def _revision(epoch: bytes | None, cas: int) -> bytes | None:
     return None if epoch is None else epoch + cas.to_bytes(CAS_BYTES, "big")
 
@@ -418,11 +377,6 @@ def _usual_answer(expected: Sequence[bytes], asked: Sequence[bytes]) -> bytes:
     ids = b"".join([b"HD c%d\r\n" % int.from_bytes(each[-CAS_BYTES:], "big") for each in expected])
     both = (asked[0], EPOCH, EPOCH_BYTES, epoch[:EPOCH_BYTES], asked[1], EPOCH, EPOCH_BYTES, epoch[EPOCH_BYTES:])
     return ids + b"VALUE %b %d %d\r\n%b\r\nVALUE %b %d %d\r\n%b\r\nEND\r\n" % both
-
-
-def _is_lock(look: Reply) -> bool:
-    # other clients use the same flags, but not for values without bytes
-    return look.number(b"f") == Kind.LOCK and look.number(b"s") == 0
 
 
 def _leased(connection: Connection, key: Key, reply: Reply, epoch: Epoch) -> Found:

@@ -18,6 +18,10 @@ RECORD: Final = b"\x01"
 LEASE: Final = b"\x02"
 LOCK: Final = b"\x03"
 EPOCH: Final = b"\x04"
+CLOSED: Final = b"\x05"
+
+MARK_BYTES: Final = 12
+"""By so many random bytes a writer knows its own mark among those that close an epoch."""
 
 
 def new_epoch() -> bytes:
@@ -84,10 +88,74 @@ end
 )
 """As SWAP; and what is neither one's own nor anybody's lock goes: it was loaded too early."""
 
+_OTHERS = (
+    _HELD
+    + """
+local others, longest, mine = {}, 0, false
+if held and string.byte(held) == 5 then
+    local left = redis.call('PTTL', KEYS[1])
+    for at = 2, #held, 28 do
+        local mark = string.sub(held, at, at + 11)
+        local own = left - tonumber(string.sub(held, at + 12, at + 27))
+        if mark == ARGV[1] then
+            mine = true
+        elseif own > 0 then
+            others[#others + 1] = {mark, own}
+            longest = math.max(longest, own)
+        end
+    end
+end
+"""
+)
+"""An epoch is closed by its writers' marks, each with how many milliseconds before the key it runs out.
+
+So the one clock that counts is that by which the key runs out, as that of any other lock; and a mark's end stays the
+same, whoever writes it down again.
+"""
+
+_CLOSE = """
+    local value = '\\005'
+    for _, each in ipairs(others) do
+        value = value .. each[1] .. string.format('%016.0f', longest - each[2])
+    end
+    redis.call('SET', KEYS[1], value, 'PX', string.format('%.0f', longest))
+"""
+
+CLOSE_EPOCH = (
+    _OTHERS
+    + """
+    others[#others + 1] = {ARGV[1], tonumber(ARGV[2])}
+    longest = math.max(longest, tonumber(ARGV[2]))
+"""
+    + _CLOSE
+    + """
+return 0
+"""
+)
+"""Put one's mark (1) on an epoch for so many milliseconds (2), beside those of others that have not run out."""
+
+OPEN_EPOCH = (
+    _OTHERS
+    + """
+if #others > 0 then
+    if mine then"""
+    + _CLOSE
+    + """    end
+elseif mine or ARGV[2] ~= '' then
+    redis.call('DEL', KEYS[1])
+end
+return 1
+"""
+)
+"""Take one's mark (1) away; the last mark's place is empty, so that the next who asks makes a new epoch.
+
+After a commit (2) what is there instead of marks goes: it was made too early.
+"""
+
 MAKE_EPOCH = (
     _HELD
     + """
-if held and (string.byte(held) == 3 or (string.byte(held) == 4 and #held == #ARGV[1])) then return held end
+if held and (string.byte(held) == 5 or (string.byte(held) == 4 and #held == #ARGV[1])) then return held end
 redis.call('SET', KEYS[1], ARGV[1])
 return ARGV[1]
 """

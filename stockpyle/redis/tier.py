@@ -24,10 +24,13 @@ from stockpyle.exceptions import StoreError
 from stockpyle.keys import Key
 from stockpyle.records import LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
 from stockpyle.redis.scripts import (
+    CLOSE_EPOCH,
     EPOCH,
     LEASE,
     LOCK,
     MAKE_EPOCH,
+    MARK_BYTES,
+    OPEN_EPOCH,
     PUBLISH,
     RECORD,
     SWAP,
@@ -35,6 +38,7 @@ from stockpyle.redis.scripts import (
     TAKE_LOCK,
     new_epoch,
 )
+from stockpyle.redis.scripts import CLOSED as MARKS
 from stockpyle.redis.server import RedisServer
 from stockpyle.remote.epochs import CLOSED, EPOCH_BYTES, NO_EPOCH, Epoch, Epochs
 from stockpyle.remote.tier import BusyElsewhere, RemoteTier
@@ -191,16 +195,19 @@ class RedisTier(RemoteTier):
         lasts = _milliseconds(seconds)
         epochs_of = self._spaces([key for key in keys if not key.is_epoch])
         self._spaces([key for key in keys if key.is_epoch])
-        mine = {self._text(key): LOCK + secrets.token_bytes(TOKEN_BYTES) for key in keys}
+        mine = {self._text(key): LOCK + secrets.token_bytes(TOKEN_BYTES) for key in keys if not key.is_epoch}
+        marks = {self._text(key): secrets.token_bytes(MARK_BYTES) for key in keys if key.is_epoch}
 
         def work() -> list[Lock]:
             epochs = Epochs(self._everything, epochs_of)
             makes = self._makes(epochs)
-            replies = self.server.run([*makes, *((TAKE_LOCK, text, lock, lasts) for text, lock in mine.items())])
-            over = dict(zip(mine, replies[len(makes) :], strict=True))
-            self._refuse_failed(over, mine)
+            locks = [(TAKE_LOCK, text, lock, lasts) for text, lock in mine.items()]
+            closes = [(CLOSE_EPOCH, text, mark, lasts) for text, mark in marks.items()]
+            replies = self.server.run([*makes, *locks, *closes])
+            over = dict(zip([*mine, *marks], replies[len(makes) :], strict=True))
+            self._refuse_failed(over, mine, marks)
             self._learn(epochs, replies)
-            return [self._locked(key, mine, over, loose, epochs) for key in keys]
+            return [self._locked(key, {**mine, **marks}, over, loose, epochs) for key in keys]
 
         return self.server.call("lock", work)
 
@@ -212,19 +219,25 @@ class RedisTier(RemoteTier):
             key, Token(mine[text], self._epoch_for(epochs, key)), contended=key.ident in loose and over[text] == 1
         )
 
-    def _refuse_failed(self, over: Mapping[bytes, Any], mine: Mapping[bytes, bytes]) -> None:
+    def _refuse_failed(
+        self, over: Mapping[bytes, Any], mine: Mapping[bytes, bytes], marks: Mapping[bytes, bytes]
+    ) -> None:
         failed = [text for text, reply in over.items() if isinstance(reply, Exception)]
         if failed:
-            self.server.run([(SWAP, text, mine[text], *_NOTHING) for text, reply in over.items() if reply == 0])
+            undo = [(SWAP, text, lock, *_NOTHING) for text, lock in mine.items() if over[text] == 0]
+            self.server.run([*undo, *((OPEN_EPOCH, text, mark, b"") for text, mark in marks.items())])
             text, error = failed[0], over[failed[0]]
             raise StoreError(f"{self.where} did not lock {text.decode('ascii')}: {error}") from error
 
     def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
         """See Tier.publish."""
-        commands = []
+        commands: list[tuple[Any, ...]] = []
         for lock, value in locked:
             # a lock that is left to run out is nobody's here; and so is one that was never taken
             mine = b"" if lock.contended or lock.token is None else lock.token.value
+            if lock.key.is_epoch:
+                commands.append((OPEN_EPOCH, self._text(lock.key), mine, b"committed"))
+                continue
             epoch = lock.token.epoch if mine else None
             commands.append((PUBLISH, self._text(lock.key), mine, *self._value(lock.key, value, epoch)))
         self.server.call("publish", lambda: self._done(commands))
@@ -232,17 +245,21 @@ class RedisTier(RemoteTier):
     def unlock(self, locks: Sequence[Lock]) -> None:
         """See Tier.unlock."""
         own = [lock for lock in locks if not lock.contended]
-        commands = [(SWAP, self._text(lock.key), lock.token.value, *_NOTHING) for lock in own]
+        commands = [
+            (OPEN_EPOCH, self._text(lock.key), lock.token.value, b"")
+            if lock.key.is_epoch
+            else (SWAP, self._text(lock.key), lock.token.value, *_NOTHING)
+            for lock in own
+        ]
         self.server.call("unlock", lambda: self._done(commands))
 
     def clear(self, seconds: float = LOCK_SECONDS) -> None:
         """Change the epoch of everything under the prefix."""
-        mine = LOCK + secrets.token_bytes(TOKEN_BYTES)
+        mark = secrets.token_bytes(MARK_BYTES)
 
         def work() -> None:
-            (over,) = self._done([(TAKE_LOCK, self._everything, mine, _milliseconds(seconds))])
-            if over == 0:
-                self._done([(SWAP, self._everything, mine, *_NOTHING)])
+            self._done([(CLOSE_EPOCH, self._everything, mark, _milliseconds(seconds))])
+            self._done([(OPEN_EPOCH, self._everything, mark, b"committed")])
 
         self.server.call("clear", work)
 
@@ -323,7 +340,7 @@ def _usual_answer(expected: Sequence[bytes], asked: Sequence[bytes]) -> bytes:
 def _epoch(value: Any) -> Epoch:
     if not isinstance(value, bytes):
         return None
-    if value[:1] == LOCK:
+    if value[:1] == MARKS:
         return CLOSED
     return value[1:] if value[:1] == EPOCH and len(value) == 1 + EPOCH_BYTES else None
 

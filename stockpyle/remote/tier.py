@@ -49,6 +49,11 @@ def pause(most: float = 1.0) -> None:
     time.sleep(min(most, random.uniform(0.01, 0.03)))
 
 
+def gave_up(where: str, text: bytes) -> StoreError:
+    """Return the error that somebody else has always come in between at this key."""
+    return StoreError(f"{where}: others change {text.decode('ascii')} all the time")
+
+
 class RemoteTier:
     """What a tier on one server does without asking it. kind: what the server is called in messages."""
 
@@ -169,7 +174,4 @@ class RemoteTier:
             if epochs.are_open:
                 return epochs
             pause()
-        raise self._gave_up(epochs.keys[-1])
-
-    def _gave_up(self, text: bytes) -> StoreError:
-        return StoreError(f"{self.where}: others change {text.decode('ascii')} all the time")
+        raise gave_up(self.where, epochs.keys[-1])

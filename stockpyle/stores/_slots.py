@@ -83,18 +83,18 @@ class Space:
     """All that is held of one class, or of one table.
 
     To drop it all is to put an empty dict in the place of `slots` and to count `number` up, whatever is in there.
-    lock: the lock of the class as a whole. locks: those of single keys, which outlive the slots. count: how many
-    entries there are.
+    closed_by: the locks of the class as a whole, one a writer: as long as one of them lives, nothing is handed out or
+    kept. locks: those of single keys, which outlive the slots. count: how many entries there are.
     """
 
-    __slots__ = ("count", "lock", "locks", "number", "slots", "waited_for")
+    __slots__ = ("closed_by", "count", "locks", "number", "slots", "waited_for")
 
     def __init__(self) -> None:
         self.number = 0
         self.count = 0
         self.slots: dict[Ident, Slot] = {}
         self.locks: dict[Ident, LockSlot] = {}
-        self.lock: LockSlot | None = None
+        self.closed_by: list[LockSlot] = []
         self.waited_for: list[LeaseSlot] = []
 
     def drop(self) -> dict[Ident, Slot]:
@@ -106,6 +106,22 @@ class Space:
             lease.finish()
         self.waited_for.clear()
         return old
+
+    def is_closed(self, now: float) -> bool:
+        """True if a writer has locked the class as a whole; locks that have run out are forgotten."""
+        if any(each.expires <= now for each in self.closed_by):
+            self._keep([each for each in self.closed_by if each.expires > now])
+        return bool(self.closed_by)
+
+    def open(self, lock: object) -> None:
+        """Take one of these locks away, if it is one."""
+        if lock in self.closed_by:
+            self._keep([each for each in self.closed_by if each is not lock])
+
+    def _keep(self, locks: list[LockSlot]) -> None:
+        # nothing is held now; but who has locked a key meanwhile may have loaded it too early, and publishes nothing
+        self.number += 1
+        self.closed_by = locks
 
     def busy(self, lease: LeaseSlot) -> Busy:
         """Return what waits for a lease."""

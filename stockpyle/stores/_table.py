@@ -100,10 +100,8 @@ class MemoryTable:
         with self._mutex:
             now = self._clock()
             space = self._space(key)
-            if space.lock is not None:
-                if space.lock.expires > now:
-                    return LOCKED
-                space.lock = None
+            if space.closed_by and space.is_closed(now):
+                return LOCKED
             lock = space.locks.get(ident)
             if lock is not None:
                 if lock.expires > now:
@@ -162,16 +160,16 @@ class MemoryTable:
                 ident = key.ident
                 space = self._space(key)
                 if key.is_epoch:
-                    over = space.lock
                     self._drop(space)
-                    mine = space.lock = LockSlot(space, ident, now + seconds)
-                else:
-                    over = space.locks.get(ident)
-                    self._remove(space, ident)
-                    mine = space.locks[ident] = LockSlot(space, ident, now + seconds)
-                    self._locks.append(mine)
-                contended = ident in loose and over is not None and over.expires > now
-                locks.append(Lock(key, mine, contended))
+                    mine = LockSlot(space, ident, now + seconds)
+                    space.closed_by.append(mine)
+                    locks.append(Lock(key, mine))
+                    continue
+                over = space.locks.get(ident)
+                self._remove(space, ident)
+                mine = space.locks[ident] = LockSlot(space, ident, now + seconds)
+                self._locks.append(mine)
+                locks.append(Lock(key, mine, ident in loose and over is not None and over.expires > now))
         return locks
 
     def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
@@ -181,17 +179,19 @@ class MemoryTable:
             for lock, value in locked:
                 ident = lock.key.ident
                 space = self._space(lock.key)
-                held = space.lock if lock.key.is_epoch else space.locks.get(ident)
+                if lock.key.is_epoch:
+                    if not lock.contended:
+                        space.open(lock.token)
+                    if not space.is_closed(now):
+                        self._drop(space)
+                    continue
+                held = space.locks.get(ident)
                 mine = held is lock.token
                 if lock.contended if mine else held is not None and held.expires > now:
                     continue
-                if lock.key.is_epoch:
-                    self._drop(space)
-                    space.lock = None
-                    continue
                 space.locks.pop(ident, None)
                 self._remove(space, ident)
-                if mine and value is not None and space.lock is None and lock.token.number == space.number:
+                if mine and value is not None and not space.is_closed(now) and lock.token.number == space.number:
                     self._set(space, ident, value)
 
     def unlock(self, locks: Sequence[Lock]) -> None:
@@ -202,8 +202,7 @@ class MemoryTable:
                 if lock.contended:
                     continue
                 if lock.key.is_epoch:
-                    if space.lock is lock.token:
-                        space.lock = None
+                    space.open(lock.token)
                 elif space.locks.get(lock.key.ident) is lock.token:
                     del space.locks[lock.key.ident]
 

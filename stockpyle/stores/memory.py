@@ -197,7 +197,8 @@ class ThreadLocalStore(InThisProcess, CacheStore):
         self._local = threading.local()
         self._mutex = threading.RLock()
         self._tables: weakref.WeakSet[MemoryTable] = weakref.WeakSet()
-        self._live: dict[Ident, tuple[float, Key, dict[MemoryTable, Lock]]] = {}
+        self._live: dict[Ident | int, tuple[float, Key, dict[MemoryTable, Lock]]] = {}
+        """By what one replaces another: locks of a key do, those of a class do not."""
         self._listeners: weakref.WeakSet[Any] = weakref.WeakSet()
         self._deaf: weakref.WeakSet[Any] = weakref.WeakSet()
         renew_after_fork(self)
@@ -239,9 +240,9 @@ class ThreadLocalStore(InThisProcess, CacheStore):
             locks = []
             for i, key in enumerate(keys):
                 everywhere = {table: per_table[table][i] for table in per_table}
-                self._live[key.ident] = (now + seconds, key, everywhere)
+                self._live[id(everywhere) if key.is_epoch else key.ident] = (now + seconds, key, everywhere)
                 locks.append(Lock(key, everywhere, everywhere[mine].contended))
-            self._live = {ident: live for ident, live in self._live.items() if live[0] > now}
+            self._live = {name: live for name, live in self._live.items() if live[0] > now}
         return locks
 
     def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
@@ -291,8 +292,9 @@ class ThreadLocalStore(InThisProcess, CacheStore):
             for table in work:
                 own: Lock = lock.token.get(table) or Lock(lock.key, object())
                 work[table].append(Lock(own.key, own.token, lock.contended))
-            if not lock.contended and self._live.get(lock.key.ident, (0, None, None))[2] is lock.token:
-                del self._live[lock.key.ident]
+            name = id(lock.token) if lock.key.is_epoch else lock.key.ident
+            if not lock.contended and self._live.get(name, (0, None, None))[2] is lock.token:
+                del self._live[name]
         return work
 
     def search(self, klass: type) -> Search:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from stockpyle.classes import spec_of
@@ -437,20 +438,132 @@ class TierContract:
         tier.publish([(epoch, None)])
         assert self.is_free(tier)
 
-    def test_locks_on_an_epoch_contend(self) -> None:
-        """A second live lock on a class is contended, and stays when its owner publishes or the first does."""
+    def lock_class(self, tier: Any, seconds: float = 30) -> Lock:
+        """Lock the class, as one writer of several."""
+        lock: Lock = self.lock(tier, PERSON.epoch, seconds=seconds, without_row_lock=[PERSON.epoch])
+        assert not lock.contended
+        return lock
+
+    def test_last_writer_opens_the_class(self) -> None:
+        """Writers of a whole class that overlap: it is locked until the last of them ends, in whatever order."""
+        for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+            tier = self.make_tier(Clock())
+            self.keep(tier, record(1, "ann@x"))
+            locks = [self.lock_class(tier) for _ in range(3)]
+            for number in order:
+                assert self.read(tier, ONE) is LOCKED
+                tier.publish([(locks[number], None)])
+            assert self.is_free(tier)
+            self.keep(tier, record(1, name="new"))
+            assert self.holds(tier) == "new"
+
+    def test_writers_may_come_and_go(self) -> None:
+        """A class that was never without a writer is open when it has none."""
+        tier = self.make_tier(Clock())
+        before = self.lock_class(tier)
+        for _ in range(5):
+            after = self.lock_class(tier)
+            tier.publish([(before, None)])
+            assert self.read(tier, ONE) is LOCKED
+            before = after
+        tier.publish([(before, None)])
+        assert self.is_free(tier)
+
+    def test_rollback_leaves_the_other_writers_of_a_class(self) -> None:
+        """A writer of a whole class that rolls back takes out its own lock only; twice is no harm."""
+        tier = self.make_tier(Clock())
+        self.keep(tier, record(1, name="old"))
+        first, second = self.lock_class(tier), self.lock_class(tier)
+        for _ in range(2):
+            tier.unlock([first])
+            assert self.read(tier, ONE) is LOCKED
+        tier.publish([(second, None)])
+        assert self.holds(tier) is None
+        assert self.is_free(tier)
+
+    def test_last_writer_of_a_class_may_roll_back(self) -> None:
+        """If another has committed before, what was held of the class is gone all the same."""
+        tier = self.make_tier(Clock())
+        self.keep(tier, record(1, name="old"))
+        first, second = self.lock_class(tier), self.lock_class(tier)
+        tier.publish([(first, None)])
+        tier.unlock([second])
+        assert self.holds(tier) is None
+        assert self.is_free(tier)
+
+    def test_lease_from_before_the_writers_of_a_class_fills_nothing(self) -> None:
+        """What was loaded before the first of them, or among them, is never filled."""
+        tier = self.make_tier(Clock())
+        lease = self.lease(tier)
+        locks = [self.lock_class(tier) for _ in range(2)]
+        for lock in locks:
+            tier.publish([(lock, None)])
+            tier.fill([(lease, record(name="old"))])
+        assert self.holds(tier) is None
+
+    def test_unknown_outcome_leaves_a_class_to_run_out(self) -> None:
+        """A writer of a class that does not know if it has committed leaves its lock, whoever else ends."""
         clock = Clock()
         tier = self.make_tier(clock)
-        first = self.lock(tier, PERSON.epoch, without_row_lock=[PERSON.epoch])
-        second = self.lock(tier, PERSON.epoch, without_row_lock=[PERSON.epoch])
-        assert [first.contended, second.contended] == [False, True]
-        tier.publish([(first, None)])
-        tier.publish([(second, None)])
-        tier.unlock([second])
+        unsure, other = self.lock_class(tier), self.lock_class(tier)
+        tier.publish([(replace(unsure, contended=True), None)])
+        tier.publish([(other, None)])
+        tier.unlock([replace(unsure, contended=True)])
         assert self.read(tier, ONE) is LOCKED
         if self.clock_is_ours:
             clock.advance(31)
             assert self.is_free(tier)
+
+    def test_lock_under_a_locked_epoch_publishes_nothing_when_that_has_run_out(self) -> None:
+        """Nor is a record published that may be older than the commit of a writer of the class that never came back."""
+        if not self.clock_is_ours:
+            return
+        clock = Clock()
+        tier = self.make_tier(clock)
+        self.lock_class(tier)
+        clock.advance(5)
+        lock = self.lock(tier, ONE)
+        clock.advance(26)
+        tier.publish([(lock, record(name="perhaps old"))])
+        assert self.holds(tier) is None
+
+    def test_lock_among_the_writers_of_a_class_publishes_nothing(self) -> None:
+        """Nor one that may be older than the commit of a writer of the class that has ended, if the last rolls back."""
+        tier = self.make_tier(Clock())
+        locks = [self.lock_class(tier), self.lock_class(tier)]
+        one = self.lock(tier, ONE)
+        tier.publish([(locks[0], None)])
+        tier.unlock([locks[1]])
+        tier.publish([(one, record(name="perhaps old"))])
+        assert self.is_free(tier)
+
+    def test_dead_writers_lock_of_a_class_runs_out(self) -> None:
+        """A writer of a class that died is waited for as long as its lock lives, however many come and go meanwhile."""
+        if not self.clock_is_ours:
+            return
+        clock = Clock()
+        tier = self.make_tier(clock)
+        self.lock_class(tier)
+        for passed in (5, 10, 15, 20, 25, 30):
+            lock = self.lock_class(tier)
+            clock.advance(5)
+            assert self.read(tier, ONE) is LOCKED
+            tier.publish([(lock, None)])
+            assert self.read(tier, ONE, lease=False) is (LOCKED if passed < 30 else MISS)
+        assert self.is_free(tier)
+
+    def test_longest_lock_of_a_class_counts(self) -> None:
+        """Of several writers of a class each is waited for as long as its own lock lives, not as another's."""
+        if not self.clock_is_ours:
+            return
+        clock = Clock()
+        tier = self.make_tier(clock)
+        self.lock_class(tier, seconds=60)
+        self.lock_class(tier, seconds=10)
+        clock.advance(59)
+        assert self.read(tier, ONE) is LOCKED
+        clock.advance(1)
+        assert self.is_free(tier)
 
     def test_epoch_whose_lock_ran_out_is_invalidated_again(self) -> None:
         """A writer of a whole class that comes back after its lock has run out removes what came meanwhile."""
@@ -462,4 +575,19 @@ class TierContract:
         clock.advance(31)
         self.keep(tier, record(1, name="perhaps old"))
         tier.publish([(lock, None)])
+        assert self.holds(tier) is None
+
+    def test_writer_of_a_class_that_lost_its_lock_leaves_the_others(self) -> None:
+        """It changes the epoch, unless others have locked the class, of whom the last will."""
+        if not self.clock_is_ours:
+            return
+        clock = Clock()
+        tier = self.make_tier(clock)
+        slow = self.lock_class(tier)
+        clock.advance(31)
+        self.keep(tier, record(1, name="perhaps old"))
+        other = self.lock_class(tier)
+        tier.publish([(slow, None)])
+        assert self.read(tier, ONE) is LOCKED
+        tier.publish([(other, None)])
         assert self.holds(tier) is None

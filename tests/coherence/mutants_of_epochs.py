@@ -10,6 +10,8 @@ from stockpyle.codecs import RecordCodec
 from stockpyle.coherence.layers import Layer
 from stockpyle.coherence.writer import Writer, drop
 from stockpyle.keys import Key
+from stockpyle.memcached import closing, epochs
+from stockpyle.memcached.closing import is_closed
 from stockpyle.memcached.tier import MemcachedTier
 from stockpyle.orm.executions import Executions
 from stockpyle.orm.rows import Rows
@@ -17,6 +19,7 @@ from stockpyle.orm.transactions import WrittenObjects, _Frame
 from stockpyle.protocols import Change
 from stockpyle.records import Alias, Lease, Lock, Record
 from stockpyle.redis.tier import RedisTier
+from stockpyle.remote.epochs import EPOCH_BYTES
 from stockpyle.stores import chained
 from tests.coherence.mutation import Real, instead_of
 
@@ -70,6 +73,24 @@ def change_the_epoch_before_the_commit(real: Real, writer: Any, **kw: Any) -> No
         drop(layer, writer._epochs.values())
     writer._epochs = {}
     real(writer, **kw)
+
+
+_OVERLAPPING = "--rows 16 --hesitate 0.7 --pause 0.2 --at after-lock/before-fill --steps bulk_text,update_a"
+
+
+@instead_of(epochs, "_epoch", _OVERLAPPING)
+def serve_a_class_while_one_of_its_writers_is_left(real: Real, flags: int, data: bytes) -> Any:
+    """Marks of a class's writers are taken for an epoch: as long as there is one nothing is read or filled."""
+    return bytes(EPOCH_BYTES) if is_closed(flags, len(data)) else real(flags, data)
+
+
+@instead_of(closing, "take_out", _OVERLAPPING)
+def end_for_the_other_writers_of_a_class(real: Real, connection: Any, own: Any, *, committed: bool) -> list[bytes]:
+    """A writer of a class that ends takes all marks away, and does not mind if another has: it takes out its own."""
+    replies = connection.meta([closing.look(text) for text in own])
+    found = [text for text, reply in zip(own, replies, strict=True) if (there := closing.seen(reply)) and there.marks]
+    connection.meta([b"md %b\r\n" % text for text in found])
+    return []
 
 
 @instead_of(Executions, "about_to_execute", "--rows 16 --steps bulk_text,bulk_core")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from stockpyle.exceptions import StoreError
+from stockpyle.memcached.closing import CLOSED_BY
 from stockpyle.memcached.epochs import EPOCH
 from stockpyle.memcached.tier import MemcachedTier
 from stockpyle.records import ABSENT, LOCKED, MISS, Alias, Busy, Lease, Record
@@ -168,6 +169,11 @@ def test_epoch_evicted_between_lock_and_publish(store: MemcacheStore, other: For
     assert holds(store, TWO) is MISS
 
 
+def _close(other: Foreign, name: str) -> None:
+    """Put the mark of some writer's there."""
+    other.client.set(name, b"somebody\0\0\0\0", flags=CLOSED_BY, expire=60)
+
+
 FOREIGN_EPOCHS = [(0, b""), (0, b"12345678"), (EPOCH, b"1234567"), (EPOCH, b"123456789"), (EPOCH, b""), (2, b"7")]
 
 
@@ -207,7 +213,7 @@ def test_locked_epoch_is_bypassed_and_its_end_invalidates(store: MemcacheStore, 
     """While an epoch is locked all it covers is LOCKED, and what is filled or published from then is never believed."""
     fill(store, record(name="old"))
     (early,) = store.read([key(id=5)])
-    other.set(_texts(store)[which], b"", flags=2)
+    _close(other, _texts(store)[which])
     assert store.read([ONE, MAIL, TWO]) == [LOCKED] * 3
     assert store.read([ONE], lease=False) == [LOCKED]
     assert isinstance(store.read([pet(1)])[0], Lease) == (which == 0)
@@ -221,7 +227,7 @@ def test_locked_epoch_is_bypassed_and_its_end_invalidates(store: MemcacheStore, 
 def test_put_waits_for_a_locked_epoch_only_so_long(store: MemcacheStore, other: Foreign) -> None:
     """A store used alone puts nothing while its class is being dropped, and says so rather than wait for ever."""
     store.put(Person(1, name="old"))
-    other.set(_texts(store)[0], b"", flags=2)
+    _close(other, _texts(store)[0])
     with pytest.raises(StoreError, match="all the time"):
         store.put(Person(1, name="new"))
     other.delete(_texts(store)[0])
@@ -229,16 +235,19 @@ def test_put_waits_for_a_locked_epoch_only_so_long(store: MemcacheStore, other: 
     assert store.get(Person, {"id": 1}).name == "new"
 
 
-def test_contended_clear_is_left_to_run_out(store: MemcacheStore, other: Foreign) -> None:
-    """clear() during another's does not end that: everything is bypassed until the lock runs out."""
+def test_clear_leaves_those_who_have_closed_everything(store: MemcacheStore, other: Foreign) -> None:
+    """clear() during another's does not end that: everything is bypassed until that ends, or runs out."""
     fill(store, record(name="old"))
-    other.set(_texts(store)[1], b"", flags=2)
+    _close(other, _texts(store)[1])
     store.clear()
     assert holds(store) is LOCKED
+    assert other.get(_texts(store)[1]) == b"somebody\0\0\0\0"
+    other.delete(_texts(store)[1])
+    assert holds(store) is MISS
 
 
 def test_epoch_of_a_class_is_locked_on_all_servers(three: list[tuple[str, int]]) -> None:
-    """A lock on a class holds one on each server; a live one on any server makes it contended, and all are left."""
+    """A lock on a class holds one on each server; where others have one, too, theirs stay."""
     store = store_on(*three)
     keys = [key(id=i) for i in range(40)]
     assert len({store.place(each) for each in keys}) == 3
@@ -247,13 +256,12 @@ def test_epoch_of_a_class_is_locked_on_all_servers(three: list[tuple[str, int]])
     assert store.read(keys) == [LOCKED] * 40
     store.unlock([lock])
     fill(store, *[record(i) for i in range(40)])
-    with foreign(three[1]) as client:
-        client.set(text(store, PERSON.epoch), b"", flags=2)
-        (lock,) = store.lock([PERSON.epoch], 30, without_row_lock=[PERSON.epoch])
-        assert lock.contended
-        store.publish([(lock, None)])
-        store.unlock([lock])
-        assert store.read(keys) == [LOCKED] * 40
+    first, second = (store.lock([PERSON.epoch], 30, without_row_lock=[PERSON.epoch])[0] for _ in range(2))
+    assert [first.contended, second.contended] == [False, False]
+    store.publish([(first, None)])
+    assert store.read(keys) == [LOCKED] * 40
+    store.publish([(second, None)])
+    assert store.read(keys, lease=False) == [MISS] * 40
 
 
 def test_keys_are_spread_and_stay_where_they_are(three: list[tuple[str, int]]) -> None:

@@ -21,7 +21,7 @@ from stockpyle.coherence.reader import fetch
 from stockpyle.coherence.validated import ValidatedLayer
 from stockpyle.coherence.writer import Writer, drop
 from stockpyle.keys import Key
-from stockpyle.memcached import epochs, wire
+from stockpyle.memcached import closing, epochs, wire
 from stockpyle.protocols import Change
 from stockpyle.records import ABSENT, Record
 from stockpyle.remote import tier
@@ -157,6 +157,7 @@ def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(wire, "secrets", drawn)
     monkeypatch.setattr(epochs, "secrets", drawn)
+    monkeypatch.setattr(closing, "secrets", drawn)
     monkeypatch.setattr(tier, "time", SimpleNamespace(sleep=lambda seconds: None))
 
 

@@ -27,9 +27,12 @@ from stockpyle.codecs import Kind
 from stockpyle.coherence.layers import Layer
 from stockpyle.coherence.validated import ValidatedLayer
 from stockpyle.keys import Key
+from stockpyle.memcached import closing, locking
+from stockpyle.memcached import epochs as epochs_module
 from stockpyle.memcached import tier as tier_module
 from stockpyle.memcached.epochs import Epochs
-from stockpyle.memcached.tier import MemcachedTier, _is_lock
+from stockpyle.memcached.locking import is_lock
+from stockpyle.memcached.tier import MemcachedTier
 from stockpyle.memcached.wire import Connection
 from stockpyle.records import Lease, Lock
 from stockpyle.remote.epochs import CLOSED, EPOCH_BYTES
@@ -40,6 +43,8 @@ from tests.model.world import World
 __all__ = ["no_chance"]
 
 SWITCHES = 2
+MARK = 12
+"""As many bytes are a mark on an epoch, with the time of its end."""
 KEYS = [text_of(key_of(ID)), text_of(key_of(A))]
 ANY_FAULT: Mapping[str, Any] = {"crashes": True, "expires": True, "evicts": KEYS}
 SHARED: Mapping[str, Any] = {"row_locks": False, "publish": False}
@@ -140,6 +145,72 @@ def two_whole_classes() -> World:
     """Two commits of which only the class is known, and a reader of the cached row; the writers may die."""
     world = World(crashes=True, warm=[ID], **SHARED)
     world.changes_class()
+    world.changes_class()
+    world.reads(ID, ID)
+    return world
+
+
+def three_whole_classes() -> World:
+    """Three commits of which only the class is known, and a reader of the cached row; one of the writers may die."""
+    world = World(crashes=True, dies=0, warm=[ID], switches=SWITCHES, **SHARED)
+    for _ in range(3):
+        world.changes_class()
+    world.reads(ID, ID)
+    return world
+
+
+def whole_class_rolls_back() -> World:
+    """A commit and a rollback of which only the class is known, a commit of the row, and a reader; writers may die."""
+    world = World(crashes=True, warm=[ID], switches=SWITCHES)
+    world.changes_class()
+    world.changes_class(commits=False)
+    world.writes()
+    world.reads(ID, ID)
+    return world
+
+
+def slow_whole_classes() -> World:
+    """Two commits of which only the class is known, and a reader; the writers may die, and time may pass."""
+    world = World(crashes=True, warm=[ID], waits=True, switches=SWITCHES, **SHARED)
+    world.changes_class()
+    world.changes_class()
+    world.reads(ID, ID)
+    return world
+
+
+def lost_lock_of_a_class() -> World:
+    """Two commits of which only the class is known, and a reader of the cached row; their lock is lost, or runs out."""
+    world = World(warm=[ID], evicts=[EPOCH], expires=True, switches=SWITCHES, **SHARED)
+    world.changes_class()
+    world.changes_class()
+    world.reads(ID, ID)
+    return world
+
+
+def restart_under_whole_classes() -> World:
+    """Two commits of which only the class is known, and a reader; the server begins anew once."""
+    world = World(warm=[ID], restarts=True, glued=[ALL], switches=SWITCHES, **SHARED)
+    world.changes_class()
+    world.changes_class()
+    world.reads(ID, ID)
+    return world
+
+
+def dead_writer_of_a_class() -> World:
+    """A writer of a class dies; others come and go until its lock must have run out, whatever they do."""
+    world = World(crashes=True, warm=[ID], dies=0, outlives=True, switches=SWITCHES, **SHARED)
+    world.changes_class()
+    world.changes_class()
+    world.changes_class(commits=False)
+    world.reads(ID)
+    return world
+
+
+def clearings() -> World:
+    """Everything is cleared, by two, while a commit is known by its class, and the cached row is read."""
+    world = World(warm=[ID], crashes=True, switches=SWITCHES)
+    world.clears()
+    world.clears()
     world.changes_class()
     world.reads(ID, ID)
     return world
@@ -288,6 +359,13 @@ SCENARIOS = [
     one_row_lock,
     whole_class,
     two_whole_classes,
+    three_whole_classes,
+    whole_class_rolls_back,
+    slow_whole_classes,
+    lost_lock_of_a_class,
+    restart_under_whole_classes,
+    dead_writer_of_a_class,
+    clearings,
     by_hand,
     everything_by_hand,
     lost_epochs,
@@ -330,8 +408,9 @@ def test_no_schedule_hands_out_a_stale_value(scenario: Scenario) -> None:
 
 # the check can fail: each of these breaks one rule, and has to be found
 
-real_lock, real_take, real_swap_for = MemcachedTier.lock, MemcachedTier._take, MemcachedTier._swap_for
+real_lock, real_take, real_swap_for = MemcachedTier.lock, tier_module.take, MemcachedTier._swap_for
 real_fill, real_publish = MemcachedTier.fill, MemcachedTier.publish
+real_epoch, real_seen, real_take_out = epochs_module._epoch, closing.seen, closing.take_out
 real_of, real_meta, real_name_run = Epochs.of, Connection.meta, Connection._name_run
 
 
@@ -355,7 +434,7 @@ def publish_without_cas(self: Any, connection: Any, own: Lease | Lock, item: Any
 def remove_without_cas(self: Any, connection: Any, texts: Sequence[bytes]) -> None:
     """Look, and remove whatever has come since."""
     looks = connection.meta([b"mg %b f s c\r\n" % text for text in texts])
-    there = [text for text, look in zip(texts, looks, strict=True) if look.done and not _is_lock(look)]
+    there = [text for text, look in zip(texts, looks, strict=True) if look.done and not is_lock(look)]
     connection.meta([b"md %b\r\n" % text for text in there])
 
 
@@ -385,11 +464,13 @@ def forget_contention(self: Any, keys: Sequence[Key], seconds: float, **loose: A
     return [replace(lock, contended=False) for lock in real_lock(self, keys, seconds, **loose)]
 
 
-def look_before_replacing(self: Any, connection: Any, epochs: Any, firm: Any, loose: Any, lasts: int) -> Any:
+def look_before_replacing(
+    connection: Any, where: str, epochs: Any, firm: Any, loose: Any, marks: Any, lasts: int
+) -> Any:
     """Look if there is another's lock, and replace whatever has come since."""
     looks = connection.meta([b"mg %b f s c\r\n" % text for text in loose])
-    over = {text: look.done and _is_lock(look) for text, look in zip(loose, looks, strict=True)}
-    held = real_take(self, connection, epochs, [*firm, *loose], [], lasts)
+    over = {text: look.done and is_lock(look) for text, look in zip(loose, looks, strict=True)}
+    held = real_take(connection, where, epochs, [*firm, *loose], [], marks, lasts)
     return {text: (cas, over.get(text, False)) for text, (cas, _) in held.items()}
 
 
@@ -432,6 +513,52 @@ def swap_lease_without_cas(self: Connection, commands: Sequence[bytes]) -> Any:
     return real_meta(self, [without_cas(each) if lease.match(each) else each for each in commands])
 
 
+def take_out_all(connection: Connection, own: Mapping[bytes, bytes], *, committed: bool) -> list[bytes]:
+    """End for all who have locked a class."""
+    real_meta(connection, [b"md %b\r\n" % text for text in own])
+    return []
+
+
+def serve_while_others_write(flags: int, data: bytes) -> Any:
+    """Take the marks of a class's writers for an epoch like any other, if there are several."""
+    return b"%08d" % 0 if len(data) > MARK else real_epoch(flags, data)
+
+
+def serve_while_one_is_left(flags: int, data: bytes) -> Any:
+    """Take the last mark of a class's writers for an epoch like any other."""
+    return b"%08d" % 0 if closing.is_closed(flags, len(data)) else real_epoch(flags, data)
+
+
+def keep_the_old_epoch(self: Connection, commands: Sequence[bytes]) -> Any:
+    """Leave the same epoch each time that a class is opened."""
+    ends = re.compile(rb"md %b (C\d+)" % re.escape(EPOCH))
+    swap = rb"ms %b 8 F5 T0 \1\r\nconstant" % EPOCH
+    return real_meta(self, [ends.sub(swap, each) for each in commands])
+
+
+def renew_all(reply: Any) -> Any:
+    """Let the others' marks live anew whenever they are written down."""
+    found = real_seen(reply)
+    return found and replace(found, marks=found.marks and dict.fromkeys(found.marks, 31))
+
+
+def drop_old_marks(reply: Any) -> Any:
+    """Take out others' marks before they have run out."""
+    found = real_seen(reply)
+    return found and replace(found, marks=found.marks and {m: left for m, left in found.marks.items() if left > 15})
+
+
+def swap_marks_without_cas(self: Connection, commands: Sequence[bytes]) -> Any:
+    """Add one's mark to those that one has seen, whoever has come since."""
+    put = re.compile(rb"ms %b " % re.escape(EPOCH))
+    return real_meta(self, [without_cas(each) if put.match(each) else each for each in commands])
+
+
+def leave_what_came(connection: Connection, own: Mapping[bytes, bytes], *, committed: bool) -> list[bytes]:
+    """Leave the epoch that has come in the place of a lost mark, though the class has changed since."""
+    return real_take_out(connection, own, committed=False)
+
+
 def serve_unvalidated(self: ValidatedLayer, keys: Sequence[Key], *, lease: bool) -> Any:
     """Hand out copies as they are."""
     return Layer.read(self, keys, lease=lease)
@@ -465,8 +592,14 @@ def revision_without_cas(epoch: bytes | None, cas: int) -> bytes | None:
         (rollback, MemcachedTier, "unlock", unlock_without_cas),
         (two_writers, MemcachedTier, "lock", lock_nothing),
         (no_row_lock, MemcachedTier, "lock", forget_contention),
-        (two_whole_classes, MemcachedTier, "lock", forget_contention),
-        (no_row_lock, MemcachedTier, "_take", look_before_replacing),
+        (two_whole_classes, closing, "take_out", take_out_all),
+        (whole_class, epochs_module, "_epoch", serve_while_one_is_left),
+        (two_whole_classes, epochs_module, "_epoch", serve_while_others_write),
+        (two_whole_classes, Connection, "meta", keep_the_old_epoch),
+        (two_whole_classes, Connection, "meta", swap_marks_without_cas),
+        (lost_lock_of_a_class, closing, "take_out", leave_what_came),
+        (slow_whole_classes, closing, "seen", drop_old_marks),
+        (no_row_lock, tier_module, "take", look_before_replacing),
         (whole_class, MemcachedTier, "fill", fill_in_the_latest_epoch),
         (whole_class, MemcachedTier, "publish", publish_in_the_latest_epoch),
         (whole_class, Epochs, "of", one_epoch),
@@ -483,6 +616,22 @@ def test_a_broken_rule_is_found(
     explored = search(scenario)
     assert "STALE" in explored.wrong, explored
     assert explored.schedule
+
+
+@pytest.mark.parametrize("scenario", [two_whole_classes, slow_whole_classes, whole_class_rolls_back])
+def test_who_gives_up_at_once(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writers of a class that give up as soon as somebody has come in between leave nothing stale either."""
+    monkeypatch.setattr(locking, "ATTEMPTS", 1)
+    monkeypatch.setattr(tier_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(closing, "ATTEMPTS", 1)
+    explored = search(scenario)
+    assert not explored.wrong, explored
+
+
+def test_a_mark_that_never_runs_out_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead writer's mark that others keep alive by coming and going is seen."""
+    monkeypatch.setattr(closing, "seen", renew_all)
+    assert "KEPT ALIVE" in search(dead_writer_of_a_class).wrong
 
 
 @pytest.mark.parametrize("name", ["read", "fill", "lock", "publish", "unlock"])

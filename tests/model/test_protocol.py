@@ -82,7 +82,11 @@ class Table(World):
         names: dict[int, Hashable] = {}
         for i, store in enumerate(self.stores):
             for space, held in sorted(store._table._spaces.items()):
-                for ident, slot in [*sorted(held.slots.items()), *sorted(held.locks.items()), (None, held.lock)]:
+                for ident, slot in [
+                    *sorted(held.slots.items()),
+                    *sorted(held.locks.items()),
+                    *enumerate(held.closed_by),
+                ]:
                     names[id(slot)] = i, space, ident
                     memory.append((i, space, ident, plain_slot(slot)))
         unsettled = [each for each in self.committed.items() if each[1] > self.settled]
@@ -371,6 +375,36 @@ def two_whole_classes() -> Table:
     return world
 
 
+def three_whole_classes() -> Table:
+    """Three commits of which only the class is known, any of which may die anywhere, and a reader."""
+    world = Table(row_locks=False, publish=False)
+    world.writes(can_crash=True, names_keys=False)
+    world.writes(names_keys=False)
+    world.writes(names_keys=False)
+    world.reads(ID)
+    return world
+
+
+def whole_class_rolls_back() -> Table:
+    """A commit and a rollback of which only the class is known, a commit of the row, and a reader."""
+    world = Table(row_locks=False, publish=False)
+    world.writes(can_crash=True, names_keys=False)
+    world.writes(commits=False, names_keys=False)
+    world.writes()
+    world.reads(ID)
+    return world
+
+
+def slow_whole_classes() -> Table:
+    """Two commits of which only the class is known, and a reader, all locks running out once at any time."""
+    world = Table(row_locks=False, publish=False)
+    world.writes(names_keys=False)
+    world.writes(names_keys=False)
+    world.reads(ID)
+    world.faults["TIME PASSES"] = world.time_passes
+    return world
+
+
 def two_tiers() -> Table:
     """Two commits through two tiers and a reader."""
     world = Table(tiers=2)
@@ -393,6 +427,9 @@ SCENARIOS = [
     no_row_lock_crash,
     whole_class,
     two_whole_classes,
+    three_whole_classes,
+    whole_class_rolls_back,
+    slow_whole_classes,
     two_tiers,
 ]
 
@@ -446,6 +483,21 @@ def forget_contention(self: MemoryTable, keys: Sequence[Key], seconds: float, **
     return [replace(lock, contended=False) for lock in real_lock(self, keys, seconds, **loose)]
 
 
+def open_for_all(self: Space, lock: object) -> None:
+    """End for all who have locked a class."""
+    self.closed_by = []
+
+
+def closed_by_one_only(self: Space, now: float) -> bool:
+    """Let readers in while several writers have locked a class."""
+    return len(self.closed_by) == 1
+
+
+def publish_only_what_is_locked(self: MemoryTable, locked: Locked) -> None:
+    """Do not drop a class after a commit if the lock on it is gone."""
+    real_publish(self, [each for each in locked if each[0].token in self._space(each[0].key).closed_by])
+
+
 def keep_leases_of_the_class(self: MemoryTable, space: Space) -> None:
     """Invalidate a class, and let those who are loading fill what they load."""
     leases = {ident: slot for ident, slot in space.slots.items() if isinstance(slot, LeaseSlot)}
@@ -474,7 +526,7 @@ def lock_identities_only(self: Writer, layer: Layer) -> dict[Any, Key]:
 
 
 PUT_AFTER_COMMIT = {"lock": lock_nothing, "publish": publish_without_comparing, "fill": fill_without_lease}
-real_lock, real_drop = MemoryTable.lock, MemoryTable._drop
+real_lock, real_drop, real_publish = MemoryTable.lock, MemoryTable._drop, MemoryTable.publish
 real_learn, real_keys_for = reader_module._Fetch._learn_identities, Writer._keys_for
 
 
@@ -488,7 +540,9 @@ real_learn, real_keys_for = reader_module._Fetch._learn_identities, Writer._keys
         (crash, MemoryTable, {"lock": lock_nothing}),
         (two_readers, MemoryTable, PUT_AFTER_COMMIT),
         (no_row_lock_crash, MemoryTable, {"lock": forget_contention}),
-        (two_whole_classes, MemoryTable, {"lock": forget_contention}),
+        (two_whole_classes, Space, {"open": open_for_all}),
+        (two_whole_classes, Space, {"is_closed": closed_by_one_only}),
+        (slow_whole_classes, MemoryTable, {"publish": publish_only_what_is_locked}),
         (two_whole_classes, MemoryTable, {"_drop": keep_leases_of_the_class}),
         (cold_alternate_key, reader_module._Fetch, {"_learn_identities": fill_the_first_load}),
         (moved_key, Writer, {"_keys_for": lock_identities_only, "_strays": staticmethod(no_strays)}),

@@ -7,17 +7,22 @@ and each end of a transaction.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
 from stockpyle.keys import Key
+from stockpyle.memcached.closing import CLOSED_BY
 from tests.model.histories import END, Histories, Point, Wrong
 from tests.model.memcached import Command, Item, Items, execute, parse
 from tests.model.processes import ALL, EPOCH, RESET, RUN, Processes, key_of, keys_of, short, text_of
 
 SHORT = 100
 """More seconds than a lock or a lease lives, and fewer than a record does."""
+
+WHILE = 20
+"""Seconds: more than half of what a lock lives, and more than a lease does."""
 
 
 class Actor(NamedTuple):
@@ -54,6 +59,8 @@ class State(NamedTuple):
     """How often that may still be."""
     old: frozenset[tuple[bytes, int]] = frozenset()
     """Which CAS ids somebody may have kept from an earlier run, by their keys: those ids may come again."""
+    passed: int = 0
+    """How often some time has passed."""
 
 
 Next = Iterator[tuple[str, State]]
@@ -70,6 +77,10 @@ class World(Processes):
     never. expires: all leases and locks run out. evicts: one of these keys is evicted. restarts: the server begins
     anew, once. With `dies` only that actor dies, and nothing else happens once it has begun: so it is never its own
     lock that was lost.
+
+    waits: once some time may pass, in which no lock runs out. outlives: when `dies` has died, and all is done that it
+    has sent, time passes until its locks must have run out, but not while somebody swaps marks on an epoch; what is
+    left of those of the dead then is wrong.
 
     Two things make for fewer schedules. glued are keys whose commands follow at once what their sender did before.
     switches, if not 0, is how often at most another goes on where an actor could have gone on; the beginning of a read
@@ -91,12 +102,15 @@ class World(Processes):
         faults: int = 1,
         switches: int = 0,
         dies: int | None = None,
+        waits: bool = False,
+        outlives: bool = False,
         glued: Sequence[bytes] = (),
     ) -> None:
         super().__init__(row_locks, publish)
         self.row, self.warm, self.cold = row, warm, cold
         self.crashes, self.expires, self.evicts, self.restarts = crashes, expires, evicts, restarts
         self.faults, self.switches, self.dies = faults, switches, dies
+        self.waits, self.outlives = waits, outlives
         self.stable = {RUN, ALL, EPOCH}
         self.glued = {RUN, *glued}
         if restarts or cold:
@@ -142,6 +156,12 @@ class World(Processes):
                 yield f"{self._name(i)} {label}", following
             if state.faults and self._can_crash(state, i):
                 yield f"{self._name(i)} CRASHES", self._crash(state, i)._replace(faults=state.faults - 1)
+        if self.waits and not state.passed:
+            yield "A WHILE PASSES", _a_while_later(state)
+        if self.outlives and state.passed < 2 and not state.faults and self._rests(state):
+            following = _a_while_later(state)
+            self._check_marks(following)
+            yield "A WHILE PASSES", following
         if not state.faults or (self.dies is not None and not self._waits(state, self.dies)):
             return
         left = state._replace(faults=state.faults - 1)
@@ -155,6 +175,24 @@ class World(Processes):
                 yield "TIME PASSES", left._replace(items=items)
         if self.restarts and not state.run:
             yield "RESTART", self._restart(left)
+
+    def _rests(self, state: State) -> bool:
+        """True if the dead will do nothing more, and nobody has looked at an epoch and is about to swap it."""
+        sent = [actor.point.action[1] for actor in state.actors if actor.point and actor.point.action[0] == "send"]
+        swaps = [each for data in sent for each in parse(data)[0] if each.key == EPOCH and each.flag(b"C")]
+        return not swaps and state.actors[self.dies or 0].point is None
+
+    def _check_marks(self, state: State) -> None:
+        held = dict(state.items).get(EPOCH)
+        if state.passed < 2 or held is None or held.flags != CLOSED_BY:
+            return
+        dead = [
+            mark
+            for mark, sooner in struct.iter_unpack(">8sI", held.data)
+            if int(mark) // 100 == self.dies and held.seconds > sooner
+        ]
+        if dead:
+            raise Wrong(f"KEPT ALIVE: the mark {dead[0]!r} of a dead writer")
 
     def _can_crash(self, state: State, i: int) -> bool:
         if not self.crashes or state.actors[i].dead or self.names[i][0] == "r":
@@ -305,6 +343,15 @@ class World(Processes):
         point, _, *rest = actor
         assert point is not None
         return _with(state, i, Actor(self.histories.tell(point, answer), (), *rest))
+
+
+def _a_while_later(state: State) -> State:
+    items = [(text, item) for text, item in state.items if not 0 < item.seconds <= WHILE]
+    older = [
+        (text, item._replace(seconds=item.seconds - WHILE) if 0 < item.seconds < SHORT else item)
+        for text, item in items
+    ]
+    return state._replace(items=tuple(older), passed=state.passed + 1)
 
 
 GONE = Actor(None)

@@ -15,7 +15,7 @@ from stockpyle.exceptions import StoreError, StoreUnavailable
 from stockpyle.records import LOCKED, MISS, Lease, Record
 from stockpyle.stores import RedisStore
 from stockpyle.testing.samples import Person
-from tests.remote.parts import ONE, TWO, fill, holds, record
+from tests.remote.parts import ONE, PERSON, TWO, fill, holds, record
 from tests.servers import Redis
 
 
@@ -129,3 +129,52 @@ def test_server_that_is_down(own: Redis) -> None:
         store.read([ONE])
     own.start()
     assert isinstance(store.read([ONE])[0], Lease)
+
+
+MARK = 28
+"""So many bytes are a mark on an epoch, and how many milliseconds sooner than the key it runs out."""
+
+
+def close(store: RedisStore, seconds: float) -> Any:
+    """Lock the class."""
+    (lock,) = store.lock([PERSON.epoch], seconds, without_row_lock=[PERSON.epoch])
+    return lock
+
+
+def test_marks_on_an_epoch_keep_their_ends(store: Any, other: Any) -> None:
+    """However often others come and go, a dead writer's mark runs out when it has said, by the server's clock."""
+    epoch = text(store, PERSON.epoch)
+
+    def let_pass(seconds: int) -> None:
+        other.pexpire(epoch, other.pttl(epoch) - 1000 * seconds)
+
+    close(store, 30)
+    assert 29_000 < other.pttl(epoch) <= 30_000
+    for left in (20, 10):
+        let_pass(10)
+        lock = close(store, 60)
+        assert 59_000 < other.pttl(epoch) <= 60_000
+        assert len(other.get(epoch)) == 1 + 2 * MARK
+        store.publish([(lock, None)])
+        assert 1000 * left - 1000 < other.pttl(epoch) <= 1000 * left
+        assert store.read([ONE]) == [LOCKED]
+    first = close(store, 60)
+    let_pass(20)
+    second = close(store, 60)
+    assert len(other.get(epoch)) == 1 + 2 * MARK
+    store.publish([(first, None)])
+    assert store.read([ONE]) == [LOCKED]
+    store.unlock([second])
+    assert other.get(epoch) is None
+
+
+def test_lost_marks_on_an_epoch(store: Any, other: Any) -> None:
+    """If the server has lost them, each of the writers changes the epoch when it has committed, and only then."""
+    for _ in range(2):
+        first, second = close(store, 30), close(store, 30)
+        other.delete(text(store, PERSON.epoch))
+        fill(store, record(name="perhaps old"))
+        store.unlock([first])
+        assert holds(store) == "perhaps old"
+        store.publish([(second, None)])
+        assert holds(store) is MISS

@@ -117,16 +117,17 @@ def test_commit_of_inserts_and_deletes(world: World) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 100, 10_000])
-def test_commit_of_a_bulk_update(world: World, count: int) -> None:
-    """A statement of ten thousand rows drops their class in two round trips; one of fewer rows drops these in two."""
+def test_commit_of_a_bulk_update(world: World, kind: str, count: int) -> None:
+    """A statement drops its rows in two round trips; if it has ten thousand, their class, on memcached in three."""
     with world.Session() as session:
         session.execute(sa.insert(Org), [{"id": i, "name": str(i)} for i in range(count)])
         session.commit()
+        assert world.chain.get(Org, {"id": 0}) is not None
         statement = sa.update(Org).where(Org.id < count).values(leader_id=None)
         assert session.execute(statement).rowcount == count
         with world.counted() as trips:
             session.commit()
-    assert trips == [2]
+    assert trips == [3 if count == 10_000 and kind == "memcached" else 2]
 
 
 def test_rollback(world: World) -> None:
