@@ -257,7 +257,7 @@ def test_courier_delivers_until_nothing_is_owed() -> None:
     rounds: list[bool] = []
 
     def pause(seconds: float) -> None:
-        assert seconds == 5.0
+        assert 2.5 <= seconds <= 7.5
         rounds.append(guard.owes)
         clock.advance(seconds)
         if len(rounds) == 3:
@@ -317,6 +317,25 @@ def test_courier_keeps_no_store_alive() -> None:
     courier.debtors.add(tiers[0])
     courier.run()
     assert rounds == [1, 1, 1]
+
+
+def test_couriers_of_many_processes_do_not_march_in_step() -> None:
+    """The pauses of a courier differ, each from a half to one and a half of what is asked for."""
+    pauses: list[float] = []
+
+    class Debtor:
+        waits = True
+
+        def settle(self) -> bool:
+            self.waits = len(pauses) < 20
+            return not self.waits
+
+    courier, debtor = Courier(4.0, pauses.append), Debtor()
+    courier.debtors.add(debtor)
+    courier.run()
+    assert len(set(pauses)) == 20
+    assert 2.0 <= min(pauses) < 3.5
+    assert 4.5 < max(pauses) <= 6.0
 
 
 def test_child_process_has_a_courier_of_its_own() -> None:

@@ -5,6 +5,7 @@ Other processes read from the tier all the same; and nobody in this one waits fo
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 import weakref
@@ -14,7 +15,7 @@ from typing import Protocol
 from stockpyle.forks import renew_after_fork
 
 SECONDS = 1.0
-"""How often it looks whether a tier can be reached again."""
+"""How often it looks, on average, whether a tier can be reached again."""
 
 
 class Debtor(Protocol):
@@ -34,7 +35,8 @@ class Courier:
     """One daemon thread for all debtors of a process: it starts with the first debt and ends with the last.
 
     It keeps no debtor alive: the debts of a store that nobody has any more are gone with it. seconds is the pause
-    between two rounds, and `pause` what waits for so long.
+    between two rounds, on average, and `pause` what waits. Processes that have heard the same thing at the same moment,
+    or have lost the same server, so do not all come to it at once.
     """
 
     def __init__(self, seconds: float = SECONDS, pause: Callable[[float], None] = time.sleep) -> None:
@@ -59,7 +61,7 @@ class Courier:
     def run(self) -> None:
         """Go on until nobody owes anything."""
         while True:
-            self._pause(self._seconds)
+            self._pause(self._seconds * random.uniform(0.5, 1.5))
             self._visit()
             if self._is_done():
                 return

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+import redis
 
-from stockpyle.stores import RedisStore
 from tests.backplane.peers import Peer, Setting
 
 Start = Callable[..., list[Peer]]
@@ -15,7 +15,8 @@ Start = Callable[..., list[Peer]]
 @pytest.fixture
 def clean_redis(redis_server: str) -> str:
     """URL of a Redis in which no other test has left anything."""
-    RedisStore(redis_server).clear()
+    with redis.Redis.from_url(redis_server) as client:
+        client.flushall()
     return redis_server
 
 
