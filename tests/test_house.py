@@ -30,7 +30,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("views", "views.*"),
     ("memcached", "memcached.*", "redis", "redis.*"),
     ("pubsub", "pubsub.*"),
-    ("stores._slots", "stores._connected"),
+    ("stores._slots", "stores._connected", "stores._levels"),
     ("stores._*",),
     ("stores.base",),
     ("stores.cache",),
