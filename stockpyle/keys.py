@@ -17,6 +17,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Any
 
 from stockpyle.exceptions import (
@@ -262,6 +263,10 @@ class KeySpec:
     def key_in(self, value: Any, definition: KeyDefinition) -> Key | None:
         """Return one key of what a tier kept."""
         return self.key_of(value, definition)
+
+    def getter(self, attributes: tuple[str, ...]) -> Callable[[Any], Any]:
+        """Return what reads these attributes of what a tier kept: a tuple, or of a single one its value."""
+        return attrgetter(*attributes)
 
     def has(self, value: Any, key: Key) -> bool:
         """True if what a tier kept has the values of `key` itself."""

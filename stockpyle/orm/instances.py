@@ -82,23 +82,21 @@ class Reviver:
 
     def __init__(self, mapper: Mapper[Any], attributes: Sequence[str], columns: Sequence[sa.Column[Any]]) -> None:
         self._attributes = tuple(attributes)
-        self._copied = [i for i, column in enumerate(columns) if not isinstance(column.type, _IMMUTABLE_COLUMNS)]
         self._new: Callable[[], Any] = mapper.class_manager.new_instance
-        place = {name: i for i, name in enumerate(attributes)}
-        self._primary_key = [place[mapper.get_property_by_column(column).key] for column in mapper.primary_key]
-        identity = mapper.identity_key_from_primary_key((None,) * len(self._primary_key))
-        self._identity_class, self._identity_rest = identity[0], identity[2:]
-        loaded = set(attributes)
-        self._expired = [prop.key for prop in mapper.column_attrs if prop.key not in loaded]
-        self._quick: bool | None = None
+        self._directly = _generated(mapper, self._attributes, columns)
+        self._tried = False
+        self.quick: Callable[[Row], Any] | None = None
+        """What makes instances directly of rows that are plain tuples, as soon as it is known to do it well."""
 
     def __call__(self, row: Row) -> Any:
         """Return a new detached instance that has the row's values; everything else is expired."""
-        if self._quick and type(row) is tuple:
-            return self._directly(row)
+        if self.quick is not None and type(row) is tuple:
+            return self.quick(row)
         instance = self._publicly(row)
-        if self._quick is None and type(row) is tuple:
-            self._quick = self._is_the_same(row, instance)
+        if not self._tried and type(row) is tuple:
+            self._tried = True
+            if self._is_the_same(row, instance):
+                self.quick = self._directly
         return instance
 
     def _publicly(self, row: Row) -> Any:
@@ -109,24 +107,45 @@ class Reviver:
         make_transient_to_detached(instance)
         return instance
 
-    def _directly(self, row: Row) -> Any:
-        instance = self._new()
-        state = instance_state(instance)
-        values = state.dict
-        values.update(zip(self._attributes, row, strict=True))
-        for i in self._copied:
-            name = self._attributes[i]
-            values[name] = own_copy(row[i])
-        state.key = (self._identity_class, tuple([row[i] for i in self._primary_key]), *self._identity_rest)
-        state.expired_attributes.update(self._expired)
-        return instance
-
     def _is_the_same(self, row: Row, expected: Any) -> bool:
         try:
             mine = self._directly(row)
         except AttributeError:
             return False
         return _traits(mine) == _traits(expected)
+
+
+def _generated(
+    mapper: Mapper[Any], attributes: tuple[str, ...], columns: Sequence[sa.Column[Any]]
+) -> Callable[[Row], Any]:
+    """Return a function that makes instances directly: as long as the row, so that it has no loop to run."""
+    place = {name: i for i, name in enumerate(attributes)}
+    primary_key = [place[mapper.get_property_by_column(column).key] for column in mapper.primary_key]
+    identity = mapper.identity_key_from_primary_key((None,) * len(primary_key))
+    expired = [prop.key for prop in mapper.column_attrs if prop.key not in place]
+    copied = [i for i, column in enumerate(columns) if not isinstance(column.type, _IMMUTABLE_COLUMNS)]
+    lines = [
+        "def revive(row):",
+        "    instance = new()",
+        "    values = instance.__dict__",
+        f"    {''.join(f'values[{name!r}], ' for name in attributes)} = row",
+        *(f"    values[{attributes[i]!r}] = own_copy(row[{i}])" for i in copied),
+        "    state = state_of(instance)",
+        f"    state.key = (identity_class, ({''.join(f'row[{i}], ' for i in primary_key)}), *identity_rest)",
+        *(["    state.expired_attributes.update(expired)"] if expired else []),
+        "    return instance",
+    ]
+    namespace: dict[str, Any] = {
+        "new": mapper.class_manager.new_instance,
+        "state_of": instance_state,
+        "own_copy": own_copy,
+        "identity_class": identity[0],
+        "identity_rest": identity[2:],
+        "expired": expired,
+    }
+    exec("\n".join(lines), namespace)  # of names that are attributes, which are written as strings
+    revive: Callable[[Row], Any] = namespace["revive"]
+    return revive
 
 
 def _traits(instance: Any) -> list[Any]:

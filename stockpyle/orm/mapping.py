@@ -8,8 +8,9 @@ loads it, a detached instance raises.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -171,7 +172,8 @@ class MappedSpec(KeySpec):
 
     def materialise(self, value: Row) -> Any:
         """Return a new detached instance of the row; it is the caller's own. ``load`` events run."""
-        instance = self.revive(value)
+        quick = self._revive.quick
+        instance = self._revive(value) if quick is None or type(value) is not tuple else quick(value)
         _tell_of_load(instance)
         return instance
 
@@ -207,6 +209,10 @@ class MappedSpec(KeySpec):
     def value_in(self, row: Row, name: str) -> Any:
         """Return the value of one attribute in a row."""
         return row[self._position[name]]
+
+    def getter(self, attributes: tuple[str, ...]) -> Callable[[Any], Any]:
+        """Return what reads these attributes of a row: a tuple, or of a single one its value."""
+        return itemgetter(*(self._position[name] for name in attributes))
 
     def key_in(self, value: Row, definition: KeyDefinition) -> Key | None:
         """Return one key of a row."""
@@ -266,8 +272,9 @@ class MappedSpec(KeySpec):
 
 
 def _tell_of_load(instance: Any) -> None:
-    state = instance_state(instance)
-    state.manager.dispatch.load(state, None)
+    listeners = instance_state(instance).manager.dispatch.load
+    if listeners:
+        listeners(instance_state(instance), None)
 
 
 _specs: dict[tuple[Mapper[Any], tuple[tuple[str | None, str | None], ...]], MappedSpec] = {}

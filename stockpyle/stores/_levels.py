@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,8 @@ from stockpyle.coherence.verbs import VerbSource, VerbTier
 from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
 from stockpyle.keys import KeySpec
 from stockpyle.protocols import Listening, Source
+from stockpyle.stats import Stats
+from stockpyle.stores._hits import Hits
 
 TIER = ("read", "fill", "lock", "publish", "unlock")
 SOURCE = ("accepts", "load", "write")
@@ -57,6 +59,12 @@ class Levels:
     def shared(self) -> list[Layer]:
         """The layers whose copies other processes read, too."""
         return [layer for store, layer in zip(self.stores, self.above, strict=True) if layer and not _in_memory(store)]
+
+    def hits(self, stats: Stats) -> Hits | None:
+        """Return what finds objects in process memory, if that is the first level."""
+        hits: Callable[[Stats, Any], Hits | None] | None = getattr(self.stores[0], "hits", None)
+        first = self.above[0]
+        return None if hits is None or first is None else hits(stats, first.guard)
 
     def route(self, klass: type) -> Route:
         """Return the source of a class and the layers above it; UnsupportedOperation if no store accepts it."""

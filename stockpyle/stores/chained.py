@@ -104,6 +104,7 @@ class ChainedStore(SessionStore):
         self.lock_seconds = lock_seconds
         self.unreachable = checked_unreachable(unreachable)
         self._levels = Levels(self.stores, with_backplane=backplane is not None)
+        self._hits = self._levels.hits(self.stats)
         self.backplane: Backplane | None = None
         """What tells other processes' memory of what is written here; its `stats` count."""
         if backplane is not None:
@@ -129,6 +130,9 @@ class ChainedStore(SessionStore):
         """All layers that can hold copies."""
         return self._levels.layers
 
+    def _spec(self, klass: type) -> KeySpec:
+        return self.spec(klass)
+
     def spec(self, klass: type) -> KeySpec:
         """Return the keys of a class as its source names them."""
         source = self.route(klass).source
@@ -143,9 +147,22 @@ class ChainedStore(SessionStore):
             raise UnsupportedOperation(f"{klass.__qualname__} is not mapped: it has no instance in a session")
         from stockpyle.orm.sessions import instances
 
-        asked = [spec.key(key) for key in keys]
         engine = getattr(self.route(klass).source, "engine", None)
-        return instances(session, spec, asked, lambda missing: self._records(klass, missing), engine)
+        hits = self._hits
+        if hits is None:
+            return instances(session, spec, keys, lambda missing: self._records(klass, missing), engine)
+        found = instances(
+            session,
+            spec,
+            keys,
+            lambda missing: self._records(klass, missing),
+            engine,
+            lambda key: hits.find(klass, key),
+        )
+        for key, each in zip(keys, found, strict=True):
+            if each is not None:
+                hits.learn(klass, key, self._spec)
+        return found
 
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         spec = self.spec(klass)
