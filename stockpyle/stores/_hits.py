@@ -14,7 +14,7 @@ from typing import Any
 
 from stockpyle.coherence.guards import Guard
 from stockpyle.keys import Key, KeySpec
-from stockpyle.records import Record
+from stockpyle.records import ABSENT, Record
 from stockpyle.stats import Stats
 from stockpyle.stores._slots import AliasSlot, Entry, Space
 
@@ -73,7 +73,7 @@ class Hits:
             slot: Any = way.space.slots[way.where, way.names, (asked,) if way.single else asked]
             entry: Entry = slot.entry if type(slot) is AliasSlot else slot
             record = entry.record
-            if record.spec is not way.spec:
+            if record.spec is not way.spec or record.value is ABSENT:
                 return None
             if not way.sure:
                 own = way.own(record.value)

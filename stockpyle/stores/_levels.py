@@ -64,7 +64,7 @@ class Levels:
         """Return what finds objects in process memory, if that is the first level."""
         hits: Callable[[Stats, Any], Hits | None] | None = getattr(self.stores[0], "hits", None)
         first = self.above[0]
-        return None if hits is None or first is None else hits(stats, first.guard)
+        return hits(stats, first.guard) if hits is not None and first is not None and first.guard is not None else None
 
     def route(self, klass: type) -> Route:
         """Return the source of a class and the layers above it; UnsupportedOperation if no store accepts it."""

@@ -133,8 +133,7 @@ class MemoryTable:
 
     def space_of(self, key: Key) -> Space:
         """Return where the key's class is kept, now and later."""
-        with self._mutex:
-            return self._space(key)
+        return self._space(key)
 
     def records(self, spec: KeySpec) -> list[tuple[Ident, Record]]:
         """Return every record that is held of a class, with the identity that it is held under."""

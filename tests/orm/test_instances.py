@@ -41,7 +41,7 @@ def test_the_quick_way_gives_what_the_public_way_gives() -> None:
     """An instance whose state is written directly has the key, values and expired attributes of a public one."""
     revive = new_reviver()
     public, quick = revive(ROW), revive(ROW)
-    assert revive._quick
+    assert revive.quick is not None
     assert instances._traits(public) == instances._traits(quick)
     assert sa.inspect(quick).detached
     assert "shout" in sa.inspect(quick).expired_attributes
@@ -51,18 +51,22 @@ def test_the_quick_way_gives_what_the_public_way_gives() -> None:
 
 def test_a_sqlalchemy_that_differs_gets_the_public_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """If writing the state directly does not give the same instance, it is not done again for that class."""
-    direct = Reviver._directly
+    generated = instances._generated
 
-    def with_another_key(self: Reviver, row: Any) -> Any:
-        instance = direct(self, row)
-        instance_state(instance).key = None
-        return instance
+    def with_another_key(*arguments: Any) -> Any:
+        def revive(row: Any) -> Any:
+            instance = direct(row)
+            instance_state(instance).key = None
+            return instance
 
-    monkeypatch.setattr(Reviver, "_directly", with_another_key)
+        direct = generated(*arguments)
+        return revive
+
+    monkeypatch.setattr(instances, "_generated", with_another_key)
     revive = new_reviver()
     for _ in range(3):
         assert sa.inspect(revive(ROW)).key is not None
-    assert revive._quick is False
+    assert revive.quick is None
 
 
 def test_what_can_be_changed_in_place_is_copied() -> None:
