@@ -50,11 +50,12 @@ class KeyDefinition:
 
     attributes are in sorted order, whatever the order of the declaration; names are how remote tiers and
     other classes of the same table call them; coerce turns a value that a caller gave into the type that the
-    attribute holds (or is None), before it is normalised. A key is row_locked if who writes an object with
+    attribute holds (or is None), before it is normalised; natural are the types, one an attribute, whose values
+    neither of the two changes, if they can be told. A key is row_locked if who writes an object with
     this key holds a lock of the source's, up to the commit, that excludes every other writer of the key.
     """
 
-    __slots__ = ("_written", "attributes", "coerce", "names", "row_locked", "space")
+    __slots__ = ("_written", "attributes", "coerce", "names", "natural", "row_locked", "space")
 
     def __init__(
         self,
@@ -63,12 +64,14 @@ class KeyDefinition:
         names: tuple[str, ...] | None = None,
         coerce: tuple[Callable[[Any], Any] | None, ...] | None = None,
         row_locked: bool = True,
+        natural: tuple[type | None, ...] | None = None,
     ) -> None:
         self.space = space
         self.row_locked = row_locked
         self.attributes = attributes
         self.names = names or attributes
         self.coerce = coerce
+        self.natural = natural
         self._written: tuple[str, tuple[str, ...]] | None = None
 
     @property
@@ -191,6 +194,8 @@ class KeySpec:
         return self._make(definition, values)
 
     def _make(self, definition: KeyDefinition, values: tuple[Any, ...]) -> Key | None:
+        if definition.natural is not None and definition.natural == tuple(map(type, values)):
+            return Key(self, definition, values)
         ready = definition.coerce is None
         for value in values:
             if value is None:

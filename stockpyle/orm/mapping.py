@@ -19,7 +19,7 @@ from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 from stockpyle.exceptions import InvalidKey, InvalidKeysDeclaration, InvalidKeyType
 from stockpyle.keys import Key, KeyDefinition, KeySpec, declared_keys
-from stockpyle.orm.coercion import coercion_for
+from stockpyle.orm.coercion import coercion_for, natural_type
 from stockpyle.orm.instances import UNKNOWN, CarefulRow, Reviver, Row, own_copy, row_of
 from stockpyle.orm.registries import meet
 from stockpyle.values import ALWAYS_NORMAL
@@ -102,12 +102,14 @@ class MappedSpec(KeySpec):
         owner = self.base if is_identity else self._owner_of(names)
         unique = is_identity or any(at_once and unique_names == names for unique_names, at_once in self._unique)
         prefix = "" if owner is self.base else f"{owner.class_.__name__}."
+        coercions = tuple(coercion_for(column.type) for column in columns)
         definition = KeyDefinition(
             self._space,
             names,
             tuple(prefix + column.key for column in self._base_columns(names, owner)),
-            tuple(coercion_for(column.type) for column in columns),
+            coercions,
             row_locked=unique and len(self.mapper.tables) == 1,
+            natural=tuple(map(natural_type, coercions)),
         )
         self._owners[definition] = owner
         return definition
@@ -272,9 +274,10 @@ class MappedSpec(KeySpec):
 
 
 def _tell_of_load(instance: Any) -> None:
-    listeners = instance_state(instance).manager.dispatch.load
+    state = instance_state(instance)
+    listeners = state.manager.dispatch.load
     if listeners:
-        listeners(instance_state(instance), None)
+        listeners(state, None)
 
 
 _specs: dict[tuple[Mapper[Any], tuple[tuple[str | None, str | None], ...]], MappedSpec] = {}
