@@ -44,7 +44,7 @@ class Loader:
         polymorphic_on = spec.mapper.polymorphic_on
         if len(self._specs) > 1 and polymorphic_on is not None:
             self._discriminator = self._place(polymorphic_on)
-        self._takes = {each: _taker(places, len(self._columns)) for each, places in self._places.items()}
+        self._takes = {each: _taker(places) for each, places in self._places.items()}
         self._select = self.restrict(sa.select(*self._columns))
 
     @property
@@ -162,10 +162,8 @@ class Loader:
         return Record(spec, self._takes[spec](row))
 
 
-def _taker(places: list[int], number: int) -> Callable[[Any], Row]:
-    """Return what makes a class's row of what was selected: of so many columns those at these places."""
-    if places == list(range(number)):
-        return tuple
+def _taker(places: list[int]) -> Callable[[Any], Row]:
+    """Return what makes a class's row of what was selected: the columns at these places."""
     return itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
 
 
