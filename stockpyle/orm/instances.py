@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapper, make_transient_to_detached
+from sqlalchemy.orm import Mapper, Session, make_transient_to_detached
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 Row = tuple[Any, ...]
@@ -83,6 +83,8 @@ class Reviver:
     def __init__(self, mapper: Mapper[Any], attributes: Sequence[str], columns: Sequence[sa.Column[Any]]) -> None:
         self._attributes = tuple(attributes)
         self._new: Callable[[], Any] = mapper.class_manager.new_instance
+        self.identity_of: Callable[[Row], Any] = _identity(mapper, self._attributes)
+        """Returns the identity key of a row, as SQLAlchemy makes it."""
         self._directly = _generated(mapper, self._attributes, columns)
         self._tried = False
         self.quick: Callable[[Row], Any] | None = None
@@ -119,10 +121,7 @@ def _generated(
     mapper: Mapper[Any], attributes: tuple[str, ...], columns: Sequence[sa.Column[Any]]
 ) -> Callable[[Row], Any]:
     """Return a function that makes instances directly: as long as the row, so that it has no loop to run."""
-    place = {name: i for i, name in enumerate(attributes)}
-    primary_key = [place[mapper.get_property_by_column(column).key] for column in mapper.primary_key]
-    identity = mapper.identity_key_from_primary_key((None,) * len(primary_key))
-    expired = [prop.key for prop in mapper.column_attrs if prop.key not in place]
+    expired = [prop.key for prop in mapper.column_attrs if prop.key not in attributes]
     copied = [i for i, column in enumerate(columns) if not isinstance(column.type, _IMMUTABLE_COLUMNS)]
     lines = [
         "def revive(row):",
@@ -131,7 +130,7 @@ def _generated(
         f"    {''.join(f'values[{name!r}], ' for name in attributes)} = row",
         *(f"    values[{attributes[i]!r}] = own_copy(row[{i}])" for i in copied),
         "    state = state_of(instance)",
-        f"    state.key = (identity_class, ({''.join(f'row[{i}], ' for i in primary_key)}), *identity_rest)",
+        "    state.key = identity_of(row)",
         *(["    state.expired_attributes.update(expired)"] if expired else []),
         "    return instance",
     ]
@@ -139,13 +138,33 @@ def _generated(
         "new": mapper.class_manager.new_instance,
         "state_of": instance_state,
         "own_copy": own_copy,
-        "identity_class": identity[0],
-        "identity_rest": identity[2:],
+        "identity_of": _identity(mapper, attributes),
         "expired": expired,
     }
     exec("\n".join(lines), namespace)  # of names that are attributes, which are written as strings
     revive: Callable[[Row], Any] = namespace["revive"]
     return revive
+
+
+def _identity(mapper: Mapper[Any], attributes: tuple[str, ...]) -> Callable[[Row], Any]:
+    places = [attributes.index(mapper.get_property_by_column(column).key) for column in mapper.primary_key]
+    klass, _, *rest = mapper.identity_key_from_primary_key((None,) * len(places))
+    own = "".join(f"row[{i}], " for i in places)
+    made: Callable[[Row], Any] = eval(f"lambda row: (klass, ({own}), *rest)", {"klass": klass, "rest": tuple(rest)})
+    return made
+
+
+def attach(session: Session, instance: Any) -> None:
+    """Make a detached instance that was just revived one of the session's, as Session.add does.
+
+    Nothing is loaded that cascades would go on to, so they are not gone through; Session.merge(load=False) does the
+    same.
+    """
+    update: Callable[[Any], None] | None = getattr(session, "_update_impl", None)
+    if update is None:
+        session.add(instance)
+    else:
+        update(instance_state(instance))
 
 
 def _traits(instance: Any) -> list[Any]:

@@ -20,7 +20,7 @@ from sqlalchemy.orm.attributes import instance_state, set_committed_value
 from stockpyle.exceptions import InvalidKey, InvalidKeysDeclaration, InvalidKeyType
 from stockpyle.keys import Key, KeyDefinition, KeySpec, declared_keys
 from stockpyle.orm.coercion import coercion_for, natural_type
-from stockpyle.orm.instances import UNKNOWN, CarefulRow, Reviver, Row, own_copy, row_of
+from stockpyle.orm.instances import UNKNOWN, CarefulRow, Reviver, Row, attach, own_copy, row_of
 from stockpyle.orm.registries import meet
 from stockpyle.values import ALWAYS_NORMAL
 
@@ -189,11 +189,10 @@ class MappedSpec(KeySpec):
         An instance that the session has keeps every value it has; only one that is expired altogether is
         brought up to date.
         """
-        identity = self.mapper.identity_key_from_primary_key(tuple(self.value_in(value, n) for n in self.primary_key))
-        existing = session.identity_map.get(identity)
+        existing = session.identity_map.get(self._revive.identity_of(value))
         if existing is None:
             instance = self.revive(value)
-            session.add(instance)
+            attach(session, instance)
             _tell_of_load(instance)
             return instance
         state = instance_state(existing)

@@ -41,7 +41,7 @@ def instances(
     keys: Sequence[Mapping[str, Any]],
     find: Find,
     source: sa.Engine | None,
-    hit: Hit = lambda key: None,
+    hit: Hit | None = None,
 ) -> list[Any]:
     """Return the session's instances for `keys`.
 
@@ -53,7 +53,7 @@ def instances(
     _refuse_other_database(own, spec, source)
     if _has_written(own, spec):
         return _in_order(spec, keys, lambda asked: _query(own, spec, asked))
-    records = [hit(key) for key in keys]
+    records = [None] * len(keys) if hit is None else [hit(key) for key in keys]
     rest = iter(_in_order(spec, [key for key, each in zip(keys, records, strict=True) if each is None], find))
     return [_instance(own, next(rest) if each is None else each) for each in records]
 

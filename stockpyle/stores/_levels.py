@@ -25,10 +25,15 @@ VERBS = ("put", "get", "delete", "batch_put", "batch_get", "batch_delete")
 
 @dataclass(frozen=True)
 class Route:
-    """Where the objects of one class live: their source, and the layers above it."""
+    """Where the objects of one class live: their source, and the layers above it.
 
+    spec is the class's as the source names its keys; engine the source's, if it is a database.
+    """
+
+    spec: Any
     source: Source
     layers: tuple[Layer, ...]
+    engine: Any = None
 
 
 class Levels:
@@ -81,7 +86,9 @@ class Levels:
             if not self._hears[depth] and source.accepts(klass):
                 self._check_portable(klass, self.stores[: depth + 1])
                 above = zip(self.stores[:depth], self.above[:depth], strict=True)
-                return Route(source, tuple(layer for store, layer in above if layer and _takes(store, klass)))
+                layers = tuple(layer for store, layer in above if layer and _takes(store, klass))
+                own = getattr(source, "spec", spec_of)
+                return Route(own(klass), source, layers, getattr(source, "engine", None))
         stores = ", ".join(type(store).__name__ for store in self.stores)
         need = " (a mapped class needs a SqlAlchemyStore)" if is_mapped(klass) else ""
         need += "; process memory with a backplane only keeps copies" if self.listening else ""

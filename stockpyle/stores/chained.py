@@ -135,33 +135,29 @@ class ChainedStore(SessionStore):
 
     def spec(self, klass: type) -> KeySpec:
         """Return the keys of a class as its source names them."""
-        source = self.route(klass).source
-        own = getattr(source, "spec", None)
-        return spec_of(klass) if own is None else own(klass)
+        spec: KeySpec = self.route(klass).spec
+        return spec
 
     # reading
 
     def _fetch_into(self, session: Session, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
-        spec: Any = self.spec(klass)
-        if not spec.mapped:
+        route, hits = self.route(klass), self._hits
+        if not route.spec.mapped:
             raise UnsupportedOperation(f"{klass.__qualname__} is not mapped: it has no instance in a session")
         from stockpyle.orm.sessions import instances
 
-        engine = getattr(self.route(klass).source, "engine", None)
-        hits = self._hits
-        if hits is None:
-            return instances(session, spec, keys, lambda missing: self._records(klass, missing), engine)
         found = instances(
             session,
-            spec,
+            route.spec,
             keys,
             lambda missing: self._records(klass, missing),
-            engine,
-            lambda key: hits.find(klass, key),
+            route.engine,
+            None if hits is None else lambda key: hits.find(klass, key),
         )
-        for key, each in zip(keys, found, strict=True):
-            if each is not None:
-                hits.learn(klass, key, self._spec)
+        if hits is not None:
+            for key, each in zip(keys, found, strict=True):
+                if each is not None:
+                    hits.learn(klass, key, self._spec)
         return found
 
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
