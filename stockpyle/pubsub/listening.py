@@ -278,7 +278,8 @@ class Listener:
                 self._waker.wait(wire.fileno(), left)
 
     def _deliver(self) -> None:
-        while self._inbox:
+        # what comes meanwhile, such as what a callback sends to itself, waits for the next round
+        for _ in range(len(self._inbox)):
             self.callbacks.call(self._inbox.popleft())
 
     def _follow(self, wire: Wire) -> bool:

@@ -19,6 +19,9 @@ from stockpyle.pubsub.wires import Inbox, Wire
 from stockpyle.redis.failures import failures
 from stockpyle.redis.server import Kind
 
+MOST_AT_ONCE = 1000
+"""So many messages are read before the callbacks are called: more may come than can be read."""
+
 
 class RedisWire:
     """A connection of redis-py's that listens, in RESP2: there a message is an array like any other.
@@ -83,7 +86,7 @@ class RedisWire:
     def receive(self) -> None:
         """See Wire.receive."""
         with self._failing("receive"):
-            while self._connection.can_read(0):
+            while len(self._inbox) < MOST_AT_ONCE and self._connection.can_read(0):
                 self._inbox.append(_message(self._connection.read_response(disable_decoding=True)))
 
     def close(self) -> None:

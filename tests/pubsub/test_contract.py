@@ -16,6 +16,7 @@ from stockpyle.exceptions import ImproperlyConfigured, StoreUnavailable
 from stockpyle.protocols import PubSub
 from stockpyle.stores import BaseStore, SqlAlchemyStore
 from tests.pubsub.parts import Ear, Make, settle, wait_for
+from tests.servers import PATIENCE
 
 
 def counts(store: BaseStore) -> bool:
@@ -216,6 +217,16 @@ def test_a_callback_may_unsubscribe_those_behind_it(pubsub: PubSub) -> None:
     pubsub.publish("news", b"1")
     settle(pubsub)
     assert ear.heard == []
+
+
+def test_messages_without_end_stop_nothing_else(make: Make) -> None:
+    """Who is called all the time, here by what it sends itself, keeps no other thread from subscribing."""
+    pubsub, ear = make(timeout=PATIENCE), Ear()
+    pubsub.subscribe("news", lambda channel, data: pubsub.publish("news", data))
+    pubsub.publish("news", b"again")
+    pubsub.subscribe("weather", ear)
+    pubsub.publish("weather", b"1")
+    assert ear.after(1) == [("weather", b"1")]
 
 
 def test_a_callback_may_close_it(pubsub: PubSub) -> None:
