@@ -215,6 +215,8 @@ class PostgresPubSub(Handle):
         if not self._mutex.acquire(timeout=self.timeout):
             raise StoreTimeout("other threads wait for the server as well", self._store, "publish")
         try:
+            # it may have been closed while this thread waited
+            self._listener.check_open("publish")
             sender, self._sender = self._sender, None
             if sender is not None and not sender.is_silent:
                 sender.close()

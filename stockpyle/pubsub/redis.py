@@ -135,7 +135,7 @@ class RedisPubSub(Handle):
     def _publish(self, channel: str, data: bytes) -> int | None:
         command = ("PUBLISH", encoded(channel), data)
         with self._failing("publish"):
-            client = self._connected()
+            client = self._connected("publish")
             if self._kind != "cluster":
                 return int(client.execute_command(*command))
             try:
@@ -146,8 +146,10 @@ class RedisPubSub(Handle):
                 raise
             return None
 
-    def _connected(self) -> Any:
+    def _connected(self, operation: str) -> Any:
         with self._mutex:
+            # after close() nobody would close it
+            self._listener.check_open(operation)
             if self._client is None:
                 # a cluster's client prepares connections itself
                 self._client = self._new_client(_prepare if self._kind != "cluster" else _leave_alone)
@@ -161,7 +163,7 @@ class RedisPubSub(Handle):
 
     def _connect(self, inbox: Inbox) -> Wire:
         with self._failing("subscribe"):
-            client = self._connected()
+            client = self._connected("subscribe")
             if self._kind != "cluster":
                 return self._wire(client.connection_pool, inbox, partial(self._check_master, client))
             nodes = client.get_nodes()
