@@ -88,7 +88,7 @@ class Backplane:
         # reentrant: see Guard
         self._mutex = threading.RLock()
         me = weakref.ref(self)
-        self._callback = _weakly(me, Backplane._receive)
+        self._callback = _Ear(me)
         lost, restored = _weakly(me, Backplane._lost), _weakly(me, Backplane._restored)
         self._owned = not callable(getattr(pubsub, "subscribe", None))
         if not self._owned and callable(getattr(pubsub, "watch", None)):
@@ -100,6 +100,7 @@ class Backplane:
             raise ImproperlyConfigured(
                 f"backplane is a store that has a pubsub(), such as a RedisStore, or a pub/sub of one, not {pubsub!r}"
             )
+        weakref.finalize(self, self.pubsub.unsubscribe, channel, self._callback).atexit = False
         self._messages = Messages(self.pubsub.max_size)
         self._outbox = Outbox(
             channel, self._publish, self._messages, self.stats, origin=self._origin, limit=limit, courier=courier
@@ -228,6 +229,20 @@ class Backplane:
             if self._confirmed:
                 self._hear()
 
+    def _dropped(self) -> None:
+        """Somebody else has unsubscribed it, or closed the pub/sub. The next reader tries to listen again."""
+        with self._mutex:
+            if self._closed or not self._confirmed:
+                return
+            self.started = self._confirmed = False
+            self._deafen()
+        self._seldom.log(
+            logging.WARNING,
+            "dropped",
+            "process memory is emptied: the backplane %s hears nothing, somebody has ended its subscription",
+            self.channel,
+        )
+
     def _receive(self, channel: str, data: bytes) -> None:
         self.stats.heard += 1
         try:
@@ -310,6 +325,16 @@ class Backplane:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Backplane holds locks and connections and cannot be pickled or copied")
+
+
+class _Ear:
+    """What a backplane subscribes with."""
+
+    def __init__(self, me: weakref.ref[Backplane]) -> None:
+        self._receive, self.dropped = _weakly(me, Backplane._receive), _weakly(me, Backplane._dropped)
+
+    def __call__(self, channel: str, data: bytes) -> None:
+        self._receive(channel, data)
 
 
 def _weakly(me: weakref.ref[Backplane], method: Callable[..., None]) -> Callable[..., None]:
