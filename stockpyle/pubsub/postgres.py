@@ -18,7 +18,7 @@ from stockpyle.exceptions import StoreTimeout, StoreUnavailable, UnsupportedOper
 from stockpyle.forks import renew_after_fork
 from stockpyle.pubsub.callbacks import Name
 from stockpyle.pubsub.deadlines import deadlines
-from stockpyle.pubsub.envelopes import CARRIER, MAX_SIZE, opened, sealed
+from stockpyle.pubsub.envelopes import CARRIER, LONGEST_CHANNEL, MAX_SIZE, opened, sealed
 from stockpyle.pubsub.handle import Handle
 from stockpyle.pubsub.waking import is_readable
 from stockpyle.pubsub.wires import Inbox, Wire
@@ -191,6 +191,8 @@ class PostgresPubSub(Handle):
         self._mutex = threading.Lock()
         self._sender: PostgresConnection | None = None
         renew_after_fork(self)
+
+    longest_channel = LONGEST_CHANNEL
 
     def after_fork(self) -> None:
         """In a child process: a connection of its own is made with the next message."""

@@ -144,9 +144,13 @@ def test_the_largest_message(engine: sa.Engine, pubsub: PubSub) -> None:
 
 
 def test_the_longest_name(pubsub: PubSub) -> None:
-    """A channel's name has at most 255 bytes here."""
-    with pytest.raises(ValueError, match="a channel's name of 256 bytes: on PostgreSQL it has 255 at most"):
-        pubsub.publish("é" * 128, b"")
+    """A channel's name has at most 255 bytes here: one on which nothing can be sent is not listened to, either."""
+    for call in (lambda: pubsub.publish("é" * 128, b""), lambda: pubsub.subscribe("é" * 128, print)):
+        with pytest.raises(
+            MessageTooLarge, match=r"a channel's name of 256 bytes: PostgreSQL at .* carries 255 at most"
+        ):
+            call()
+    pubsub.psubscribe("*" * 300, print)
 
 
 def test_notifications_of_others(engine: sa.Engine, pubsub: PubSub, ear: Ear, caplog: Any) -> None:

@@ -50,7 +50,7 @@ def test_large_messages(redis_server: str) -> None:
 
 
 def test_a_flood_is_taken_in_parts(redis_server: str) -> None:
-    """Of what has come only so much is read before the callbacks are called: nobody waits for an end, or piles it up."""
+    """Of what has come only so much is read before the callbacks are called: no message waits for an end of them."""
     inbox: Inbox = deque()
     number = 3 * MOST_AT_ONCE
     with RedisStore(redis_server).pubsub() as pubsub, redis.Redis.from_url(redis_server) as client:
