@@ -302,6 +302,8 @@ class Backplane:
         with self._mutex:
             self._closed = True
         with ExitStack() as stack:
+            # the last of these is called first
+            stack.callback(self._announced.forget)
             stack.callback(self._end_pubsub)
             stack.callback(self._deafen)
             stack.callback(self._outbox.close)

@@ -61,7 +61,9 @@ def backplane_over_memcached(settings: Settings) -> Chain:
 def backplane_over_redis(settings: Settings) -> Chain:
     """Memory that is told of others' commits by the Redis below it; but not of those whose writers are killed."""
     redis = _redis(settings)
-    return Chain(settings, [_memory("stockpyle-backplane-redis"), redis], backplane=redis.pubsub(heartbeat=1, timeout=1))
+    return Chain(
+        settings, [_memory("stockpyle-backplane-redis"), redis], backplane=redis.pubsub(heartbeat=1, timeout=1)
+    )
 
 
 def _memory(system: str) -> ProcessMemoryStore:
