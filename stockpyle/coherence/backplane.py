@@ -82,7 +82,7 @@ class Backplane:
         self._origin = secrets.token_bytes(8)
         self._number = 0
         self._confirmed = False
-        self._losses = 0
+        self._losses = self._drops = 0
         self._closed = False
         self._seldom = Seldom()
         # reentrant: see Guard
@@ -187,7 +187,7 @@ class Backplane:
                 self.started = False
 
     def _subscribe(self) -> bool:
-        losses = self._losses
+        losses, drops = self._losses, self._drops
         try:
             self.pubsub.subscribe(self.channel, self._callback)
         except Exception as error:  # noqa: BLE001 - whatever a driver raises, the reader asks the next tier
@@ -197,6 +197,8 @@ class Backplane:
             )
             return False
         with self._mutex:
+            if self._drops != drops:
+                return False
             self._confirmed = True
             # if it was lost in between, who finds it again will say so
             if self._losses == losses or self.pubsub.connected:
@@ -232,6 +234,7 @@ class Backplane:
     def _dropped(self) -> None:
         """Somebody else has unsubscribed it, or closed the pub/sub. The next reader tries to listen again."""
         with self._mutex:
+            self._drops += 1
             if self._closed or not self._confirmed:
                 return
             self.started = self._confirmed = False

@@ -388,6 +388,26 @@ def test_loss_while_subscribing() -> None:
     assert isinstance(process.memory.holds(key(id=1)), Record)
 
 
+def test_dropped_while_subscribing() -> None:
+    """A subscription that somebody ends before the chain knows that it stands is none: it is made again."""
+    air, source = Air(), Source(Person(1))
+    process = Process(air, source)
+
+    def drop() -> None:
+        process.radio.on_subscribe = lambda: None
+        ((channel, callback),) = process.radio.callbacks
+        process.radio.unsubscribe(channel, callback)
+        callback.dropped()  # type: ignore[attr-defined]
+
+    process.radio.on_subscribe = drop
+    process.chain.get(Person, {"id": 1})
+    assert process.memory.holds(key(id=1)) is MISS
+    assert process.backplane.settle()
+    process.chain.get(Person, {"id": 1})
+    assert process.memory.holds(key(id=1)) is not MISS
+    assert process.radio.callbacks
+
+
 def test_found_again_while_subscribing() -> None:
     """One that is lost and found again meanwhile leaves memory in use."""
 
