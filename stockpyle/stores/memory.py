@@ -158,11 +158,13 @@ class ProcessMemoryStore(InThisProcess, CacheStore):
 
     def search(self, klass: type) -> Search:
         """Return what answers queries: it looks at all objects of the class, as get() finds them."""
+        self._refuse_alone()
         spec = spec_of(klass)
         return Scan(spec, lambda: findable(spec, self._table.records(spec)))
 
     def scan(self, klass: type[T]) -> Iterable[T]:
         """Yield every object of a class."""
+        self._refuse_alone()
         spec = spec_of(klass)
         yield from (record.spec.materialise(record.value) for record in findable(spec, self._table.records(spec)))
 
