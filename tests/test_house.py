@@ -35,6 +35,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("stores._levels",),
     ("stores._*",),
     ("stores.base",),
+    ("stores._writing",),
     ("stores.cache",),
     ("stores._remote", "stores._sql", "stores._durable", "stores.dictionary"),
     ("stores._sql_entries",),
