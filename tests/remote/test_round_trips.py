@@ -228,6 +228,18 @@ def test_validated_hit_by_alternate_key(validated: World, count: int) -> None:
         assert trips == [expected]
 
 
+@pytest.mark.parametrize("count", [1, 100])
+def test_validated_hit_by_alternate_key_of_plain_objects(validated: World, count: int) -> None:
+    """Of plain objects it is two: whose the key is, and whether memory's copy of that one is right."""
+    validated.chain.batch_put([Pet(i, f"tag {i}") for i in range(count)])
+    keys = [{"tag": f"tag {i}"} for i in range(count)]
+    for _ in range(2):
+        validated.chain.batch_get(Pet, keys)
+    with validated.counted() as trips:
+        assert all(validated.chain.batch_get(Pet, keys))
+    assert trips == [2]
+
+
 def test_validated_absence(validated: World) -> None:
     """That there is no such object is validated in one."""
     for expected in (3, 1, 1):

@@ -32,6 +32,7 @@ from stockpyle.testing import Automobile, Car, Clock, Person, Pet, Truck
 from tests.chain.parts import Tier, key
 from tests.databases import traffic
 from tests.pubsub.test_fork import child_says
+from tests.remote.parts import meddler
 from tests.servers import HOST, MariaDb, Postgres
 
 DATABASES = ["sqlite", "postgresql", "mariadb"]
@@ -693,28 +694,6 @@ def test_processes_that_move_keys_leave_no_key_that_misleads(url: str, db: sa.En
             assert store.get(Person, {"email": text.split("'")[1]}) is not None
 
 
-def test_sixteen_threads_share_a_store(db: sa.Engine) -> None:
-    """One store used from 16 threads keeps what each puts."""
-    store = store_in(db)
-    failed: list[BaseException] = []
-
-    def work(number: int) -> None:
-        try:
-            for i in range(5):
-                store.put(Person(number * 100 + i, f"{number}-{i}@x"))
-                assert store.get(Person, {"email": f"{number}-{i}@x"}).id == number * 100 + i  # type: ignore[union-attr]
-        except BaseException as error:  # noqa: BLE001  # told to the main thread, which fails
-            failed.append(error)
-
-    threads = [threading.Thread(target=work, args=[number]) for number in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
-    assert len(rows(store, db)) == 160
-
-
 def test_a_child_process_uses_the_store(db: sa.Engine) -> None:
     """After a fork both sides go on with the store, each on its own connections."""
     store = store_in(db)
@@ -835,6 +814,34 @@ def talking(answer: bytes) -> Iterator[int]:
             thread.join()
 
 
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 200 OK\r\n\r\n", b"\xff" * 99, None], ids=["none", "http", "ones", "half"]
+)
+@pytest.mark.parametrize("driver", ["pymysql", "psycopg", "psycopg2"])
+def test_a_server_that_hangs_up_in_mid_reply(driver: str, answer: bytes | None, request: Any) -> None:
+    """A connection in use on which half an answer comes, or nonsense, is unavailable; then the store goes on."""
+    url = sa.make_url(request.getfixturevalue("mariadb_url" if driver == "pymysql" else "postgres_url"))
+    with meddler((str(url.host), int(url.port or 0))) as between:
+        own = url.set(port=between.address[1], drivername=f"{url.get_backend_name()}+{driver}")
+        engine = sa.create_engine(own, connect_args={"read_timeout": 5} if driver == "pymysql" else {})
+        store = store_in(engine)
+        store.put(Person(1))
+        for use in (
+            lambda: store.get(Person, {"id": 1}),
+            lambda: store.put(Person(2)),
+            lambda: list(store.query(Person)),
+            lambda: store.collection("settings").update(a=1),
+            lambda: store.counter("visits").increment(),
+        ):
+            between.meddle = lambda said: [said[: len(said) // 2] if answer is None else answer]
+            with pytest.raises(StoreUnavailable, match="sqltable") as told:
+                use()
+            assert told.value.__cause__ is not None
+            between.meddle = None
+            assert store.get(Person, {"id": 1}) is not None
+        engine.dispose()
+
+
 def test_a_server_that_hangs(mariadb: MariaDb, mariadb_url: str) -> None:
     """A server that does not answer costs as long as the engine was told, and is unavailable; then it goes on."""
     engine = sa.create_engine(mariadb_url, connect_args={"read_timeout": 1, "connect_timeout": 1})
@@ -856,14 +863,3 @@ def test_a_table_that_was_dropped_is_an_error(lite: sa.Engine) -> None:
     with pytest.raises(StoreError, match="no such table: kept") as told:
         store.get(Person, {"id": 1})
     assert isinstance(told.value.__cause__, sa.exc.OperationalError)
-
-
-def test_scan_yields_every_object_of_a_class(db: sa.Engine) -> None:
-    """scan() yields each object of a class once, and those of subclasses where the store is polymorphic."""
-    store = store_in(db, polymorphic=True)
-    store.batch_put([Person(i, f"{i}@x") for i in range(1201)])
-    store.batch_put([Car(1, "v"), Truck(2), Automobile(3), Pet(1)])
-    assert sorted(person.id for person in store.scan(Person)) == list(range(1201))
-    assert sorted(type(each).__name__ for each in store.scan(Automobile)) == ["Automobile", "Car", "Truck"]
-    assert [each.plate for each in store.scan(Car)] == [1]
-    assert list(store.scan(Single)) == []
