@@ -1,0 +1,5 @@
+"""The workloads: each module has ``measurements(bench)``, a generator that sets up what it measures, and yields it."""
+
+NAMES = [
+    "memory-hit",
+]
