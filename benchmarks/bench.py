@@ -111,7 +111,8 @@ class Bench:
             return None
 
     def has(self, *names: str) -> bool:
-        return all([self.peer(name) is not None for name in names])
+        found = [self.peer(name) for name in names]
+        return None not in found
 
 
 def version_of(distribution: str) -> str:

@@ -76,8 +76,6 @@ class Timed:
     target: str = "pick"
     right: Callable[[Any, Any], bool] = is_found
     """Whether an answer to a pick is right: a cache that misses is fast."""
-    per: int = 1
-    """By how many a call is divided: the keys of a batch."""
     loop: asyncio.AbstractEventLoop | None = None
     _drawn: list[Any] = field(default_factory=list, repr=False)
 
@@ -106,7 +104,7 @@ class Timed:
 
     def sample(self) -> Sample:
         wall, cpu = self._timed()
-        scale = 1e6 / len(self._drawn) / self.per
+        scale = 1e6 / len(self._drawn)
         return Sample(wall * scale, cpu * scale)
 
     def _timed(self) -> tuple[float, float]:

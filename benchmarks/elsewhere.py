@@ -1,6 +1,6 @@
 """Contestants in a process that has never imported stockpyle.
 
-stockpyle listens to the Engine and the Session of a whole process. Whoever is measured without it must not pay for that.
+stockpyle listens to all Engines and Sessions of a process. Whoever is measured without it must not pay for that.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from benchmarks.contestants import Contestant, Role, Sample
@@ -35,11 +36,11 @@ class Remote:
         return sample
 
 
-def elsewhere(stack: ExitStack, factory: Factory, *arguments: Any) -> list[Contestant]:
+def elsewhere(stack: ExitStack, factory: Factory, *arguments: Any, **options: Any) -> list[Contestant]:
     """Have a new process make contestants, and return what stands for them here; it ends with the stack."""
     context = multiprocessing.get_context("spawn")
     pipe, other = context.Pipe()
-    process = context.Process(target=_serve, args=(other, factory, arguments), daemon=True)
+    process = context.Process(target=_serve, args=(other, partial(factory, *arguments, **options)), daemon=True)
     process.start()
     other.close()
 
@@ -68,11 +69,11 @@ def _answer(pipe: Any) -> Any:
     return answer
 
 
-def _serve(pipe: Any, factory: Factory, arguments: Sequence[Any]) -> None:
+def _serve(pipe: Any, factory: Any) -> None:
     try:
-        contestants = factory(*arguments)
+        contestants = factory()
         if "stockpyle" in sys.modules:
-            raise AssertionError(f"{factory.__module__} has imported stockpyle")
+            raise AssertionError(f"{factory.func.__module__} has imported stockpyle")
         pipe.send((True, [(each.name, each.role) for each in contestants]))
         gc.freeze()
     except BaseException as error:

@@ -74,6 +74,8 @@ class Measurement:
     contestants: Sequence[Contestant]
     goals: Sequence[Goal] = ()
     unit: str = "us"
+    per: int = 1
+    """By how many a sample is divided: the keys of a batch."""
     higher: bool = False
     note: str = ""
     group: str = ""
@@ -162,5 +164,8 @@ def measure(measurement: Measurement, effort: Effort, dice: random.Random) -> No
     gc.freeze()
     try:
         measurement.results = take_turns(measurement.contestants, effort, dice)
+        for each in measurement.results:
+            each.walls = [wall / measurement.per for wall in each.walls]
+            each.cpus = [cpu / measurement.per for cpu in each.cpus]
     finally:
         gc.unfreeze()

@@ -39,7 +39,11 @@ def write_plots(measurements: Sequence[Measurement], folder: Path) -> list[Path]
 def _bars(plt: Any, measurements: Sequence[Measurement], path: Path) -> Path:
     """Draw how many times ours each other contestant takes, one row a measurement; ours is the line at 1."""
     figure, axes = plt.subplots(figsize=(10, 1.5 + 0.32 * len(measurements)))
-    marks = {Role.PEER: ("o", "tab:blue", "peer"), Role.LIMIT: ("|", "tab:red", "limit"), Role.BESIDE: (".", "gray", "beside")}
+    marks = {
+        Role.PEER: ("o", "tab:blue", "peer"),
+        Role.LIMIT: ("|", "tab:red", "limit"),
+        Role.BESIDE: (".", "gray", "beside"),
+    }
     for role, (mark, color, label) in marks.items():
         points = [
             (result.wall / each.ours.wall, row)

@@ -8,14 +8,16 @@ from __future__ import annotations
 import random
 import string
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, mapped_column
+
+from benchmarks.databases import engine_for
 
 WORDS = "amount article book branch city client color county email field grade house item lot mark note order parcel"
 WORDS += " phone place price queue rank region score shelf stage status store street team topic town unit weight year"
@@ -101,8 +103,13 @@ class Shape:
     def row(self, number: int) -> tuple[Any, ...]:
         """Return the values of one row; those of its keys no other row has."""
         dice = random.Random(f"{self.seed} {number}")
-        first, second, third, fourth, *rest = (kind for _, kind in self.columns)
-        keys = (number, number // 1000 if second is int else f"{number // 1000:06}", number % 1000, f"{number:x}@{third}")
+        _, second, third, _, *rest = (kind for _, kind in self.columns)
+        keys = (
+            number,
+            number // 1000 if second is int else f"{number // 1000:06}",
+            number % 1000,
+            f"{number:x}@{third}",
+        )
         return (*keys, *(drawn(kind, dice) for kind in rest))
 
     def picks(self, keys: Keys, numbers: Sequence[int]) -> list[Any]:
@@ -132,11 +139,31 @@ class Shape:
         """Return what `row` does, from an object."""
         return tuple(getattr(obj, name) for name in self.names)
 
-    def is_row(self, keys: Keys) -> Any:
-        """Return what tells whether an object is the one that was picked by a key."""
-        return lambda obj, pick: obj is not None and self.values(obj) == self.row(getattr(obj, self.names[0])) and (
-            pick == (tuple(getattr(obj, name) for name in keys.names) if len(keys.names) > 1 else getattr(obj, *keys.names))
-        )
+    def key_of(self, obj: Any, keys: Keys) -> Any:
+        """Return what picks an object by a key."""
+        found = tuple(getattr(obj, name) for name in keys.names)
+        return found if len(found) > 1 else found[0]
+
+    def is_row(self, keys: Keys) -> Callable[[Any, Any], bool]:
+        """Return what tells whether an object is whole, and the one that was picked by a key."""
+
+        def right(obj: Any, pick: Any) -> bool:
+            return self.key_of(obj, keys) == pick and self.values(obj) == self.row(self.number_of(obj))
+
+        return right
+
+    def are_rows(self, keys: Keys) -> Callable[[Any, Any], bool]:
+        """Return what tells whether objects, in any order, are those that were picked."""
+        right = self.is_row(keys)
+
+        def all_right(objs: Any, picks: Any) -> bool:
+            found = {self.key_of(obj, keys): obj for obj in objs}
+            return found.keys() == set(picks) and all(right(obj, pick) for pick, obj in found.items())
+
+        return all_right
+
+    def number_of(self, obj: Any) -> int:
+        return int(getattr(obj, self.names[0]))
 
 
 def drawn(kind: type, dice: random.Random) -> Any:
@@ -171,12 +198,12 @@ def _numbered(module_name: str, klass: type) -> type:
     return klass
 
 
-@lru_cache(maxsize=None)
+@cache
 def _plain(shape: Shape) -> type:
     return _numbered(__name__, type(f"Plain{shape.name}", (), {"__stockpyle_keys__": shape.declared}))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _mapped(shape: Shape) -> type[Any]:
     identity = shape.identity.names
     columns = {
@@ -192,7 +219,7 @@ def _mapped(shape: Shape) -> type[Any]:
 
 def create(url: str, shape: Shape, count: int) -> None:
     """Make the table of a mapped class, with rows 1 to `count`."""
-    engine = sa.create_engine(url)
+    engine = engine_for(url)
     table = shape.mapped().__table__
     table.create(engine)
     with engine.begin() as connection:
@@ -200,8 +227,3 @@ def create(url: str, shape: Shape, count: int) -> None:
             rows = [shape.row(number) for number in range(start, min(start + 1000, count + 1))]
             connection.execute(sa.insert(table), [dict(zip(shape.names, row, strict=True)) for row in rows])
     engine.dispose()
-
-
-def unlike(shape: Shape, **changes: Any) -> Shape:
-    """Return a shape with something changed."""
-    return replace(shape, **changes)

@@ -59,7 +59,9 @@ def text_table(rows: Sequence[Sequence[str]], header: Sequence[str] = HEADER) ->
     lines = [header, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     parted = [list(lines[0]), ["-" * width for width in widths], *map(list, lines[1:])]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in parted)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in parted
+    )
 
 
 def markdown_table(rows: Sequence[Sequence[str]], header: Sequence[str] = HEADER) -> str:

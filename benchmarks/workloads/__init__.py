@@ -1,5 +1,3 @@
 """The workloads: each module has ``measurements(bench)``, a generator that sets up what it measures, and yields it."""
 
-NAMES = [
-    "memory-hit",
-]
+NAMES = ["memory-hit", "mapped-hit", "memcached", "redis", "raw", "sql"]

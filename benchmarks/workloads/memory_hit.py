@@ -55,9 +55,7 @@ def measurements(bench: Bench) -> Iterator[Measurement]:
     yield measurement(
         "bounded, with lifetimes", drawn.single, ProcessMemoryStore(maxsize=room, lifetime=LIFETIME), LIFETIME
     )
-    yield measurement(
-        "by two attributes", drawn.pair, ProcessMemoryStore(maxsize=room, lifetime=LIFETIME), LIFETIME
-    )
+    yield measurement("by two attributes", drawn.pair, ProcessMemoryStore(maxsize=room, lifetime=LIFETIME), LIFETIME)
     yield measurement(
         "by an alternate key", drawn.alternate, ProcessMemoryStore(maxsize=room, lifetime=LIFETIME), LIFETIME
     )
