@@ -77,7 +77,8 @@ class Timed:
     right: Callable[[Any, Any], bool] = is_found
     """Whether an answer to a pick is right: a cache that misses is fast."""
     loop: asyncio.AbstractEventLoop | None = None
-    _drawn: list[Any] = field(default_factory=list, repr=False)
+    drawn: list[Any] = field(default_factory=list, repr=False)
+    """What a sample asks for."""
 
     def __post_init__(self) -> None:
         self._is_async = "await " in self.call
@@ -93,22 +94,23 @@ class Timed:
         self._check()
         count = 1
         while True:
-            self._drawn = list(islice(cycle(self.picks), count))
-            wall, _ = self._timed()
+            self.drawn = list(islice(cycle(self.picks), count))
+            wall, _ = self.run(self.drawn)
             if wall >= seconds or count >= MOST_CALLS:
                 return
             count = min(MOST_CALLS, int(count * max(2.0, min(10.0, seconds / max(wall, 1e-9)))))
             if wall >= seconds / 2:
-                self._drawn = list(islice(cycle(self.picks), count))
+                self.drawn = list(islice(cycle(self.picks), count))
                 return
 
     def sample(self) -> Sample:
-        wall, cpu = self._timed()
-        scale = 1e6 / len(self._drawn)
+        wall, cpu = self.run(self.drawn)
+        scale = 1e6 / len(self.drawn)
         return Sample(wall * scale, cpu * scale)
 
-    def _timed(self) -> tuple[float, float]:
-        result: tuple[float, float] = self._completed(self._run(self._drawn))
+    def run(self, picks: Sequence[Any]) -> tuple[float, float]:
+        """Call it with each of these, and return how many seconds, and seconds of CPU, it has taken."""
+        result: tuple[float, float] = self._completed(self._run(picks))
         return result
 
     def _check(self) -> None:

@@ -1,6 +1,7 @@
-"""Contestants in a process that has never imported stockpyle.
+"""Contestants in processes of their own.
 
-stockpyle listens to all Engines and Sessions of a process. Whoever is measured without it must not pay for that.
+stockpyle listens to all Engines and Sessions of a process. Whoever is measured without it must not pay for that:
+`elsewhere` sees that the new process has never imported it.
 """
 
 from __future__ import annotations
@@ -23,41 +24,53 @@ Factory = Callable[..., Sequence[Contestant]]
 class Remote:
     """A contestant over there."""
 
-    def __init__(self, name: str, role: Role, ask: Callable[..., Any]) -> None:
+    def __init__(self, name: str, role: Role, number: int, pipe: Any) -> None:
         self.name = name
         self.role = role
-        self._ask = ask
+        self._number = number
+        self._pipe = pipe
 
     def prepare(self, seconds: float) -> None:
-        self._ask("prepare", seconds)
+        self.send("prepare", seconds)
+        self.receive()
 
     def sample(self) -> Sample:
-        sample: Sample = self._ask("sample")
+        self.send("sample")
+        sample: Sample = self.receive()
         return sample
 
+    def send(self, method: str, *arguments: Any) -> None:
+        """Have it begin."""
+        self._pipe.send((self._number, method, arguments))
 
-def elsewhere(stack: ExitStack, factory: Factory, *arguments: Any, **options: Any) -> list[Contestant]:
-    """Have a new process make contestants, and return what stands for them here; it ends with the stack."""
+    def receive(self) -> Any:
+        """Wait for what it has to say."""
+        return _answer(self._pipe)
+
+
+def elsewhere(stack: ExitStack, factory: Factory, *arguments: Any, **options: Any) -> list[Remote]:
+    """Have a new process without stockpyle make contestants, and return what stands for them here."""
+    return _remotes(stack, partial(factory, *arguments, **options), without_stockpyle=True)
+
+
+def remotes(stack: ExitStack, factory: Factory, *arguments: Any) -> list[Remote]:
+    """Have any new process make them."""
+    return _remotes(stack, partial(factory, *arguments), without_stockpyle=False)
+
+
+def _remotes(stack: ExitStack, factory: Any, *, without_stockpyle: bool) -> list[Remote]:
     context = multiprocessing.get_context("spawn")
     pipe, other = context.Pipe()
-    process = context.Process(target=_serve, args=(other, partial(factory, *arguments, **options)), daemon=True)
+    process = context.Process(target=_serve, args=(other, factory, without_stockpyle), daemon=True)
     process.start()
     other.close()
-
-    def ask(number: int, method: str, *given: Any) -> Any:
-        pipe.send((number, method, given))
-        return _answer(pipe)
 
     def end() -> None:
         pipe.close()
         process.join(PATIENCE)
 
     stack.callback(end)
-
-    def proxy(number: int, name: str, role: Role) -> Remote:
-        return Remote(name, role, lambda *asked: ask(number, *asked))
-
-    return [proxy(number, name, role) for number, (name, role) in enumerate(_answer(pipe))]
+    return [Remote(name, role, number, pipe) for number, (name, role) in enumerate(_answer(pipe))]
 
 
 def _answer(pipe: Any) -> Any:
@@ -69,10 +82,10 @@ def _answer(pipe: Any) -> Any:
     return answer
 
 
-def _serve(pipe: Any, factory: Any) -> None:
+def _serve(pipe: Any, factory: Any, without_stockpyle: bool) -> None:
     try:
         contestants = factory()
-        if "stockpyle" in sys.modules:
+        if without_stockpyle and "stockpyle" in sys.modules:
             raise AssertionError(f"{factory.func.__module__} has imported stockpyle")
         pipe.send((True, [(each.name, each.role) for each in contestants]))
         gc.freeze()

@@ -19,7 +19,7 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from benchmarks.databases import engine_for
 
-WORDS = "amount article book branch city client color county email field grade house item lot mark note order parcel"
+WORDS = "amount article book branch city client color county email field grade house item lot mark note offer parcel"
 WORDS += " phone place price queue rank region score shelf stage status store street team topic town unit weight year"
 
 TYPES: dict[type, type[Any]] = {

@@ -297,8 +297,9 @@ def _many_rows(shape: Shape, url: str, picks: Sequence[Any]) -> list[Contestant]
         "cursor": driver_connection(url).cursor(),
         "selected": _bulk_select(shape, url, size),
     }
-    parameters = "pick"
-    if not url.startswith("sqlite"):
+    if url.startswith("sqlite"):
+        parameters = "pick" if len(keys.names) == 1 else "[value for key in pick for value in key]"
+    else:
         parameters = "[pick]" if len(keys.names) == 1 else "list(map(list, zip(*pick)))"
     calls = [
         ("ORM IN", Role.PEER, 'session.scalars(orm, {"keys": pick}).all()'),
@@ -324,19 +325,13 @@ def _bulk_select(shape: Shape, url: str, size: int) -> str:
     names, columns = shape.identity.names, ", ".join(f"t.{name}" for name in shape.names)
     table = shape.mapped().__table__.name
     if url.startswith("sqlite"):
-        marks = ", ".join("?" * size)
-        return f"SELECT {columns} FROM {table} AS t WHERE t.{names[0]} IN ({marks})"
+        marks = ", ".join("?" * len(names))
+        values = f"VALUES {', '.join([f'({marks})'] * size)}"
+        asked = ", ".join(f"t.{name}" for name in names)
+        return f"SELECT {columns} FROM {table} AS t WHERE ({asked}) IN ({values})"
     if len(names) == 1:
         return f"SELECT {columns} FROM {table} AS t WHERE t.{names[0]} = ANY(%s)"
     kinds = [{int: "int[]", str: "text[]"}[dict(shape.columns)[name]] for name in names]
     asked = ", ".join(f"%s::{kind}" for kind in kinds)
     joined = " AND ".join(f"t.{name} = k.{name}" for name in names)
     return f"SELECT {columns} FROM {table} AS t JOIN unnest({asked}) AS k({', '.join(names)}) ON {joined}"
-
-
-def commits(shape: Shape, url: str, picks: Sequence[Any], attribute: str) -> list[Contestant]:
-    """Return a bare Session that changes an attribute of rows, and commits."""
-    from benchmarks.workloads.commits import committer
-
-    work = committer(Session(engine_for(url)), shape, attribute)
-    return [Timed("bare Session", Role.LIMIT, "work(pick)", {"work": work}, list(picks))]
