@@ -6,12 +6,14 @@ import os
 import random
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
+from benchmarks.contestants import Contestant
+from benchmarks.elsewhere import Factory, elsewhere
 from benchmarks.measurements import Effort
 from tests.servers import Memcached, Postgres, Redis
 
@@ -20,7 +22,7 @@ S = TypeVar("S", Memcached, Redis, Postgres)
 
 EFFORTS = {
     "full": Effort(rounds=31, sample_seconds=0.02, most_seconds=40.0),
-    "quick": Effort(rounds=7, sample_seconds=0.003, most_seconds=1.0),
+    "quick": Effort(rounds=5, sample_seconds=0.003, most_seconds=0.6),
     "tiny": Effort(rounds=1, sample_seconds=0.0, most_seconds=0.0),
 }
 
@@ -69,6 +71,14 @@ class Bench:
             yield
         finally:
             self.pin()
+
+    # processes
+
+    def elsewhere(self, stack: ExitStack, factory: Factory, *arguments: Any, **options: Any) -> Sequence[Contestant]:
+        """Have a process without stockpyle make contestants. A tiny run measures nothing, and needs no process."""
+        if self.effort_name == "tiny":
+            return factory(*arguments, **options)
+        return elsewhere(stack, factory, *arguments, **options)
 
     # servers
 

@@ -16,8 +16,8 @@ HEADER = (
     "limit",
     "ours / limit",
     "peer / ours",
-    "CPU ours",
-    "CPU peer",
+    "CPU: ours / limit",
+    "CPU: peer / ours",
     "goal",
     "reached",
     "spread",
@@ -40,18 +40,17 @@ def cells(measurement: Measurement) -> list[str]:
         "" if limit is None else f"{shown(limit.wall)} ({limit.name})",
         times(ratio(ours, limit)),
         times(ratio(ours, peer) if measurement.higher else ratio(peer, ours)),
-        shown(None if ours is None else ours.cpu),
-        shown(None if peer is None else peer.cpu),
+        times(ratio(ours, limit, "cpu")),
+        times(ratio(peer, ours, "cpu")),
         "; ".join(goal.text(measurement.unit) for goal in measurement.goals),
         ", ".join(words[each] for each in reached),
         "" if ours is None else percent(ours.spread),
     ]
 
 
-def ratio(over: Result | None, under: Result | None) -> float | None:
-    if over is None or under is None or under.wall == 0:
-        return None
-    return over.wall / under.wall
+def ratio(over: Result | None, under: Result | None, of: str = "wall") -> float | None:
+    above, below = getattr(over, of, None), getattr(under, of, None)
+    return above / below if above is not None and below else None
 
 
 def text_table(rows: Sequence[Sequence[str]], header: Sequence[str] = HEADER) -> str:

@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 from benchmarks.bench import Bench
 from benchmarks.contestants import Role, Timed
 from benchmarks.databases import engine_for
-from benchmarks.elsewhere import elsewhere
 from benchmarks.measurements import Measurement
 from benchmarks.shapes import Shape, create, shape
 
@@ -79,9 +78,6 @@ def measurements(bench: Bench) -> Iterator[Measurement]:
                     makes = sessionmaker(engine, extension=StockpyleSessionExtension(store=chain))
                     names = {"work": committer(makes, drawn, "changed_number")}
                     found.append(Timed(f"extension, {tier}", Role.OURS, "work(pick)", names, picks, right=is_all))
-                others = elsewhere(stack, bare, drawn, url, picks, "changed_number")
+                others = bench.elsewhere(stack, bare, drawn, url, picks, "changed_number")
                 for own in found:
-                    # each row of the table has one of ours; the other one stands below it
-                    others_of_ours = [each for each in found if each is not own]
-                    title = f"{system}: commit of {size:,}, {own.name}"
-                    yield Measurement(title, [own, *others, *others_of_ours][:2], note=__doc__ or "")
+                    yield Measurement(f"{system}: commit of {size:,}, {own.name}", [own, *others], note=__doc__ or "")

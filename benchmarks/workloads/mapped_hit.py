@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 from benchmarks.bench import Bench
 from benchmarks.contestants import Role, Timed
 from benchmarks.databases import engine_for
-from benchmarks.elsewhere import elsewhere
 from benchmarks.measurements import Goal, Measurement
 from benchmarks.peers import sessions
 from benchmarks.shapes import create, shape
@@ -33,7 +32,7 @@ def measurements(bench: Bench) -> Iterator[Measurement]:
             call = f"get({keys.klass}, {keys.mapping}{', session=session' if into_session else ''})"
             names = {"get": chain.get, keys.klass: klass, "session": session}
             ours = Timed("stockpyle", Role.OURS, call, names, picks, keys.target, drawn.is_row(keys))
-            peers = elsewhere(
+            peers = bench.elsewhere(
                 stack, sessions.memory, drawn, url, picks, into_session=into_session, has_dogpile=has_dogpile
             )
             title = "into a Session" if into_session else "detached"

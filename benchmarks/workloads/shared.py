@@ -13,7 +13,6 @@ from benchmarks import limits
 from benchmarks.bench import Bench
 from benchmarks.contestants import Role, Timed
 from benchmarks.databases import engine_for
-from benchmarks.elsewhere import elsewhere
 from benchmarks.measurements import Goal, Measurement
 from benchmarks.peers import sessions
 from benchmarks.shapes import Shape, create, shape
@@ -29,6 +28,7 @@ class SharedTier:
     """A chain over memcached or Redis that holds all rows; and those who hold them in the same server."""
 
     def __init__(self, bench: Bench, kind: str, count: int) -> None:
+        self._bench = bench
         self.kind = kind
         self.drawn: Shape = shape(bench.seed, f"shared {kind}")
         self.url = bench.sqlite()
@@ -60,7 +60,7 @@ class SharedTier:
             right = self.drawn.is_row(keys)
         ours = Timed("stockpyle", Role.OURS, call, names, list(picks), target, right)
         numbers = sorted({each for pick in picks for each in (pick if many else [pick])})
-        others = elsewhere(
+        others = self._bench.elsewhere(
             stack,
             sessions.shared,
             self.drawn,
