@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import cProfile
 import importlib
 import os
+import pstats
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.bench import EFFORTS, Bench
+from benchmarks.contestants import Role
 from benchmarks.machine import described
 from benchmarks.measurements import Measurement, measure
 from benchmarks.plots import write_plots
@@ -18,16 +22,38 @@ from benchmarks.table import HEADER, cells, details, left_out_lines, markdown_ta
 from benchmarks.workloads import NAMES
 
 RESULTS = Path(__file__).parent / "results"
+"""Of a full run; what is quick, or of some workloads only, goes into a folder of it that git ignores."""
+
+PROFILED = 15
+"""Functions of a profile that are shown."""
+PROFILED_SECONDS = 0.5
 
 
 def run(bench: Bench, names: Sequence[str]) -> Iterator[Measurement]:
     """Measure these workloads, and yield each measurement when it is done."""
     for name in names:
-        module = importlib.import_module(f"benchmarks.workloads.{name.replace('-', '_')}")
-        for measurement in module.measurements(bench):
+        for measurement in _module(name).measurements(bench):
             if not measurement.results:
                 measure(measurement, bench.effort, bench.dice(measurement.title))
             yield measurement
+
+
+def profile(bench: Bench, names: Sequence[str]) -> None:
+    """Print what the first of ours spends its time with, for each measurement of these workloads."""
+    for name in names:
+        for measurement in _module(name).measurements(bench):
+            ours = [each for each in measurement.contestants if each.role is Role.OURS]
+            if not ours:
+                continue
+            ours[0].prepare(PROFILED_SECONDS)
+            profiler = cProfile.Profile()
+            profiler.runcall(ours[0].sample)
+            print(f"\n{measurement.title}")
+            pstats.Stats(profiler).strip_dirs().sort_stats("tottime").print_stats(PROFILED)
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"benchmarks.workloads.{name.replace('-', '_')}")
 
 
 def report(bench: Bench, measurements: Sequence[Measurement], lines: Sequence[str], plots: Sequence[Path]) -> str:
@@ -51,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1, help="draws classes, keys, and the order of the contestants")
     parser.add_argument("--core", type=int, default=cores[-1], help="of this process; -1: any")
     parser.add_argument("--server-core", type=int, help="of the servers; -1: any; by default the same")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write into")
+    parser.add_argument("--results", type=Path, help="the folder to write into")
+    parser.add_argument("--profile", action="store_true", help="only show what stockpyle's own time goes to")
     given = parser.parse_args(arguments)
     unknown = set(given.workloads) - set(NAMES)
     if unknown:
@@ -60,6 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     server_core = core if given.server_core is None else None if given.server_core < 0 else given.server_core
     effort = given.effort or ("quick" if given.quick else "full")
     bench = Bench(effort, given.seed, core, server_core)
+    if given.profile:
+        try:
+            profile(bench, given.workloads or NAMES)
+        finally:
+            bench.close()
+        return
     begin = time.monotonic()
     lines = described(bench)
     print("\n".join(lines), file=sys.stderr)
@@ -74,7 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines.append(f"Took {time.monotonic() - begin:.0f} s")
     print(text_table([cells(each) for each in done], HEADER))
     print("\n".join(left_out_lines(bench.left_out)))
-    given.results.mkdir(parents=True, exist_ok=True)
-    plots = write_plots(done, given.results)
-    (given.results / "README.md").write_text(report(bench, done, lines, plots), encoding="utf-8")
-    print(f"Written to {given.results / 'README.md'}, with {len(plots)} plots")
+    is_whole = effort == "full" and not given.workloads
+    folder = given.results or (RESULTS if is_whole else RESULTS / "latest")
+    folder.mkdir(parents=True, exist_ok=True)
+    plots = write_plots(done, folder)
+    (folder / "README.md").write_text(report(bench, done, lines, plots), encoding="utf-8")
+    print(f"Written to {folder / 'README.md'}, with {len(plots)} plots")

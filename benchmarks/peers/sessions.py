@@ -194,8 +194,8 @@ def _redis(address: tuple[str, int], peers: Sequence[str]) -> list[Made]:
         loop, cache = asyncio.new_event_loop(), Cache()
 
         async def connect() -> None:
-            # its documentation: without check_repr, and values that are pickled without a signature
-            cache.setup(f"redis://{host}:{port}/1", pickle_type="default")
+            # pickled, and not signed
+            cache.setup(f"redis://{host}:{port}/1")
             await cache.init()
 
         loop.run_until_complete(connect())
