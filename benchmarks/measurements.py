@@ -159,9 +159,10 @@ def measure(measurement: Measurement, effort: Effort, dice: random.Random) -> No
         each.prepare(effort.sample_seconds)
     if measurement.rounds is not None:
         effort = Effort(min(effort.rounds, measurement.rounds), effort.sample_seconds, effort.most_seconds)
-    gc.collect()
-    # what one contestant has built up is not to be looked through while another one works
-    gc.freeze()
+    if effort.sample_seconds:
+        gc.collect()
+        # what one contestant has built up is not to be looked through while another one works
+        gc.freeze()
     try:
         measurement.results = take_turns(measurement.contestants, effort, dice)
         for each in measurement.results:
