@@ -36,8 +36,11 @@ class Sample(NamedTuple):
 
 
 class Contestant(Protocol):
-    name: str
-    role: Role
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def role(self) -> Role: ...
 
     def prepare(self, seconds: float) -> None:
         """See that it answers rightly, and find out how many calls make a sample of so many seconds."""

@@ -165,8 +165,8 @@ def measure(measurement: Measurement, effort: Effort, dice: random.Random) -> No
         gc.freeze()
     try:
         measurement.results = take_turns(measurement.contestants, effort, dice)
-        for each in measurement.results:
-            each.walls = [wall / measurement.per for wall in each.walls]
-            each.cpus = [cpu / measurement.per for cpu in each.cpus]
+        for result in measurement.results:
+            result.walls = [wall / measurement.per for wall in result.walls]
+            result.cpus = [cpu / measurement.per for cpu in result.cpus]
     finally:
         gc.unfreeze()

@@ -31,8 +31,9 @@ def write_plots(measurements: Sequence[Measurement], folder: Path) -> list[Path]
     single = [each for each in groups.pop("", []) if each.ours is not None]
     written = [_bars(plt, single, folder / "overview.png")] if single else []
     for name, members in groups.items():
+        draw = _columns if members[0].x is None else _lines
         if len(members) > 1:
-            written.append(_lines(plt, name, members, folder / f"{name.replace(' ', '-')}.png"))
+            written.append(draw(plt, name, members, folder / f"{name.replace(' ', '-')}.png"))
     return written
 
 
@@ -77,6 +78,24 @@ def _lines(plt: Any, name: str, members: Sequence[Measurement], path: Path) -> P
     if not members[0].higher:
         axes.set_yscale("log")
     axes.set_xlabel(members[0].x_name)
+    axes.set_ylabel(members[0].unit)
+    axes.set_title(name)
+    axes.legend(fontsize=8)
+    return _saved(plt, figure, path)
+
+
+def _columns(plt: Any, name: str, members: Sequence[Measurement], path: Path) -> Path:
+    """Draw the figures of each measurement beside each other."""
+    figure, axes = plt.subplots(figsize=(11, 5.5))
+    labels = [result.name for result in members[0].results]
+    width = 0.8 / len(labels)
+    for i, label in enumerate(labels):
+        heights = [result.wall for each in members for result in each.results if result.name == label]
+        axes.bar([place + i * width for place in range(len(members))], heights, width, label=label)
+    axes.set_xticks(
+        [place + 0.4 - width / 2 for place in range(len(members))],
+        [each.title.removeprefix(f"{name}, ") for each in members],
+    )
     axes.set_ylabel(members[0].unit)
     axes.set_title(name)
     axes.legend(fontsize=8)

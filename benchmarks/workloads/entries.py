@@ -14,14 +14,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.orm import Session
-
 from benchmarks.bench import Bench
 from benchmarks.contestants import Role
 from benchmarks.databases import engine_for
 from benchmarks.limits import driver_connection
 from benchmarks.measurements import Goal, Measurement, Result
+from benchmarks.peers.instances import detached
 from benchmarks.shapes import Shape, create, shape
 
 CHUNK = 1000
@@ -52,7 +50,7 @@ def tuples(drawn: Shape, url: str, count: int) -> Any:
 
 def instances(drawn: Shape, url: str, count: int) -> Any:
     """Three dicts of detached instances."""
-    objs = _detached(drawn, url)
+    objs = detached(drawn, url)
     single, pair, alternate = ({drawn.key_of(obj, keys): obj for obj in objs} for keys in _keys(drawn))
     return single, pair, alternate
 
@@ -62,20 +60,13 @@ def dogpile(drawn: Shape, url: str, count: int) -> Any:
     from dogpile.cache import make_region
 
     region = make_region().configure("dogpile.cache.memory", expiration_time=3600)
-    for obj in _detached(drawn, url):
+    for obj in detached(drawn, url):
         region.set_multi({f"{keys.klass}:{drawn.key_of(obj, keys)}": obj for keys in _keys(drawn)})
     return region
 
 
 def _keys(drawn: Shape) -> Any:
     return drawn.single, drawn.pair, drawn.alternate
-
-
-def _detached(drawn: Shape, url: str) -> list[Any]:
-    with Session(engine_for(url), expire_on_commit=False) as session:
-        objs = list(session.scalars(sa.select(drawn.mapped())))
-        session.expunge_all()
-    return objs
 
 
 def weigh(build: Callable[[], Any]) -> tuple[float, float]:

@@ -46,7 +46,9 @@ def measurements(bench: Bench) -> Iterator[Measurement]:
             ratios.append(Result(name, role, [ratio for ratio, _, _ in taken], []))
             speeds.append(Result(name, role, [wall for _, wall, _ in taken], [cpu for _, _, cpu in taken]))
         note = f"{__doc__}\n{len(trace):,} reads, {len(set(trace)):,} keys, room for {maxsize:,}."
-        yield Measurement(f"hit ratio, {title}", [], unit="%", higher=True, results=ratios, note=note)
+        yield Measurement(
+            f"hit ratio, {title}", [], unit="%", higher=True, results=ratios, note=note, group="hit ratio"
+        )
         yield Measurement(f"time a read, {title}", [], results=speeds, note=note)
 
 
@@ -68,14 +70,17 @@ def makers_of(bench: Bench, trace: Sequence[int]) -> dict[str, tuple[Role, Calla
     def mapping(cache: Any) -> Access:
         return cache.get, (lambda key: cache.__setitem__(key, objects[key]))
 
+    def made(kind: Callable[[int], Any]) -> Callable[[int], Access]:
+        return lambda size: mapping(kind(size))
+
     found: dict[str, tuple[Role, Callable[[int], Access]]] = {
         "stockpyle (CLOCK)": (Role.OURS, lambda size: stored(maxsize=size)),
-        "SIEVE": (Role.PEER, lambda size: mapping(Sieve(size))),
+        "SIEVE": (Role.PEER, made(Sieve)),
     }
     if cachetools := bench.peer("cachetools"):
         for policy in ("LRUCache", "LFUCache", "FIFOCache", "RRCache"):
             kind = getattr(cachetools, policy)
-            found[f"cachetools {policy}"] = (Role.PEER, lambda size, kind=kind: mapping(kind(size)))
+            found[f"cachetools {policy}"] = (Role.PEER, made(kind))
         found["stockpyle with cachetools LRUCache"] = (
             Role.OURS,
             lambda size: stored(policy=cachetools.LRUCache(size)),
@@ -83,7 +88,7 @@ def makers_of(bench: Bench, trace: Sequence[int]) -> dict[str, tuple[Role, Calla
     if cachebox := bench.peer("cachebox"):
         for policy in ("LRUCache", "LFUCache"):
             kind = getattr(cachebox, policy)
-            found[f"cachebox {policy}"] = (Role.PEER, lambda size, kind=kind: mapping(kind(size)))
+            found[f"cachebox {policy}"] = (Role.PEER, made(kind))
     return found
 
 

@@ -11,7 +11,7 @@ from benchmarks.bench import Bench
 from benchmarks.contestants import Role, Timed
 from benchmarks.databases import engine_for
 from benchmarks.measurements import Goal, Measurement
-from benchmarks.peers import sessions
+from benchmarks.peers.instances import in_memory
 from benchmarks.shapes import create, shape
 from stockpyle.stores import ChainedStore, ProcessMemoryStore, SqlAlchemyStore
 
@@ -33,7 +33,7 @@ def measurements(bench: Bench) -> Iterator[Measurement]:
             names = {"get": chain.get, keys.klass: klass, "session": session}
             ours = Timed("stockpyle", Role.OURS, call, names, picks, keys.target, drawn.is_row(keys))
             peers = bench.elsewhere(
-                stack, sessions.memory, drawn, url, picks, into_session=into_session, has_dogpile=has_dogpile
+                stack, in_memory, drawn, url, picks, into_session=into_session, has_dogpile=has_dogpile
             )
             title = "into a Session" if into_session else "detached"
             goals = [Goal(1.9, "limit", note="1.0 us where that takes 0.52"), Goal(1 / 7.4, "peer")]

@@ -92,7 +92,7 @@ def _redis(
         found: list[bytes] = own.call("get", lambda: own.get([key.encode() for key in keys]))
         return found
 
-    def bulk_set(items: Mapping[str, bytes]) -> list[bytes]:
+    def bulk_set(items: Mapping[str, bytes]) -> list[Any]:
         answers = own.call("set", lambda: own.set([(key.encode(), value, b"0") for key, value in items.items()]))
         return [answer for answer in answers if isinstance(answer, Exception)]
 

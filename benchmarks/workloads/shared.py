@@ -14,7 +14,7 @@ from benchmarks.bench import Bench
 from benchmarks.contestants import Role, Timed
 from benchmarks.databases import engine_for
 from benchmarks.measurements import Goal, Measurement
-from benchmarks.peers import sessions
+from benchmarks.peers.remote import in_server
 from benchmarks.shapes import Shape, create, shape
 from stockpyle.stores import ChainedStore, MemcacheStore, RedisStore, SqlAlchemyStore
 
@@ -62,7 +62,7 @@ class SharedTier:
         numbers = sorted({each for pick in picks for each in (pick if many else [pick])})
         others = self._bench.elsewhere(
             stack,
-            sessions.shared,
+            in_server,
             self.drawn,
             self.url,
             list(picks),

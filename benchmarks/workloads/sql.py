@@ -10,7 +10,7 @@ from benchmarks.bench import Bench
 from benchmarks.contestants import Role, Timed
 from benchmarks.databases import engine_for
 from benchmarks.measurements import Goal, Measurement
-from benchmarks.peers import sessions
+from benchmarks.peers.sql import by_sql
 from benchmarks.shapes import create, shape
 from stockpyle.stores import SqlAlchemyStore
 
@@ -53,10 +53,10 @@ def _of(
     many = f"store.batch_get({keys.klass}, [{{{mappings}}} for {keys.target} in pick])"
     with ExitStack() as stack:
         ours = Timed("stockpyle", Role.OURS, one, names, ones, keys.target, drawn.is_row(keys))
-        peers = bench.elsewhere(stack, sessions.sql, drawn, url, ones)
+        peers: Any = bench.elsewhere(stack, by_sql, drawn, url, ones)
         yield Measurement(f"{system}: get of one row{by}", [ours, *peers], goals[0])
     with ExitStack() as stack:
         ours = Timed("stockpyle", Role.OURS, many, names, batches, "pick", drawn.are_rows(keys))
-        others: list[Any] = bench.elsewhere(stack, sessions.sql, drawn, url, batches)
+        others: Any = bench.elsewhere(stack, by_sql, drawn, url, batches)
         yield Measurement(f"{system}: batch_get({size}), each{by}", [ours, *others], goals[1], per=size)
     store.close()
