@@ -18,7 +18,7 @@ from benchmarks.contestants import Role
 from benchmarks.machine import described
 from benchmarks.measurements import Measurement, measure
 from benchmarks.plots import write_plots
-from benchmarks.table import HEADER, cells, details, left_out_lines, markdown_table, text_table
+from benchmarks.table import cells, details, left_out_lines, markdown_table, text_table
 from benchmarks.workloads import NAMES
 
 RESULTS = Path(__file__).parent / "results"
@@ -93,22 +93,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         finally:
             bench.close()
         return
-    begin = time.monotonic()
     lines = described(bench)
     print("\n".join(lines), file=sys.stderr)
-    done = []
+    begin = time.monotonic()
+    done: list[Measurement] = []
     try:
         for measurement in run(bench, given.workloads or NAMES):
             done.append(measurement)
             seconds = time.monotonic() - begin
             print(f"{seconds:6.1f} s  {measurement.title}: {' | '.join(cells(measurement)[2:])}", file=sys.stderr)
     finally:
+        # what was measured before something failed is worth reading, too
         bench.close()
-    lines.append(f"Took {time.monotonic() - begin:.0f} s")
-    print(text_table([cells(each) for each in done], HEADER))
+        lines.append(f"Took {time.monotonic() - begin:.0f} s")
+        is_whole = effort == "full" and not given.workloads
+        publish(bench, done, lines, given.results or (RESULTS if is_whole else RESULTS / "latest"))
+
+
+def publish(bench: Bench, done: Sequence[Measurement], lines: Sequence[str], folder: Path) -> None:
+    """Print the table, and write it with all contestants and plots."""
+    print(text_table([cells(each) for each in done]))
     print("\n".join(left_out_lines(bench.left_out)))
-    is_whole = effort == "full" and not given.workloads
-    folder = given.results or (RESULTS if is_whole else RESULTS / "latest")
     folder.mkdir(parents=True, exist_ok=True)
     plots = write_plots(done, folder)
     (folder / "README.md").write_text(report(bench, done, lines, plots), encoding="utf-8")

@@ -8,7 +8,7 @@ the driver's own SELECT; an instance of SQLAlchemy's with less than SQLAlchemy's
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import time
 from typing import Any
 
@@ -80,6 +80,14 @@ def redis_set(values: Mapping[str, bytes]) -> bytes:
 
 
 REDIS_DONE = b"+PONG\r\n"
+
+
+def new_instance(klass: type) -> Callable[[], Any]:
+    """Return what makes an empty instance of a mapped class, as SQLAlchemy does when it loads one."""
+    import sqlalchemy as sa
+
+    made: Callable[[], Any] = sa.inspect(klass).class_manager.new_instance
+    return made
 
 
 def driver_connection(url: str) -> Any:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from benchmarks.contestants import Contestant, Role, Timed
 from benchmarks.databases import engine_for
+from benchmarks.limits import new_instance
 from benchmarks.shapes import Shape
 
 LIFETIME = 3600
@@ -42,8 +43,7 @@ def in_memory(
     klass, keys = shape.mapped(), shape.identity
     instances = {shape.key_of(obj, keys): obj for obj in detached(shape, url)}
     names = {keys.klass: klass, "session": Session(engine_for(url)), "loads": pickle.loads}
-    new = {"new": sa.inspect(klass).class_manager.new_instance}
-    found: list[Contestant] = [Timed("new_instance", Role.LIMIT, "new()", new)]
+    found: list[Contestant] = [Timed("new_instance", Role.LIMIT, "new()", {"new": new_instance(klass)})]
 
     def add(name: str, call: str, held: Any, role: Role = Role.PEER) -> None:
         call, name = merged(call, into_session), named(name, into_session)
