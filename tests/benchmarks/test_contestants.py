@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack
 
 import pytest
@@ -38,16 +39,14 @@ def test_an_expression_may_be_awaited() -> None:
     async def double(value: int) -> int:
         return 2 * value
 
+    loop = asyncio.new_event_loop()
+    names, picks = {"double": double}, [1, 2]
     timed = Timed(
-        "async",
-        Role.PEER,
-        "await double(pick)",
-        {"double": double},
-        [1, 2],
-        right=lambda answer, pick: answer == 2 * pick,
+        "async", Role.PEER, "await double(pick)", names, picks, right=lambda a, pick: a == 2 * pick, loop=loop
     )
     timed.prepare(0.0)
     assert timed.sample().wall > 0
+    loop.close()
 
 
 def test_a_wrong_answer_is_no_contest() -> None:

@@ -27,7 +27,9 @@ def test_every_workload_runs(tmp_path: Path) -> None:
     printed = done.stdout.splitlines()
     assert re.split(r"  +", printed[0]) == list(HEADER)
     written = (tmp_path / "README.md").read_text(encoding="utf-8")
-    lines = [line.strip("| ").split(" | ") for line in written.splitlines() if line.startswith("| ") and "---" not in line]
+    lines = [
+        line.strip("| ").split(" | ") for line in written.splitlines() if line.startswith("| ") and "---" not in line
+    ]
     table = lines[1 : next(i for i, line in enumerate(lines) if line[0] == "contestant")]
     assert len(table) >= len(NAMES)
     for title, _, ours, *_ in table:
