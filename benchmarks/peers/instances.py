@@ -52,6 +52,8 @@ def in_memory(
     # without a Session of their own all callers get the very same instance
     shared = Role.PEER if into_session else Role.BESIDE
     add("dict of instances", f"held[{keys.target}]", instances, shared)
+    if into_session:
+        found.append(_in_the_session(shape, url, picks))
     pickled = {pick: pickle.dumps(obj, pickle.HIGHEST_PROTOCOL) for pick, obj in instances.items()}
     add("dict of pickled instances", f"loads(held[{keys.target}])", pickled)
     if has_dogpile:
@@ -62,3 +64,17 @@ def in_memory(
             region.set_multi({f"{keys.klass}:{pick}": obj for pick, obj in instances.items()})
             add(f"dogpile.cache {backend}", f"held.get({keys.text})", region, role)
     return found
+
+
+def _in_the_session(shape: Shape, url: str, picks: Sequence[Any]) -> Timed:
+    session = Session(engine_for(url))
+    names = {
+        "session": session,
+        "klass": shape.mapped(),
+        # a Session keeps nothing alive
+        "kept": list(session.scalars(sa.select(shape.mapped()))),
+    }
+    keys = shape.identity
+    call = f"session.get(klass, ({keys.target},))"
+    name = "Session.get of what the Session has"
+    return Timed(name, Role.BESIDE, call, names, list(picks), keys.target, shape.is_row(keys))
