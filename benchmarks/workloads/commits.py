@@ -65,6 +65,7 @@ def measurements(bench: Bench) -> Iterator[Measurement]:
         dice = bench.dice(f"commits {system}")
         for size in SIZES:
             number = min(size, rows)
+            rounds = 11 if size < 1000 else bench.sized(7, 3, 1)
             picks = [dice.sample(range(1, rows + 1), number) for _ in range(10)]
             with ExitStack() as stack:
                 found: list[Any] = []
@@ -80,4 +81,6 @@ def measurements(bench: Bench) -> Iterator[Measurement]:
                     found.append(Timed(f"extension, {tier}", Role.OURS, "work(pick)", names, picks, right=is_all))
                 others = bench.elsewhere(stack, bare, drawn, url, picks, "changed_number")
                 for own in found:
-                    yield Measurement(f"{system}: commit of {size:,}, {own.name}", [own, *others], note=__doc__ or "")
+                    yield Measurement(
+                        f"{system}: commit of {size:,}, {own.name}", [own, *others], note=__doc__ or "", rounds=rounds
+                    )

@@ -101,7 +101,7 @@ def tell_weight(build: Callable[[], Any], pipe: Any) -> None:
 
 
 def measurements(bench: Bench) -> Iterator[Measurement]:
-    count = bench.sized(100_000, 5000, 100)
+    count = bench.sized(100_000, 3000, 100)
     drawn, url = shape(bench.seed, "entries"), bench.sqlite()
     create(url, drawn, count)
     builders: dict[str, tuple[Role, Callable[..., Any]]] = {

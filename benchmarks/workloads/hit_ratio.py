@@ -19,7 +19,7 @@ from stockpyle.stores import ProcessMemoryStore
 
 
 def measurements(bench: Bench) -> Iterator[Measurement]:
-    reads, keys = bench.sized((200_000, 10_000), (20_000, 1000), (200, 20))
+    reads, keys = bench.sized((200_000, 10_000), (10_000, 1000), (200, 20))
     dice = bench.dice("traces")
     room = keys // 10
     cases: dict[str, tuple[list[int], int]] = {

@@ -19,7 +19,7 @@ def measurements(bench: Bench) -> Iterator[Measurement]:
     with bench.on_all_cores():
         for kind in ("memcached", "redis"):
             server = bench.memcached() if kind == "memcached" else bench.redis()
-            for count in bench.sized((1, 2, 4, 8), (1, 4), (1,)):
+            for count in bench.sized((1, 2, 4, 8), (1, 2), (1,)):
                 with ExitStack() as stack:
                     yield Measurement(
                         f"{kind}: {count} process{'es' if count > 1 else ''}",

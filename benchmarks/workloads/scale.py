@@ -21,7 +21,7 @@ def measurements(bench: Bench) -> Iterator[Measurement]:
     klass, keys = drawn.plain(), drawn.single
     dice = bench.dice("scale")
     done: list[Measurement] = []
-    for size in bench.sized((1000, 10_000, 100_000, 1_000_000), (1000, 10_000, 100_000), (10, 20)):
+    for size in bench.sized((1000, 10_000, 100_000, 1_000_000), (1000, 10_000, 30_000), (10, 20)):
         objects = {number: drawn.instance(klass, number) for number in range(1, size + 1)}
         store = ProcessMemoryStore(maxsize=size)
         # nothing of it is garbage
