@@ -74,6 +74,7 @@ def measurements(bench: Bench) -> Iterator[Measurement]:
                     if tier == "memcached":
                         store = MemcacheStore(servers=[bench.memcached().address], prefix=f"commits-{system}-{size}")
                     engine = engine_for(url)
+                    stack.callback(engine.dispose)
                     chain = ChainedStore([store, SqlAlchemyStore(engine=engine)])
                     chain.batch_get(drawn.mapped(), [{keys.names[0]: n} for n in range(1, rows + 1)])
                     makes = sessionmaker(engine, extension=StockpyleSessionExtension(store=chain))
