@@ -30,7 +30,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("views", "views.*"),
     ("memcached", "memcached.*", "redis", "redis.*"),
     ("pubsub", "pubsub.*"),
-    ("stores._slots", "stores._connected", "stores._shove"),
+    ("stores._sieve", "stores._slots", "stores._connected", "stores._shove"),
     ("stores._hits", "stores._kept"),
     ("stores._levels",),
     ("stores._*",),

@@ -1,4 +1,4 @@
-"""How many reads a bounded memory answers, and how fast it is at that: CLOCK beside other policies.
+"""How many reads a bounded memory answers, and how fast it is at that: ours, SIEVE, beside other policies.
 
 Each trace is read once: what is not held is put. The room is for a tenth of the keys; in the loop, for nine tenths.
 """
@@ -74,7 +74,7 @@ def makers_of(bench: Bench, trace: Sequence[int]) -> dict[str, tuple[Role, Calla
         return lambda size: mapping(kind(size))
 
     found: dict[str, tuple[Role, Callable[[int], Access]]] = {
-        "stockpyle (CLOCK)": (Role.OURS, lambda size: stored(maxsize=size)),
+        "stockpyle (SIEVE)": (Role.OURS, lambda size: stored(maxsize=size)),
         "SIEVE": (Role.PEER, made(Sieve)),
     }
     if cachetools := bench.peer("cachetools"):

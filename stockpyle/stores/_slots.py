@@ -29,7 +29,7 @@ class Entry:
         return self.number == self.space.number
 
     def let_go(self) -> None:
-        """A reader without the mutex may still hold the entry, and the ring may; neither needs the object."""
+        """A reader without the mutex may still hold the entry, and the sieve may; neither needs the object."""
         self.record = _GONE
         self.number = -1
 

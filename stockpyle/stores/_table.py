@@ -8,10 +8,10 @@ dict, one at the deadline, and it sets the entry's `used` bit; all that changes 
 To invalidate a whole class its dict is replaced by an empty one, in one step for those readers, and in the same time
 whatever it held; leases of the old one fill nothing. What was in it is freed a little at a time, by what comes next.
 
-Eviction is CLOCK (F. J. Corbato, "A paging experiment with the Multics system", 1968): entries stand in a ring, the
-hand passes over those that were used since it last came by, once. It makes room before an insertion, so that what was
-just put stays. Each insertion also looks at two entries for ones that are expired or that a policy has evicted, so
-that what is never asked for again does not stay for ever; each removal looks at two, for ones that are gone.
+Entries also stand in a ring. Each insertion looks at the next two of it for ones that are expired or that a policy
+has evicted, so that what is never asked for again does not stay for ever; each removal looks at two, for ones that are
+gone. A table that is bounded has them in a Sieve, too, which says what makes room; that is before an insertion, so that
+what was just put stays.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Ident, Key, KeySpec
 from stockpyle.lifetimes import check_seconds
 from stockpyle.records import LOCKED, MISS, Alias, Found, Lease, Lock, Record
+from stockpyle.stores._sieve import Sieve
 from stockpyle.stores._slots import AliasSlot, Entry, LeaseSlot, LockSlot, Slot, Space
 
 LEASE_SECONDS = 10.0
@@ -65,6 +66,7 @@ class MemoryTable:
         self._lease_seconds = lease_seconds
         self._spaces: dict[str, Space] = {}
         self._ring: deque[Entry] = deque()
+        self._sieve: Sieve[Entry] | None = None if maxsize is None else Sieve()
         self._locks: deque[LockSlot] = deque()
         self._dropped: deque[dict[Ident, Slot]] = deque()
         """What was dropped and is not freed yet."""
@@ -324,6 +326,8 @@ class MemoryTable:
         space.count += 1
         self._count += 1
         self._ring.append(entry)
+        if self._sieve is not None:
+            self._sieve.add(entry)
         return True
 
     def _drop(self, space: Space) -> None:
@@ -377,27 +381,32 @@ class MemoryTable:
             entry = self._ring.popleft()
             if entry.is_held:
                 self._ring.append(entry)
+        sieve = self._sieve
+        # only if there are many of them: those that are kept are spared by it
+        while sieve is not None and most and len(sieve) > 1.5 * self._count + FREED_LATER:
+            most -= 1
+            entry = sieve.take()
+            if entry.is_held:
+                sieve.keep(entry)
 
     def _make_room(self) -> None:
-        """Before an insertion: evict one entry if it must be, else sweep two."""
+        """Before an insertion: sweep two entries, and evict what must go."""
         self._free(FREED_LATER)
         now = self._clock()
-        if self._maxsize is None or self._count < self._maxsize:
-            for _ in range(2):
-                entry = self._ring.popleft() if self._ring else None
-                if entry is None or not entry.is_held:
-                    continue
-                if self._is_live(entry, now):
-                    self._ring.append(entry)
-                else:
-                    self._remove(entry.space, entry.ident)
-        while self._maxsize is not None and self._count >= self._maxsize:
+        for _ in range(min(2, len(self._ring))):
             entry = self._ring.popleft()
+            if self._is_live(entry, now):
+                self._ring.append(entry)
+            elif entry.is_held:
+                self._remove(entry.space, entry.ident)
+        sieve = self._sieve
+        while sieve is not None and self._maxsize is not None and self._count >= self._maxsize:
+            entry = sieve.take()
             if not entry.is_held:
                 continue
             if entry.used and self._is_live(entry, now):
                 entry.used = False
-                self._ring.append(entry)
+                sieve.keep(entry)
             else:
                 self._remove(entry.space, entry.ident)
 
@@ -424,6 +433,7 @@ class MemoryTable:
             for space in self._spaces.values():
                 space.renew()
             self._ring, self._locks, self._dropped = deque(), deque(), deque()
+            self._sieve = None if self._maxsize is None else Sieve()
             self._count = 0
             if self._policy is not None:
                 self._policy.clear()
