@@ -23,6 +23,7 @@ from stockpyle.coherence.verbs import VerbSource, VerbTier
 from stockpyle.coherence.writer import LOCK_SECONDS, Writer, drop, related_epochs
 from stockpyle.exceptions import ImproperlyConfigured, StoreUnavailable, UnsupportedOperation
 from stockpyle.keys import KeySpec
+from stockpyle.masking import displayed
 from stockpyle.protocols import Listening, Outcome, Pending, Source
 from stockpyle.records import Record
 from stockpyle.stores._connected import with_text
@@ -104,7 +105,7 @@ class ChainedStore(SessionStore):
             raise ImproperlyConfigured(f'on_write is "publish" or "invalidate", not {on_write!r}')
         _check_seconds("lock_seconds", lock_seconds)
         if stores is not None and (isinstance(stores, str | Mapping) or not isinstance(stores, Iterable)):
-            raise ImproperlyConfigured(f"a chain is made of a list of stores, not of {stores!r}")
+            raise ImproperlyConfigured(f"a chain is made of a list of stores, not of {displayed(stores)}")
         self.stores: tuple[Any, ...] = tuple(_flatten(stores or ()))
         if not self.stores:
             raise ImproperlyConfigured(
@@ -168,7 +169,7 @@ class ChainedStore(SessionStore):
                 return
         raise ImproperlyConfigured(
             "backplane_in_transaction=True needs a backplane on the PostgreSQL database that the source is on: give "
-            f"that SqlAlchemyStore, or its pub/sub, not {backplane!r}"
+            f"that SqlAlchemyStore, or its pub/sub, not {displayed(backplane)}"
         )
 
     @property
@@ -456,7 +457,7 @@ def _flatten(stores: Iterable[Any]) -> Iterator[Any]:
             yield store
         else:
             lacks = ", ".join(verb for verb in _VERBS if not callable(getattr(store, verb, None)))
-            raise ImproperlyConfigured(f"{store!r} is no store: it lacks {lacks}")
+            raise ImproperlyConfigured(f"{displayed(store)} is no store: it lacks {lacks}")
 
 
 def _is(store: Any, methods: Iterable[str]) -> bool:

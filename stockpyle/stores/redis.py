@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from stockpyle.addresses import ConnectionString, masked
+from stockpyle.addresses import ConnectionString
 from stockpyle.codecs import Codec
 from stockpyle.coherence.layers import Unreachable
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.masking import displayed, masked
 from stockpyle.parameters import parameters_of, text_of
 from stockpyle.protocols import PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
@@ -185,9 +186,7 @@ def _clients(url: Any, client: Any, timeout: float | None, connect_timeout: floa
     if client is not None:
         return _of_client(redis, client, options)
     if not isinstance(url, str) or url.partition("://")[0].lower() not in SCHEMES:
-        raise ImproperlyConfigured(
-            f"{masked(url) if isinstance(url, str) else url!r} is no URL of a Redis, such as {_EXAMPLES}"
-        )
+        raise ImproperlyConfigured(f"{displayed(url)} is no URL of a Redis, such as {_EXAMPLES}")
     scheme, _, kind = url.partition("://")[0].lower().partition("+")
     try:
         check_url(ConnectionString.parse(url))
@@ -222,7 +221,9 @@ def _without_notifications() -> dict[str, Any]:
 def _of_client(redis: Any, client: Any, options: dict[str, Any]) -> tuple[str, Maker, Kind]:
     pool: Any = getattr(client, "connection_pool", None)
     if not isinstance(client, redis.Redis) or type(pool) not in (redis.ConnectionPool, redis.BlockingConnectionPool):
-        raise ImproperlyConfigured(f"client is a redis.Redis on a ConnectionPool, not {client!r}: else give a url")
+        raise ImproperlyConfigured(
+            f"client is a redis.Redis on a ConnectionPool, not {displayed(client)}: else give a url"
+        )
     own = dict(pool.connection_kwargs)
     for name in ("maint_notifications_pool_handler", "oss_cluster_maint_notifications_handler"):
         own.pop(name, None)
@@ -258,9 +259,10 @@ def _of_several(redis: Any, url: str, scheme: str, kind: str, options: dict[str,
         from redis.cluster import ClusterNode, RedisCluster
 
         node: Any = ClusterNode
-        nodes = [node(host, port) for host, port in addresses]
 
         def make_cluster(arrives: Callable[[Any], None]) -> Any:
+            # a node asks for the address of its name
+            nodes = [node(host, port) for host, port in addresses]
             return RedisCluster(startup_nodes=nodes, redis_connect_func=arrives, **options)
 
         return listed, make_cluster, "cluster"

@@ -11,10 +11,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stockpyle.addresses import ConnectionString, masked
+from stockpyle.addresses import ConnectionString
 from stockpyle.codecs import Codec
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StockpyleError, StoreError, StoreUnavailable
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.masking import displayed, masked
 from stockpyle.parameters import parameters_of, text_of
 from stockpyle.stores._connected import with_text
 from stockpyle.stores._durable import PAGE, Batch, DurableStore, Held
@@ -73,13 +74,13 @@ class SqlTableStore(SqlVerbs, DurableStore):
         from stockpyle.stores._sql_entries import Entries
 
         if not isinstance(bind, sqlalchemy.Engine):
-            raise ImproperlyConfigured(f"bind is a SQLAlchemy Engine, not {bind!r}")
+            raise ImproperlyConfigured(f"bind is a SQLAlchemy Engine, not {displayed(bind)}")
         if bind.dialect.is_async:
             raise ImproperlyConfigured(f"{bind.dialect.driver} is an async driver: give an Engine with another one")
         if not isinstance(metadata, sqlalchemy.MetaData):
-            raise ImproperlyConfigured(f"metadata is a SQLAlchemy MetaData, not {metadata!r}")
+            raise ImproperlyConfigured(f"metadata is a SQLAlchemy MetaData, not {displayed(metadata)}")
         if not isinstance(tablename, str) or not tablename:
-            raise ImproperlyConfigured(f"tablename is the name of a table, not {tablename!r}")
+            raise ImproperlyConfigured(f"tablename is the name of a table, not {displayed(tablename)}")
         self._entries: Entries = Entries(bind, metadata, tablename, clock)
         self._connections = SourceConnections(bind, self.name)
         self._commands = SqlCommands(bind, self._connections, self.name)

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stockpyle.addresses import ConnectionString, masked
+from stockpyle.addresses import ConnectionString
 from stockpyle.classes import is_mapped, spec_of
 from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, MissingDependency, UnsupportedOperation
 from stockpyle.keys import Key
+from stockpyle.masking import displayed, masked
 from stockpyle.parameters import text_of
 from stockpyle.protocols import Outcome, Pending, PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
@@ -79,7 +80,7 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
                 "application keeps its AsyncEngine"
             )
         if not isinstance(engine, sqlalchemy.Engine):
-            raise ImproperlyConfigured(f"engine must be a SQLAlchemy Engine, not {engine!r}")
+            raise ImproperlyConfigured(f"engine must be a SQLAlchemy Engine, not {displayed(engine)}")
         self._owns_engine = uri is not None
         self.engine = engine
         self._connections = SourceConnections(engine, self.name)

@@ -120,6 +120,9 @@ def test_wrong_backends(settings: Any, says: str) -> None:
         ({"backend": "redis", "port": 70000}, "is no port"),
         ({"backend": "redis", "hosts": [5]}, "hosts is a text, not list"),
         ({"backend": "redis", "codec": 5}, "codec"),
+        ({"backend": "memory", "clock": 5}, "clock is a function, not 5"),
+        ({"backend": "memcache", "lifetime_cb": {}}, "lifetime_cb is a function \\(or none\\), not a dict"),
+        ({"backend": "redis", "password": 5, "url": "redis://h"}, "it names a server, and so does its url"),
         ({"backend": "memcache", "servers": 5}, "servers is a list such as"),
         ({"backend": "chain", "stores": 5}, "a chain is made of a list of stores, not of 5"),
         (

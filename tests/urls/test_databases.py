@@ -62,6 +62,8 @@ def test_a_mongo() -> None:
         ("sqltable+postgresql://h:many/x", "is no database URL"),
         ("shove://x", "it names no shove"),
         ("shove+s3://key:secret@bucket", "this shove has no store for s3"),
+        ("shove+file:///tmp/x?lifetme=5m", "a ShoveStore has no parameter 'lifetme'; it has shove, shoveuri"),
+        ("shove+memory://?bogus=1", "a ShoveStore has no parameter 'bogus'"),
         ("mongodb://h", "it names no database"),
         ("mongodb://h/a/b", "it names no database"),
         ("mongodb://h/a?bogus=1", "bogus"),

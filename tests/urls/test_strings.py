@@ -279,9 +279,10 @@ def test_no_connection_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
     monkeypatch.setattr("socket.socket.connect", refuse)
     monkeypatch.setattr("socket.getaddrinfo", refuse)
+    monkeypatch.setattr("socket.gethostbyname", refuse)
     for url in (
         "redis://h/1",
-        "redis+cluster://a,b",
+        "redis+cluster://a,localhost",
         "redis+sentinel://a,b/s",
         "memcache://a,b",
         "memcaches://a",
