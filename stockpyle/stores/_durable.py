@@ -22,6 +22,7 @@ from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy
 from stockpyle.protocols import Change, Outcome, Pending
 from stockpyle.records import ABSENT, Record
 from stockpyle.stores.base import ConcreteStore, listed
+from stockpyle.views.collection import Values
 
 T = TypeVar("T")
 
@@ -116,6 +117,7 @@ class DurableStore(ConcreteStore, abstract=True):
         self.polymorphic = polymorphic
         self.lifetimes = LifetimePolicy(lifetime_cb, lifetime)
         self.clock = clock or time.time
+        self._value_codec = codec
         self._codec = RecordCodec(codec, allow_pickle=allow_pickle, prefix=self.prefix)
         self._seldom = Seldom()
 
@@ -329,6 +331,9 @@ class DurableStore(ConcreteStore, abstract=True):
 
     # upkeep
 
+    def _values(self) -> Values:
+        return Values(self._value_codec)
+
     def invalidate(self, klass: type, key: Mapping[str, Any] | None = None) -> None:
         """Forget one object, or all of a class. What is forgotten here is kept nowhere else."""
         spec = spec_of(klass)
@@ -345,10 +350,9 @@ class DurableStore(ConcreteStore, abstract=True):
                 commit()
 
 
-def check_size(store: str, entry: Entry, largest: float, cure: str = "") -> None:
-    """Raise EncodeError for an object that takes more bytes than a store can keep."""
-    size = len(entry.value)
-    if size > largest:
+def check_size(store: str, text: str, value: bytes, largest: float, cure: str = "") -> None:
+    """Raise EncodeError for what takes more bytes than a store can keep; text: what it is to be kept under."""
+    if len(value) > largest:
         raise EncodeError(
-            f"what is to be kept under {entry.keys[0]!r} takes {size} bytes; {store} takes {largest:.0f}{cure}"
+            f"what is to be kept under {text!r} takes {len(value)} bytes; {store} takes {largest:.0f}{cure}"
         )

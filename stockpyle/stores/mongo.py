@@ -147,7 +147,7 @@ class MongoStore(DurableStore):
     @contextmanager
     def _writing(self, batch: Batch) -> Iterator[Callable[[], None]]:
         for entry in batch.puts.values():
-            check_size(self.name, entry, LARGEST)
+            check_size(self.name, entry.keys[0], entry.value, LARGEST)
         yield lambda: self._write(batch)
 
     def _write(self, batch: Batch) -> None:

@@ -6,11 +6,13 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from stockpyle import create_store
 from stockpyle.codecs import SignedCodec
 from stockpyle.exceptions import DecodeError, UnsupportedOperation
 from stockpyle.stores import (
@@ -20,9 +22,10 @@ from stockpyle.stores import (
     ProcessMemoryStore,
     RedisStore,
     SqlAlchemyStore,
+    SqlTableStore,
 )
 from stockpyle.testing import CollectionContract, CounterContract
-from tests.servers import Memcached, RedisCluster
+from tests.servers import MariaDb, Memcached, Postgres, RedisCluster
 
 
 class InMemory:
@@ -86,6 +89,51 @@ class InChain(InMemory):
         return ChainedStore([NullStore(), ProcessMemoryStore(**options)])
 
 
+class OnSql:
+    """Stores in one table of a database, which has another for the next test."""
+
+    tables = 0
+
+    @pytest.fixture(autouse=True)
+    def _engine(self, database: str) -> Iterator[None]:
+        self.engine = sa.create_engine(database)
+        yield
+        self.engine.dispose()
+
+    def make_store(self, **options: Any) -> Any:
+        OnSql.tables += 1
+        store = SqlTableStore(self.engine, sa.MetaData(), f"views_{OnSql.tables}", **options)
+        store.table.create()
+        return store
+
+    def another(self, store: Any) -> Any:
+        return SqlTableStore(self.engine, sa.MetaData(), store.table.name)
+
+
+class OnSqlite(OnSql):
+    @pytest.fixture
+    def database(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path / 'kept.db'}?timeout=60"
+
+
+class OnPostgres(OnSql):
+    @pytest.fixture
+    def database(self, postgres: Postgres) -> str:
+        return postgres.url()
+
+
+class OnPsycopg2(OnSql):
+    @pytest.fixture
+    def database(self, postgres: Postgres) -> str:
+        return postgres.url("psycopg2")
+
+
+class OnMariaDb(OnSql):
+    @pytest.fixture
+    def database(self, mariadb: MariaDb) -> str:
+        return mariadb.url("test")
+
+
 class TestCollectionsInMemory(InMemory, CollectionContract): ...
 
 
@@ -93,6 +141,18 @@ class TestCollectionsOnRedis(OnRedis, CollectionContract): ...
 
 
 class TestCollectionsOnCluster(OnCluster, CollectionContract): ...
+
+
+class TestCollectionsOnSqlite(OnSqlite, CollectionContract): ...
+
+
+class TestCollectionsOnPostgres(OnPostgres, CollectionContract): ...
+
+
+class TestCollectionsOnPsycopg2(OnPsycopg2, CollectionContract): ...
+
+
+class TestCollectionsOnMariaDb(OnMariaDb, CollectionContract): ...
 
 
 class TestCollectionsInChain(InChain, CollectionContract): ...
@@ -110,6 +170,18 @@ class TestCountersOnCluster(OnCluster, CounterContract): ...
 class TestCountersOnMemcached(OnMemcached, CounterContract): ...
 
 
+class TestCountersOnSqlite(OnSqlite, CounterContract): ...
+
+
+class TestCountersOnPostgres(OnPostgres, CounterContract): ...
+
+
+class TestCountersOnPsycopg2(OnPsycopg2, CounterContract): ...
+
+
+class TestCountersOnMariaDb(OnMariaDb, CounterContract): ...
+
+
 class TestCountersInChain(InChain, CounterContract): ...
 
 
@@ -121,6 +193,19 @@ def test_a_chain_takes_the_most_durable(redis_server: str) -> None:
     chain.collection("settings")["a"] = 1
     chain.counter("visits").increment()
     assert (shared.collection("settings")["a"], shared.counter("visits").value) == (1, 1)
+    chain.close()
+
+
+def test_a_chain_on_a_table_keeps_them_there(sqlite_engine: sa.Engine, redis_server: str) -> None:
+    """A SqlTableStore is more durable than what stands above it, and is asked though a SqlAlchemyStore stands below."""
+    table = SqlTableStore(sqlite_engine, sa.MetaData(), "kept")
+    table.table.create()
+    shared = RedisStore(redis_server, prefix=secrets.token_hex(4))
+    chain = ChainedStore([ProcessMemoryStore(), shared, table, SqlAlchemyStore(engine=sqlite_engine)])
+    chain.collection("settings")["a"] = 1
+    chain.counter("visits").increment()
+    assert (table.collection("settings")["a"], table.counter("visits").value) == (1, 1)
+    assert shared.counter("visits").value == 0
     chain.close()
 
 
@@ -152,31 +237,44 @@ def test_a_signed_value_is_good_for_its_name_only(redis_server: str) -> None:
 
 COUNT = """
 import sys
-from stockpyle.stores import MemcacheStore, RedisStore
-kind, address, prefix, number = sys.argv[1:]
-store = RedisStore(address, prefix=prefix) if kind == "redis" else MemcacheStore(servers=[address], prefix=prefix)
-counter = store.counter("visits")
-settings = store.collection("settings") if kind == "redis" else {}
-for i in range(300):
-    counter.increment(-2 if i % 3 else 5)
-    settings[f"{number}.{i}"] = i
+from stockpyle import create_store
+with create_store(sys.argv[1]) as store:
+    counter = store.counter("visits")
+    settings = store.collection("settings") if "collection" in store.supports else {}
+    for i in range(int(sys.argv[3])):
+        counter.increment(-2 if i % 3 else 5)
+        settings[f"{sys.argv[2]}.{i}"] = i
 """
 
 
-@pytest.mark.parametrize("kind", ["redis", "memcached"])
-def test_processes(kind: str, redis_server: str, memcached: tuple[str, int]) -> None:
-    """Four processes hammer one counter and one collection: the sum is exact, and nothing is lost."""
+@pytest.fixture
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The connection string of a store that processes share, with nothing in it."""
     prefix = secrets.token_hex(4)
-    address = redis_server if kind == "redis" else f"{memcached[0]}:{memcached[1]}"
-    processes = [subprocess.Popen([sys.executable, "-c", COUNT, kind, address, prefix, str(i)]) for i in range(4)]
-    assert [process.wait(60) for process in processes] == [0] * 4
-    store: Any = (
-        RedisStore(address, prefix=prefix) if kind == "redis" else MemcacheStore(servers=[address], prefix=prefix)
-    )
-    assert store.counter("visits").value == 4 * (100 * 5 - 200 * 2)
-    if kind == "redis":
-        assert len(store.collection("settings")) == 1200
+    if request.param == "redis":
+        return f"{request.getfixturevalue('redis_server')}?prefix={prefix}"
+    if request.param == "memcached":
+        return "memcache://{}:{}?prefix={}".format(*request.getfixturevalue("memcached"), prefix)
+    urls = {"postgresql": "postgres_url", "mariadb": "mariadb_url"}
+    own = urls.get(request.param)
+    url = f"sqlite:///{tmp_path / 'kept.db'}?timeout=60" if own is None else request.getfixturevalue(own)
+    store = create_store(f"sqltable+{url}")
+    store.table.create()
     store.close()
+    return f"sqltable+{url}"
+
+
+@pytest.mark.parametrize("shared", ["redis", "memcached", "sqlite", "postgresql", "mariadb"], indirect=True)
+def test_processes(shared: str) -> None:
+    """Four processes hammer one counter and one collection: the sum is exact, and nothing is lost."""
+    times = 90 if "sqltable" in shared else 300
+    command = [sys.executable, "-c", COUNT, shared]
+    processes = [subprocess.Popen([*command, str(i), str(times)]) for i in range(4)]
+    assert [process.wait(120) for process in processes] == [0] * 4
+    with create_store(shared) as store:
+        assert store.counter("visits").value == 4 * times // 3 * (5 - 2 * 2)
+        if "collection" in store.supports:
+            assert len(store.collection("settings")) == 4 * times
 
 
 def test_a_dead_connection_counts_nothing_twice(memcached: tuple[str, int]) -> None:
