@@ -36,7 +36,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("stores.cache",),
     ("stores._remote", "stores._sql", "stores._durable", "stores.dictionary"),
     ("stores._sql_entries",),
-    ("stores._sql_views",),
+    ("stores._sql_views", "stores._mongo_views"),
     ("stores.*",),
     ("stores.chained",),
     ("urls",),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import secrets
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mongomock
 import pytest
 import sqlalchemy as sa
 
@@ -18,6 +20,7 @@ from stockpyle.exceptions import DecodeError, UnsupportedOperation
 from stockpyle.stores import (
     ChainedStore,
     MemcacheStore,
+    MongoStore,
     NullStore,
     ProcessMemoryStore,
     RedisStore,
@@ -134,6 +137,27 @@ class OnMariaDb(OnSql):
         return mariadb.url("test")
 
 
+class InMongo:
+    """Stores in one collection of what stands in for MongoDB."""
+
+    @pytest.fixture(autouse=True)
+    def _one_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # each command is atomic there; in mongomock this one is a search and an update
+        mutex, real = threading.Lock(), mongomock.Collection.find_one_and_update
+
+        def find_one_and_update(*args: Any, **options: Any) -> Any:
+            with mutex:
+                return real(*args, **options)
+
+        monkeypatch.setattr(mongomock.Collection, "find_one_and_update", find_one_and_update)
+
+    def make_store(self, **options: Any) -> Any:
+        return MongoStore(mongomock.MongoClient()["app"], "kept", **options)
+
+    def another(self, store: Any) -> Any:
+        return MongoStore(store.documents.database, "kept")
+
+
 class TestCollectionsInMemory(InMemory, CollectionContract): ...
 
 
@@ -153,6 +177,9 @@ class TestCollectionsOnPsycopg2(OnPsycopg2, CollectionContract): ...
 
 
 class TestCollectionsOnMariaDb(OnMariaDb, CollectionContract): ...
+
+
+class TestCollectionsInMongo(InMongo, CollectionContract): ...
 
 
 class TestCollectionsInChain(InChain, CollectionContract): ...
@@ -180,6 +207,9 @@ class TestCountersOnPsycopg2(OnPsycopg2, CounterContract): ...
 
 
 class TestCountersOnMariaDb(OnMariaDb, CounterContract): ...
+
+
+class TestCountersInMongo(InMongo, CounterContract): ...
 
 
 class TestCountersInChain(InChain, CounterContract): ...
