@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shelve
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import diskcache
 import mongomock
 import pytest
 import sqlalchemy as sa
@@ -24,6 +26,7 @@ from stockpyle.stores import (
     NullStore,
     ProcessMemoryStore,
     RedisStore,
+    ShoveStore,
     SqlAlchemyStore,
     SqlTableStore,
 )
@@ -158,6 +161,26 @@ class InMongo:
         return MongoStore(store.documents.database, "kept")
 
 
+class InShove:
+    """Stores in what a shove keeps somewhere."""
+
+    scheme: str
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+
+    def make_store(self, **options: Any) -> Any:
+        return ShoveStore(shoveuri=f"{self.scheme}://{self.folder / 'kept'}", **options)
+
+
+class InFiles(InShove):
+    """Stores in a folder, or in a file of SQLite, which several can have open."""
+
+    def another(self, store: Any) -> Any:
+        return self.make_store()
+
+
 class TestCollectionsInMemory(InMemory, CollectionContract): ...
 
 
@@ -180,6 +203,28 @@ class TestCollectionsOnMariaDb(OnMariaDb, CollectionContract): ...
 
 
 class TestCollectionsInMongo(InMongo, CollectionContract): ...
+
+
+class TestCollectionsInFiles(InFiles, CollectionContract):
+    scheme = "file"
+
+
+class TestCollectionsInLite(InFiles, CollectionContract):
+    scheme = "lite"
+
+
+class TestCollectionsInDbm(InShove, CollectionContract):
+    scheme = "dbm"
+
+
+class TestCollectionsInShelve(InShove, CollectionContract):
+    def make_store(self, **options: Any) -> Any:
+        return ShoveStore(shelve.open(str(self.folder / "kept")), **options)
+
+
+class TestCollectionsInDiskcache(InShove, CollectionContract):
+    def make_store(self, **options: Any) -> Any:
+        return ShoveStore(diskcache.Cache(str(self.folder / "kept")), **options)
 
 
 class TestCollectionsInChain(InChain, CollectionContract): ...
@@ -248,6 +293,18 @@ def test_stores_that_keep_none(make: Any) -> None:
         make().counter("visits")
 
 
+def test_stores_over_mappings() -> None:
+    """No mapping counts for several processes, and so none counts; one that cannot be listed keeps no collections."""
+
+    class Unlisted:
+        __getitem__ = __setitem__ = __delitem__ = get = lambda *_: None
+
+    with pytest.raises(UnsupportedOperation, match=r"ShoveStore keeps no counters: .*RedisStore, SqlTableStore can"):
+        ShoveStore({}).counter("visits")
+    with pytest.raises(UnsupportedOperation, match="cannot be listed"):
+        ShoveStore(Unlisted()).collection("settings")  # type: ignore[arg-type]
+
+
 def test_a_signed_value_is_good_for_its_name_only(redis_server: str) -> None:
     """What a SignedCodec has signed is refused under another name, in another collection, and if it was changed."""
     store = RedisStore(redis_server, prefix=secrets.token_hex(4), codec=SignedCodec(b"k" * 32))
@@ -269,10 +326,11 @@ COUNT = """
 import sys
 from stockpyle import create_store
 with create_store(sys.argv[1]) as store:
-    counter = store.counter("visits")
+    counter = store.counter("visits") if "counter" in store.supports else None
     settings = store.collection("settings") if "collection" in store.supports else {}
     for i in range(int(sys.argv[3])):
-        counter.increment(-2 if i % 3 else 5)
+        if counter:
+            counter.increment(-2 if i % 3 else 5)
         settings[f"{sys.argv[2]}.{i}"] = i
 """
 
@@ -285,6 +343,8 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"{request.getfixturevalue('redis_server')}?prefix={prefix}"
     if request.param == "memcached":
         return "memcache://{}:{}?prefix={}".format(*request.getfixturevalue("memcached"), prefix)
+    if request.param.startswith("shove"):
+        return f"{request.param}://{tmp_path / 'kept'}"
     urls = {"postgresql": "postgres_url", "mariadb": "mariadb_url"}
     own = urls.get(request.param)
     url = f"sqlite:///{tmp_path / 'kept.db'}?timeout=60" if own is None else request.getfixturevalue(own)
@@ -294,15 +354,22 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"sqltable+{url}"
 
 
-@pytest.mark.parametrize("shared", ["redis", "memcached", "sqlite", "postgresql", "mariadb"], indirect=True)
+SHARED = ["redis", "memcached", "sqlite", "postgresql", "mariadb", "shove+file", "shove+lite"]
+
+
+@pytest.mark.parametrize("shared", SHARED, indirect=True)
 def test_processes(shared: str) -> None:
-    """Four processes hammer one counter and one collection: the sum is exact, and nothing is lost."""
-    times = 90 if "sqltable" in shared else 300
+    """Four processes hammer one counter and one collection: the sum is exact, and nothing is lost.
+
+    A store that has only one of the two is used for that.
+    """
+    times = 300 if shared.startswith(("redis", "memcache")) else 90
     command = [sys.executable, "-c", COUNT, shared]
     processes = [subprocess.Popen([*command, str(i), str(times)]) for i in range(4)]
     assert [process.wait(120) for process in processes] == [0] * 4
     with create_store(shared) as store:
-        assert store.counter("visits").value == 4 * times // 3 * (5 - 2 * 2)
+        if "counter" in store.supports:
+            assert store.counter("visits").value == 4 * times // 3 * (5 - 2 * 2)
         if "collection" in store.supports:
             assert len(store.collection("settings")) == 4 * times
 
