@@ -23,6 +23,8 @@ from stockpyle.protocols import Change, Outcome, Pending
 from stockpyle.records import ABSENT, Record
 from stockpyle.stores.base import ConcreteStore, listed
 from stockpyle.views.collection import Values
+from stockpyle.views.scanning import Scan
+from stockpyle.views.selection import Search
 
 T = TypeVar("T")
 
@@ -306,9 +308,16 @@ class DurableStore(ConcreteStore, abstract=True):
             raise DecodeError("it was written by another version of the class, or with another codec")
         return record
 
+    def search(self, klass: type) -> Search:
+        """Return what answers queries: it looks at all objects of the class."""
+        spec = spec_of(klass)
+        return Scan(spec, lambda: self._scanned(spec))
+
     def scan(self, klass: type[T]) -> Iterator[T]:
         """Yield every object of a class, in any order."""
-        spec = spec_of(klass)
+        yield from (record.spec.materialise(record.value) for record in self._scanned(spec_of(klass)))
+
+    def _scanned(self, spec: KeySpec) -> Iterator[Record]:
         for held in self._list(self._kinds(spec)):
             try:
                 record = self._decoded(spec, held)
@@ -316,7 +325,7 @@ class DurableStore(ConcreteStore, abstract=True):
                 self._spoilt(spec, held.own, error)
                 continue
             if record is not None and spec.serves(record.spec, record.value):
-                yield record.spec.materialise(record.value)
+                yield record
 
     def _kinds(self, spec: KeySpec) -> list[str]:
         """The classes whose objects are, for this store, of this class."""

@@ -59,6 +59,7 @@ def test_a_step_is_one_statement(db: sa.Engine) -> None:
         assert len(settings.keys("name 9")) == 11
     verbs = [statement.split()[0] for statement in seen.statements if not statement.startswith("SET")]
     assert verbs == ["INSERT", "INSERT", "SELECT", "SELECT"]
+    assert seen.commits == 2
 
 
 @pytest.mark.parametrize("url", ["sqlite", "mariadb"], indirect=True)

@@ -305,9 +305,16 @@ def test_stores_over_mappings() -> None:
         ShoveStore(Unlisted()).collection("settings")  # type: ignore[arg-type]
 
 
-def test_a_signed_value_is_good_for_its_name_only(redis_server: str) -> None:
+@pytest.mark.parametrize("kind", ["redis", "table", "mongo"])
+def test_a_signed_value_is_good_for_its_name_only(kind: str, redis_server: str, sqlite_engine: sa.Engine) -> None:
     """What a SignedCodec has signed is refused under another name, in another collection, and if it was changed."""
-    store = RedisStore(redis_server, prefix=secrets.token_hex(4), codec=SignedCodec(b"k" * 32))
+    codec = SignedCodec(b"k" * 32)
+    store: Any = RedisStore(redis_server, prefix=secrets.token_hex(4), codec=codec)
+    if kind == "table":
+        store = SqlTableStore(sqlite_engine, sa.MetaData(), "kept", codec=codec)
+        store.table.create()
+    elif kind == "mongo":
+        store = MongoStore(mongomock.MongoClient()["app"], "kept", codec=codec)
     settings = store.collection("settings")
     settings["a"] = ["value"]
     entries = store._collections()
