@@ -34,6 +34,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("stores._kept",),
     ("stores._*",),
     ("stores.base",),
+    ("stores._writing",),
     ("stores.cache",),
     ("stores._remote", "stores._sql", "stores._durable", "stores.dictionary"),
     ("stores._sql_entries",),

@@ -13,15 +13,16 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from stockpyle.classes import is_mapped, spec_of
+from stockpyle.classes import spec_of
 from stockpyle.codecs import Codec, RecordCodec
 from stockpyle.coherence.logs import Seldom
+from stockpyle.coherence.outcomes import committed
 from stockpyle.exceptions import DecodeError, EncodeError, ImproperlyConfigured
 from stockpyle.keys import Ident, Key, KeySpec, checked_prefix
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy
-from stockpyle.protocols import Change, Outcome, Pending
+from stockpyle.protocols import Change, Pending
 from stockpyle.records import ABSENT, Record
-from stockpyle.stores.base import ConcreteStore, listed
+from stockpyle.stores._writing import WritingStore
 from stockpyle.views.collection import Values
 from stockpyle.views.scanning import Scan
 from stockpyle.views.selection import Search
@@ -86,7 +87,7 @@ class Held:
     value: bytes
 
 
-class DurableStore(ConcreteStore, abstract=True):
+class DurableStore(WritingStore, abstract=True):
     """The six verbs, and a chain's source of plain classes, for a store that can find entries by any of their keys.
 
     A subclass brings _find, _list, _writing and _forget_kinds. The options are those of every store.
@@ -159,21 +160,8 @@ class DurableStore(ConcreteStore, abstract=True):
         """See Source.write."""
         batch, changes = self._planned(puts, deletes)
         pending = Pending(changes)
-        with self._writing(batch) as commit:
-            try:
-                yield pending
-            except BaseException:
-                pending.outcome = Outcome.ROLLED_BACK
-                raise
-            # what fails from here on may have happened
-            pending.outcome = Outcome.UNKNOWN
-            try:
-                commit()
-            except Exception as error:
-                if self._failed_for_sure(error):
-                    pending.outcome = Outcome.ROLLED_BACK
-                raise
-            pending.outcome = Outcome.COMMITTED
+        with self._writing(batch) as commit, committed(pending, commit, self._failed_for_sure):
+            yield pending
         for change in changes:
             if change.after:
                 self.seen.add(change.spec)
@@ -219,25 +207,7 @@ class DurableStore(ConcreteStore, abstract=True):
     def _kind(self, spec: KeySpec) -> str:
         return spec.epoch.text(self.prefix)
 
-    def batch_put(self, objs: Iterable[Any]) -> None:
-        """Keep several objects under all their keys. Nothing is written if one of them cannot be."""
-        objs = listed(objs, "batch_put")
-        if objs:
-            with self.write(objs, []):
-                pass
-
-    def batch_delete(self, objs: Iterable[Any]) -> None:
-        """Forget several objects; one that is not there is no error."""
-        objs = listed(objs, "batch_delete")
-        if objs:
-            with self.write([], objs):
-                pass
-
     # reading
-
-    def accepts(self, klass: type) -> bool:
-        """True for plain classes that declare keys: those that are mapped have tables of their own."""
-        return not is_mapped(klass) and hasattr(klass, "__stockpyle_keys__")
 
     def load(self, klass: type, keys: Sequence[Key]) -> list[Record]:
         """See Source.load."""
