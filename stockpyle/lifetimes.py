@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from threading import TIMEOUT_MAX
 from typing import Any
 
 from stockpyle.exceptions import ImproperlyConfigured, InvalidLifetime
@@ -44,6 +45,14 @@ def deadline_of(lifetime: Lifetime, now: float) -> float | None:
     raise InvalidLifetime(
         f"{lifetime!r} ({type(lifetime).__name__}) is not a lifetime: give seconds, a timedelta, a datetime or None"
     )
+
+
+def check_seconds(name: str, seconds: Any, *, none: bool = False) -> None:
+    """Raise ImproperlyConfigured if this is no number of seconds that one can wait; None may be one without end."""
+    if none and seconds is None:
+        return
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= TIMEOUT_MAX:
+        raise ImproperlyConfigured(f"{name} is a number of seconds above 0, not {seconds!r}")
 
 
 def earlier(first: float | None, second: float | None) -> float | None:

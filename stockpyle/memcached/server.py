@@ -33,20 +33,13 @@ class Server:
         renew_after_fork(self)
         weakref.finalize(self, _close_all, self._idle).atexit = False
 
-    def call(self, operation: str, work: Callable[[Connection], T], *, once: bool = False) -> T:
+    def call(self, operation: str, work: Callable[[Connection], T]) -> T:
         """Run `work` with a connection; StoreUnavailable, or StoreTimeout, if the server cannot be used.
 
         A pooled connection that has turned out dead, as all do when the server restarts, is replaced once by a new one.
-        Such a `work` may then have happened twice. What is to happen `once` does not: a connection is looked at first.
+        Such a `work` may then have happened twice.
         """
         connection = self._idle_connection()
-        if once and connection is not None:
-            if not connection.is_quiet:
-                connection.close()
-                self.close()
-                connection = None
-            else:
-                return self._run(operation, connection, work)
         if connection is not None:
             try:
                 return self._work(connection, work)
@@ -57,18 +50,12 @@ class Server:
         return self._run(operation, self._connect(operation), work)
 
     def once(self, operation: str, work: Callable[[Connection], T]) -> T:
-        """Run `work` with a connection that is seen to be alive, and never twice; see call."""
+        """Run `work` as call does, and never twice: a pooled connection is looked at before it is used."""
         connection = self._idle_connection()
-        if connection is not None:
-            try:
-                connection.get([self._run_key])
-            except TimeoutError as error:
-                connection.close()
-                raise self._error(operation, error) from error
-            except OSError:
-                connection.close()
-                self.close()
-                connection = None
+        if connection is not None and not connection.is_quiet:
+            connection.close()
+            self.close()
+            connection = None
         return self._run(operation, connection or self._connect(operation), work)
 
     def client(self, operation: str) -> Any:

@@ -46,7 +46,7 @@ class MemcachedNumbers:
             count(connection, -by)
             return None
 
-        return server.call("counter", add, once=True)
+        return server.once("counter", add)
 
     def swap(self, name: str, to: int) -> int:
         """See Numbers.swap."""
@@ -62,4 +62,4 @@ class MemcachedNumbers:
                 if reply.done:
                     return int(held.data) + LEAST if found else 0
 
-        return server.call("counter", swap, once=True)
+        return server.once("counter", swap)

@@ -66,6 +66,12 @@ def referring(
     return found
 
 
+def referring_at_all(tables: Iterable[str]) -> set[str]:
+    """Return the tables whose rows the database changes whatever is done to rows of `tables`."""
+    written = set(tables)
+    return referring(written, deleted=True) | referring(written, deleted=False)
+
+
 _known: tuple[tuple[int, int, int], dict[str, list[_Reference]]] | None = None
 
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from stockpyle.coherence.logs import logger
 from stockpyle.exceptions import StockpyleWarning
-from stockpyle.orm.cascades import referring
+from stockpyle.orm.cascades import referring, referring_at_all
 from stockpyle.orm.connections import commits_at_once, has_committed_already
 from stockpyle.orm.mapping import MappedSpec
 from stockpyle.orm.options import OPTION, classes_told
@@ -163,7 +163,7 @@ class Executions:
         """The classes that a statement may change, the database's own doing included."""
         if now.told is not None:
             return now.told
-        reached = referring(now.tables, deleted=True) | referring(now.tables, deleted=False)
+        reached = referring_at_all(now.tables)
         return specs_of_tables(now.tables | reached, now.schemas)
 
     def _drop(self, specs: Sequence[MappedSpec], how: str) -> None:
@@ -174,7 +174,7 @@ class Executions:
 
     def joined(self, tables: set[str]) -> None:
         """Statements ran on the connection before anybody followed it."""
-        reached = referring(tables, deleted=True) | referring(tables, deleted=False)
+        reached = referring_at_all(tables)
         self._drop(
             specs_of_tables(tables | reached, self._written.schemas),
             "statements on a connection that a session joined later",

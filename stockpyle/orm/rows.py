@@ -8,6 +8,7 @@ under READ COMMITTED the statement may find other rows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -78,11 +79,11 @@ class Rows:
         """What tells our columns from the caller's own, however many those are."""
         return [f"stockpyle_{i}" for i in range(len(self._asked))]
 
-    @property
+    @cached_property
     def _names_asked(self) -> set[str]:
         return {name for each in self.hierarchies for key in each.keys(self.kind) for name in key.names}
 
-    @property
+    @cached_property
     def _can_be_told(self) -> bool:
         """False where the values after the write do not say which objects it has changed."""
         if not self._names_asked <= self._columns.keys():

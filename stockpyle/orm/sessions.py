@@ -18,7 +18,7 @@ from sqlalchemy.orm.attributes import instance_state
 
 from stockpyle.exceptions import ImproperlyConfigured, NonUniqueKeyError
 from stockpyle.keys import Ident, Key, KeyDefinition
-from stockpyle.orm.cascades import referring
+from stockpyle.orm.cascades import referring_at_all
 from stockpyle.orm.connections import note_failed_end, roll_back_what_is_open
 from stockpyle.orm.databases import is_told_same, same_database
 from stockpyle.orm.loading import criterion
@@ -125,7 +125,7 @@ def _has_written(session: Session, spec: MappedSpec) -> bool:
     if not written:
         return False
     own = {name_of(table) for each in spec.hierarchy for table in each.mapper.tables}
-    written |= referring(written, deleted=True) | referring(written, deleted=False)
+    written |= referring_at_all(written)
     return EVERY_TABLE in written or not own.isdisjoint(written)
 
 

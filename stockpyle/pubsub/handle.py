@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from threading import TIMEOUT_MAX
 from typing import Any, NoReturn, TypeVar
 
-from stockpyle.exceptions import ImproperlyConfigured, MessageTooLarge, UnsupportedOperation
+from stockpyle.exceptions import MessageTooLarge, UnsupportedOperation
+from stockpyle.lifetimes import check_seconds
 from stockpyle.protocols import Callback
 from stockpyle.pubsub.callbacks import Name
 from stockpyle.pubsub.listening import Listener
@@ -34,9 +34,8 @@ class Handle:
         heartbeat: float,
         timeout: float,
     ) -> None:
-        for name, seconds in (("heartbeat", heartbeat), ("timeout", timeout)):
-            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < TIMEOUT_MAX:
-                raise ImproperlyConfigured(f"{name} is a number of seconds above 0, not {seconds!r}")
+        check_seconds("heartbeat", heartbeat)
+        check_seconds("timeout", timeout)
         self.where = where
         self.timeout = timeout
         self._store = store

@@ -13,15 +13,19 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from stockpyle.classes import is_mapped, spec_of
+from stockpyle.classes import spec_of
 from stockpyle.codecs import Codec, RecordCodec
 from stockpyle.coherence.logs import Seldom
+from stockpyle.coherence.outcomes import committed
 from stockpyle.exceptions import DecodeError, EncodeError, ImproperlyConfigured
 from stockpyle.keys import Ident, Key, KeySpec, checked_prefix
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy
-from stockpyle.protocols import Change, Outcome, Pending
+from stockpyle.protocols import Change, Pending
 from stockpyle.records import ABSENT, Record
-from stockpyle.stores.base import ConcreteStore, listed
+from stockpyle.stores._writing import WritingStore
+from stockpyle.views.collection import Values
+from stockpyle.views.scanning import Scan
+from stockpyle.views.selection import Search
 
 T = TypeVar("T")
 
@@ -83,7 +87,7 @@ class Held:
     value: bytes
 
 
-class DurableStore(ConcreteStore, abstract=True):
+class DurableStore(WritingStore, abstract=True):
     """The six verbs, and a chain's source of plain classes, for a store that can find entries by any of their keys.
 
     A subclass brings _find, _list, _writing and _forget_kinds. The options are those of every store.
@@ -116,6 +120,7 @@ class DurableStore(ConcreteStore, abstract=True):
         self.polymorphic = polymorphic
         self.lifetimes = LifetimePolicy(lifetime_cb, lifetime)
         self.clock = clock or time.time
+        self._value_codec = codec
         self._codec = RecordCodec(codec, allow_pickle=allow_pickle, prefix=self.prefix)
         self._seldom = Seldom()
 
@@ -155,21 +160,8 @@ class DurableStore(ConcreteStore, abstract=True):
         """See Source.write."""
         batch, changes = self._planned(puts, deletes)
         pending = Pending(changes)
-        with self._writing(batch) as commit:
-            try:
-                yield pending
-            except BaseException:
-                pending.outcome = Outcome.ROLLED_BACK
-                raise
-            # what fails from here on may have happened
-            pending.outcome = Outcome.UNKNOWN
-            try:
-                commit()
-            except Exception as error:
-                if self._failed_for_sure(error):
-                    pending.outcome = Outcome.ROLLED_BACK
-                raise
-            pending.outcome = Outcome.COMMITTED
+        with self._writing(batch) as commit, committed(pending, commit, self._failed_for_sure):
+            yield pending
         for change in changes:
             if change.after:
                 self.seen.add(change.spec)
@@ -215,25 +207,7 @@ class DurableStore(ConcreteStore, abstract=True):
     def _kind(self, spec: KeySpec) -> str:
         return spec.epoch.text(self.prefix)
 
-    def batch_put(self, objs: Iterable[Any]) -> None:
-        """Keep several objects under all their keys. Nothing is written if one of them cannot be."""
-        objs = listed(objs, "batch_put")
-        if objs:
-            with self.write(objs, []):
-                pass
-
-    def batch_delete(self, objs: Iterable[Any]) -> None:
-        """Forget several objects; one that is not there is no error."""
-        objs = listed(objs, "batch_delete")
-        if objs:
-            with self.write([], objs):
-                pass
-
     # reading
-
-    def accepts(self, klass: type) -> bool:
-        """True for plain classes that declare keys: those that are mapped have tables of their own."""
-        return not is_mapped(klass) and hasattr(klass, "__stockpyle_keys__")
 
     def load(self, klass: type, keys: Sequence[Key]) -> list[Record]:
         """See Source.load."""
@@ -304,9 +278,16 @@ class DurableStore(ConcreteStore, abstract=True):
             raise DecodeError("it was written by another version of the class, or with another codec")
         return record
 
+    def search(self, klass: type) -> Search:
+        """Return what answers queries: it looks at all objects of the class."""
+        spec = spec_of(klass)
+        return Scan(spec, lambda: self._scanned(spec))
+
     def scan(self, klass: type[T]) -> Iterator[T]:
         """Yield every object of a class, in any order."""
-        spec = spec_of(klass)
+        yield from (record.spec.materialise(record.value) for record in self._scanned(spec_of(klass)))
+
+    def _scanned(self, spec: KeySpec) -> Iterator[Record]:
         for held in self._list(self._kinds(spec)):
             try:
                 record = self._decoded(spec, held)
@@ -314,7 +295,7 @@ class DurableStore(ConcreteStore, abstract=True):
                 self._spoilt(spec, held.own, error)
                 continue
             if record is not None and spec.serves(record.spec, record.value):
-                yield record.spec.materialise(record.value)
+                yield record
 
     def _kinds(self, spec: KeySpec) -> list[str]:
         """The classes whose objects are, for this store, of this class."""
@@ -328,6 +309,9 @@ class DurableStore(ConcreteStore, abstract=True):
         return next((spec for spec in below if self._kind(spec) == kind), None)
 
     # upkeep
+
+    def _values(self) -> Values:
+        return Values(self._value_codec)
 
     def invalidate(self, klass: type, key: Mapping[str, Any] | None = None) -> None:
         """Forget one object, or all of a class. What is forgotten here is kept nowhere else."""
@@ -345,10 +329,9 @@ class DurableStore(ConcreteStore, abstract=True):
                 commit()
 
 
-def check_size(store: str, entry: Entry, largest: float, cure: str = "") -> None:
-    """Raise EncodeError for an object that takes more bytes than a store can keep."""
-    size = len(entry.value)
-    if size > largest:
+def check_size(store: str, text: str, value: bytes, largest: float, cure: str = "") -> None:
+    """Raise EncodeError for what takes more bytes than a store can keep; text: what it is to be kept under."""
+    if len(value) > largest:
         raise EncodeError(
-            f"what is to be kept under {entry.keys[0]!r} takes {size} bytes; {store} takes {largest:.0f}{cure}"
+            f"what is to be kept under {text!r} takes {len(value)} bytes; {store} takes {largest:.0f}{cure}"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from threading import TIMEOUT_MAX
 from typing import Any, Protocol
 
 from stockpyle.codecs import Codec, RecordCodec
@@ -168,11 +167,3 @@ class RemoteStore(CacheStore):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(servers={[part.name for part in self.parts]!r}, prefix={self.prefix!r})"
-
-
-def check_seconds(name: str, seconds: Any, *, none: bool = False) -> None:
-    """Raise ImproperlyConfigured if this is no number of seconds; None may be one without end."""
-    if none and seconds is None:
-        return
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= TIMEOUT_MAX:
-        raise ImproperlyConfigured(f"{name} is a number of seconds above 0, not {seconds!r}")

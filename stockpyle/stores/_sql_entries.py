@@ -35,7 +35,10 @@ _NOW = {
 }
 _NOW["mariadb"] = _NOW["mysql"]
 
-_MARIA = ("mysql", "mariadb")
+_NAMES = ("owner", "kind", "value", "expires")
+
+MARIA = ("mysql", "mariadb")
+"""What SQLAlchemy calls MariaDB."""
 
 
 class BoundTable(sa.Table):
@@ -69,17 +72,17 @@ class Entries:
     def __init__(
         self, engine: sa.Engine, metadata: sa.MetaData, tablename: str, clock: Callable[[], float] | None
     ) -> None:
-        self._dialect = engine.dialect.name
-        if self._dialect not in _NOW:
+        self.dialect = engine.dialect.name
+        if self.dialect not in _NOW:
             raise ImproperlyConfigured(
-                f"SqlTableStore works on SQLite, PostgreSQL, MariaDB and MySQL, not on {self._dialect}"
+                f"SqlTableStore works on SQLite, PostgreSQL, MariaDB and MySQL, not on {self.dialect}"
             )
         self._schemas = engine.get_execution_options().get("schema_translate_map") or {}
         self.table = _table_on(metadata, tablename, engine)
         self._clock = clock
-        self._time: Any = sa.literal_column(_NOW[self._dialect], sa.Double()) if clock is None else sa.bindparam("now")
+        self._time: Any = sa.literal_column(_NOW[self.dialect], sa.Double()) if clock is None else sa.bindparam("now")
         self._largest: float | None = None
-        self._cure = ": max_allowed_packet is to be more than twice as many" if self._dialect in _MARIA else ""
+        self._cure = ": max_allowed_packet is to be more than twice as many" if self.dialect in MARIA else ""
         self._prepare()
 
     def _prepare(self) -> None:
@@ -103,23 +106,28 @@ class Entries:
         self._delete = sa.delete(self.table).where(asked)
         self._delete_owned = sa.delete(self.table).where(owned)
         self._delete_moved = self._delete_owned.where(row.key.not_in(sa.bindparam("keys", expanding=True)))
-        self._upsert = self._upserting()
+        self.upsert = self.upserting(lambda inserted: {name: inserted[name] for name in _NAMES})
+        """Puts rows, whatever is there."""
 
     def _alive(self, row: Any) -> sa.ColumnElement[bool]:
         return sa.or_(row.expires.is_(None), row.expires > self._time)
 
-    def _upserting(self) -> Any:
-        names = [column.name for column in self.table.c if column.name != "key"]
-        if self._dialect in _MARIA:
+    def upserting(self, changes: Callable[[Any], dict[str, Any]], where: Any = None) -> Any:
+        """Return the statement that inserts rows, or makes these changes to those that are there.
+
+        changes: what is to be in the columns, from what was to be inserted. where: only if this is so of the row that
+        is there; not on MariaDB.
+        """
+        if self.dialect in MARIA:
             insert: Any = mysql.insert(self.table)
-            return insert.on_duplicate_key_update({name: insert.inserted[name] for name in names})
-        if self._dialect == "sqlite":
+            return insert.on_duplicate_key_update(changes(insert.inserted))
+        if self.dialect == "sqlite":
             from sqlalchemy.dialects.sqlite import insert as insert_into
         else:
             from sqlalchemy.dialects.postgresql import insert as insert_into  # type: ignore[assignment]
         upsert = insert_into(self.table)
         return upsert.on_conflict_do_update(
-            index_elements=[self.table.c.key], set_={name: upsert.excluded[name] for name in names}
+            index_elements=[self.table.c.key], set_=changes(upsert.excluded), where=where
         )
 
     def _at(self, **parameters: Any) -> dict[str, Any]:
@@ -135,7 +143,7 @@ class Entries:
         """Return what these keys lead to and has not expired: in one statement, for up to 5,000."""
         statement = self._read if identities else self._read_owners
         found = {}
-        for chunk in _chunks(texts):
+        for chunk in chunks(texts):
             for key, own, kind, value in connection.execute(statement, self._at(keys=chunk)):
                 # without a value it is one more key of an object, or its object is no more
                 if value is not None:
@@ -149,35 +157,40 @@ class Entries:
 
     def write(self, connection: sa.Connection, batch: Batch, store: str) -> None:
         """Remove and put objects: a few statements, however many they are."""
-        self._check_sizes(connection, batch, store)
-        if self._dialect in _MARIA:
-            # what other writers are about to add beside ours is not in the way
-            connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"))
-        for chunk in _chunks(sorted(batch.deletes)):
+        for entry in batch.puts.values():
+            self.check_size(connection, store, entry.keys[0], entry.value)
+        self.prepare(connection)
+        for chunk in chunks(sorted(batch.deletes)):
             # first those that every writer of these objects has to wait for
             connection.execute(self._delete, {"keys": chunk})
             if batch.has_others:
                 connection.execute(self._delete_owned, {"owners": chunk})
         rows = sorted(_rows_of(batch.puts.values()), key=lambda row: (row["value"] is None, row["key"]))
-        for chunk in _chunks(rows):
-            connection.execute(self._upsert, chunk)
+        for chunk in chunks(rows):
+            connection.execute(self.upsert, chunk)
         if batch.has_others:
-            for owners in _chunks(sorted(batch.puts)):
+            for owners in chunks(sorted(batch.puts)):
                 keys = [text for own in owners for text in batch.puts[own].keys]
                 connection.execute(self._delete_moved, {"owners": owners, "keys": keys})
 
-    def _check_sizes(self, connection: sa.Connection, batch: Batch, store: str) -> None:
-        for entry in batch.puts.values():
-            if self._largest is None:
-                self._largest = _largest_of(connection)
-            check_size(store, entry, self._largest, self._cure)
+    def prepare(self, connection: sa.Connection) -> None:
+        """Make a transaction, in which nothing was done yet, one that writes: it locks no more than it has to."""
+        if self.dialect in MARIA:
+            # what other writers are about to add beside ours is not in the way
+            connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"))
+
+    def check_size(self, connection: sa.Connection, store: str, text: str, value: bytes) -> None:
+        """Raise EncodeError if the database does not take so many bytes under this text."""
+        if self._largest is None:
+            self._largest = _largest_of(connection)
+        check_size(store, text, value, self._largest, self._cure)
 
     def sweep(self, connection: sa.Connection, limit: int | None) -> int:
         """Remove what has expired, at most `limit` rows, and return how many there were."""
         over = self.table.c.expires <= self._time
         statement = sa.delete(self.table).where(over)
-        if limit is not None and self._dialect in _MARIA:
-            statement = statement.with_dialect_options(**{f"{self._dialect}_limit": limit})
+        if limit is not None and self.dialect in MARIA:
+            statement = statement.with_dialect_options(**{f"{self.dialect}_limit": limit})
         elif limit is not None:
             # rows that somebody is about to write are left alone, on PostgreSQL
             some = sa.select(self.table.c.key).where(over).limit(limit).with_for_update(skip_locked=True)
@@ -207,7 +220,7 @@ class Entries:
                 f"there is no table {table.fullname!r} in {connection.engine.url!r}: make it with store.table.create()"
             ) from None
         check_columns(table.fullname, [column["name"] for column in there], "in the database")
-        if self._dialect in _MARIA:
+        if self.dialect in MARIA:
             self._check_collations(connection, schema)
 
     def _check_collations(self, connection: sa.Connection, schema: str | None) -> None:
@@ -226,10 +239,10 @@ class Entries:
     def may_be_tried_again(self, error: BaseException | None) -> bool:
         """True if the database has rolled back one of two writers that waited for each other, or overlapped."""
         original = error.orig if isinstance(error, DBAPIError) else None
-        if self._dialect == "postgresql":
+        if self.dialect == "postgresql":
             state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
             return state in ("40001", "40P01")
-        return self._dialect in _MARIA and getattr(original, "args", (0,))[0] in (1020, 1213)
+        return self.dialect in MARIA and getattr(original, "args", (0,))[0] in (1020, 1213)
 
 
 def check_columns(table: str, there: Iterable[str], where: str) -> None:
@@ -265,7 +278,8 @@ def _rows_of(entries: Iterable[Entry]) -> Iterator[dict[str, Any]]:
             yield {"key": key, "owner": own, "kind": entry.kind, "value": value, "expires": entry.deadline}
 
 
-def _chunks(things: Sequence[Any]) -> Iterator[list[Any]]:
+def chunks(things: Sequence[Any]) -> Iterator[list[Any]]:
+    """Yield as many of them at a time as one statement is about."""
     each = iter(things)
     while chunk := list(islice(each, CHUNK)):
         yield chunk
@@ -274,7 +288,7 @@ def _chunks(things: Sequence[Any]) -> Iterator[list[Any]]:
 def _largest_of(connection: sa.Connection) -> float:
     """How many bytes a value may have."""
     dialect = connection.dialect.name
-    if dialect in _MARIA:
+    if dialect in MARIA:
         # a statement has at most so many, and drivers write two digits for a byte
         return (float(connection.execute(sa.text("SELECT @@max_allowed_packet")).scalar_one()) - 2048) / 2
     if dialect == "postgresql":

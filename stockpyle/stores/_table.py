@@ -26,6 +26,7 @@ from typing import Any
 from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Ident, Key, KeySpec
+from stockpyle.lifetimes import check_seconds
 from stockpyle.records import LOCKED, MISS, Alias, Found, Lease, Lock, Record
 from stockpyle.stores._slots import AliasSlot, Entry, LeaseSlot, LockSlot, Slot, Space
 
@@ -57,8 +58,7 @@ class MemoryTable:
             raise ImproperlyConfigured(
                 f"policy is a cachetools cache, such as cachetools.LRUCache(1000), not {policy!r}"
             )
-        if isinstance(lease_seconds, bool) or not isinstance(lease_seconds, int | float) or not lease_seconds > 0:
-            raise ImproperlyConfigured(f"lease_seconds is a number of seconds above 0, not {lease_seconds!r}")
+        check_seconds("lease_seconds", lease_seconds)
         self._maxsize = maxsize
         self._policy = policy
         self._clock = clock

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from stockpyle.classes import is_mapped, spec_of
+from stockpyle.classes import spec_of
 from stockpyle.coherence.guards import Guards
 from stockpyle.coherence.layers import Layer
 from stockpyle.coherence.reader import fetch
@@ -16,10 +16,10 @@ from stockpyle.keys import Key, KeySpec
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy
 from stockpyle.protocols import Change, Outcome, Pending
 from stockpyle.records import ABSENT, Alias, Found, Lease, Lock, Record
-from stockpyle.stores.base import ConcreteStore, listed
+from stockpyle.stores._writing import WritingStore
 
 
-class CacheStore(ConcreteStore):
+class CacheStore(WritingStore):
     """The six verbs on top of a Tier: a subclass brings read, fill, lock, publish and unlock.
 
     Used alone it is a keyed store of objects. In a chain it is a tier, or the source of plain classes if no store
@@ -79,21 +79,7 @@ class CacheStore(ConcreteStore):
         """See Tier.unlock."""
         raise NotImplementedError
 
-    # the verbs
-
-    def batch_put(self, objs: Iterable[Any]) -> None:
-        """Keep several objects under all their keys. Nothing is written if one of them cannot be."""
-        objs = listed(objs, "batch_put")
-        if objs:
-            with self.write(objs, []):
-                pass
-
-    def batch_delete(self, objs: Iterable[Any]) -> None:
-        """Forget several objects; one that is not there is no error."""
-        objs = listed(objs, "batch_delete")
-        if objs:
-            with self.write([], objs):
-                pass
+    # reading
 
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         spec = spec_of(klass)
@@ -121,10 +107,6 @@ class CacheStore(ConcreteStore):
             drop(Layer(self, counted=False), [target], self.lock_seconds)
 
     # the source of plain objects
-
-    def accepts(self, klass: type) -> bool:
-        """True for plain classes that declare keys."""
-        return not is_mapped(klass) and hasattr(klass, "__stockpyle_keys__")
 
     def load(self, klass: type, keys: Sequence[Key]) -> list[Record]:
         """See Source.load."""

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stockpyle.addresses import ConnectionString
 from stockpyle.capabilities import PROVIDERS
-from stockpyle.classes import is_mapped, spec_of
+from stockpyle.classes import spec_of
 from stockpyle.coherence.announced import GRACE
-from stockpyle.coherence.backplane import MEMORY_BOUND, Backplane
-from stockpyle.coherence.cleaning import clean
+from stockpyle.coherence.backplane import Backplane
 from stockpyle.coherence.layers import Layer, Unreachable, checked_unreachable
-from stockpyle.coherence.messages import Changes
 from stockpyle.coherence.publishing import OnWrite, publish_committed, read_back
 from stockpyle.coherence.reader import fetch
-from stockpyle.coherence.validated import ValidatedLayer
-from stockpyle.coherence.verbs import VerbSource, VerbTier
+from stockpyle.coherence.verbs import VerbSource
 from stockpyle.coherence.writer import LOCK_SECONDS, Writer, drop, related_epochs
 from stockpyle.exceptions import ImproperlyConfigured, StoreUnavailable, UnsupportedOperation
 from stockpyle.keys import KeySpec
+from stockpyle.lifetimes import check_seconds
 from stockpyle.masking import displayed
-from stockpyle.protocols import Listening, Outcome, Pending, Source
+from stockpyle.protocols import Outcome, Pending
 from stockpyle.records import Record
 from stockpyle.stores._connected import with_text
+from stockpyle.stores._levels import TIER, Levels, Route, check_is_store, has
+from stockpyle.stores._plane import connected
 from stockpyle.stores.base import BaseStore, SessionStore, listed
 from stockpyle.views.collection import Entries, Values
 from stockpyle.views.counter import Numbers
@@ -39,21 +37,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Deadlines = Mapping[int, Mapping[Layer, float | None]]
 """When each object of a put, by its id(), expires in each layer."""
-
-_MAX_CHANNEL = 63
-"""What PostgreSQL allows the name of a channel to be, in bytes."""
-
-_TIER = ("read", "fill", "lock", "publish", "unlock")
-_SOURCE = ("accepts", "load", "write")
-_VERBS = ("put", "get", "delete", "batch_put", "batch_get", "batch_delete")
-
-
-@dataclass(frozen=True)
-class Route:
-    """Where the objects of one class live: their source, and the layers above it."""
-
-    source: Source
-    layers: tuple[Layer, ...]
 
 
 class ChainedStore(SessionStore):
@@ -103,7 +86,7 @@ class ChainedStore(SessionStore):
         super().__init__()
         if on_write not in ("publish", "invalidate"):
             raise ImproperlyConfigured(f'on_write is "publish" or "invalidate", not {on_write!r}')
-        _check_seconds("lock_seconds", lock_seconds)
+        check_seconds("lock_seconds", lock_seconds)
         if stores is not None and (isinstance(stores, str | Mapping) or not isinstance(stores, Iterable)):
             raise ImproperlyConfigured(f"a chain is made of a list of stores, not of {displayed(stores)}")
         self.stores: tuple[Any, ...] = tuple(_flatten(stores or ()))
@@ -121,95 +104,31 @@ class ChainedStore(SessionStore):
         self.on_write = on_write
         self.lock_seconds = lock_seconds
         self.unreachable = checked_unreachable(unreachable)
-        self._hears = [backplane is not None and _listens(store) for store in self.stores]
-        self._above = _as_layers(self.stores, self._hears)
-        self._sources = [_as_source(store) for store in self.stores]
-        self._routes: dict[KeySpec, Route] = {}
+        self._levels = Levels(self.stores, with_backplane=backplane is not None)
         self.backplane: Backplane | None = None
         """What tells other processes' memory of what is written here; its `stats` count."""
         if backplane is not None:
-            self.backplane = self._connect(backplane, backplane_in_transaction, backplane_channel, backplane_grace)
+            self.backplane = connected(
+                backplane,
+                self._levels,
+                lock_seconds,
+                in_transaction=backplane_in_transaction,
+                channel=backplane_channel,
+                grace=backplane_grace,
+            )
         elif backplane_in_transaction:
             raise ImproperlyConfigured("backplane_in_transaction=True needs a backplane: give backplane=, too")
-
-    def _connect(self, backplane: Any, in_transaction: bool, channel: str | None, grace: float) -> Backplane:
-        if in_transaction:
-            self._check_same_database(backplane)
-        if channel is not None and (not isinstance(channel, str) or not channel):
-            raise ImproperlyConfigured(f"backplane_channel is the name of a channel, not {channel!r}")
-        _check_seconds("backplane_grace", grace)
-        listening = [store for store, hears in zip(self.stores, self._hears, strict=True) if hears]
-        shared = self._shared_layers
-        made = Backplane(
-            backplane,
-            channel or self._channel,
-            listening,
-            self._clean if shared else None,
-            in_transaction=in_transaction,
-            grace=grace,
-        )
-        for layer in shared:
-            layer.told_late(made)
-        return made
-
-    @property
-    def _channel(self) -> str:
-        """The default: chains whose shared tiers have the same keys tell each other, and nobody else."""
-        prefix = next((str(store.prefix) for store in self.stores if hasattr(store, "prefix")), "stockpyle")
-        own = f"{prefix}.backplane"
-        return own if len(own) <= _MAX_CHANNEL else blake2b(own.encode(), digest_size=16).hexdigest()
-
-    def _check_same_database(self, backplane: Any) -> None:
-        engine = getattr(backplane, "engine", None)
-        sources = [store.engine for store in self.stores if getattr(store, "engine", None) is not None]
-        if engine is not None and engine.dialect.name == "postgresql" and sources:
-            from stockpyle.orm.databases import same_database
-
-            if same_database(sources[-1], engine):
-                return
-        raise ImproperlyConfigured(
-            "backplane_in_transaction=True needs a backplane on the PostgreSQL database that the source is on: give "
-            f"that SqlAlchemyStore, or its pub/sub, not {displayed(backplane)}"
-        )
-
-    @property
-    def _shared_layers(self) -> list[Layer]:
-        return [layer for store, layer in zip(self.stores, self._above, strict=True) if layer and not _in_memory(store)]
-
-    def _clean(self, changes: Changes) -> None:
-        clean(self._shared_layers, changes, self.lock_seconds, list(self._routes))
 
     # where things live
 
     def route(self, klass: type) -> Route:
         """Return the source of a class and the layers above it; UnsupportedOperation if no store accepts it."""
-        spec = spec_of(klass)
-        route = self._routes.get(spec)
-        if route is None:
-            route = self._routes[spec] = self._find_route(klass)
-        return route
-
-    def _find_route(self, klass: type) -> Route:
-        for depth in reversed(range(len(self.stores))):
-            source = self._sources[depth]
-            # what is dropped whenever a connection is lost is nothing's only place
-            if not self._hears[depth] and source.accepts(klass):
-                if self.backplane is not None:
-                    spec_of(klass).check_portable("the backplane")
-                for store in self.stores[: depth + 1]:
-                    if getattr(store, "shared", False):
-                        spec_of(klass).check_portable(type(store).__name__)
-                above = zip(self.stores[:depth], self._above[:depth], strict=True)
-                return Route(source, tuple(layer for store, layer in above if layer and _takes(store, klass)))
-        stores = ", ".join(type(store).__name__ for store in self.stores)
-        need = " (a mapped class needs a SqlAlchemyStore)" if is_mapped(klass) else ""
-        need += "; process memory with a backplane only keeps copies" if any(self._hears) else ""
-        raise UnsupportedOperation(f"no store of this chain accepts {klass.__qualname__}{need}: {stores}")
+        return self._levels.route(klass)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """All layers that can hold copies."""
-        return tuple(layer for layer in self._above if layer is not None)
+        return self._levels.layers
 
     def spec(self, klass: type) -> KeySpec:
         """Return the keys of a class as its source names them."""
@@ -252,7 +171,7 @@ class ChainedStore(SessionStore):
         """Return what answers queries: the source of the class says which objects, the tiers hand them out."""
         source: Any = self.route(klass).source
         store: Any = source.store if isinstance(source, VerbSource) else source
-        if not _is(store, ["search"]):
+        if not has(store, ["search"]):
             name = getattr(store, "name", type(store).__name__)
             raise UnsupportedOperation(
                 f"{name}, the source of {klass.__qualname__} in this chain, cannot be queried: {WHO_CAN}"
@@ -326,7 +245,7 @@ class ChainedStore(SessionStore):
         """Return True if all stores that can be asked answer; StoreUnavailable names those that do not."""
         failed: list[Exception] = []
         for store in self.stores:
-            if _is(store, ["ping"]) and "ping" in getattr(store, "supports", ("ping",)):
+            if has(store, ["ping"]) and "ping" in getattr(store, "supports", ("ping",)):
                 try:
                     store.ping()
                 except Exception as error:  # noqa: BLE001  # a user's store may raise anything
@@ -382,7 +301,7 @@ class ChainedStore(SessionStore):
         """Call the first of these methods that a store has; on all stores, even if one of them fails."""
         with ExitStack() as stack:
             for store in reversed(self.stores):
-                method = next((each for each in methods if _is(store, [each])), None)
+                method = next((each for each in methods if has(store, [each])), None)
                 if method is not None:
                     stack.callback(getattr(store, method))
 
@@ -395,10 +314,10 @@ class ChainedStore(SessionStore):
         with ExitStack() as each:
             if self.backplane is not None:
                 each.callback(self.backplane.tell_everything)
-            for store, layer in zip(self.stores, self._above, strict=True):
-                if layer is not None and _is(store, _TIER):
+            for store, layer in zip(self.stores, self._levels.above, strict=True):
+                if layer is not None and has(store, TIER):
                     each.callback(layer.clear, self.unreachable)
-            for spec, route in self._routes.items():
+            for spec, route in self._levels.routes.items():
                 for layer in route.layers:
                     if layer.forgets:
                         each.callback(drop, layer, [spec.epoch], self.lock_seconds, self.unreachable)
@@ -443,67 +362,16 @@ def _settle(writer: Writer, outcome: Outcome) -> None:
 
 def _flatten(stores: Iterable[Any]) -> Iterator[Any]:
     for store in stores:
-        if isinstance(store, type):
-            raise ImproperlyConfigured(
-                f"{store.__name__} is a class: a chain is made of stores, such as {store.__name__}()"
-            )
-        if isinstance(store, ChainedStore):
-            if store.backplane is not None:
-                raise ImproperlyConfigured(
-                    "a chain inside another one has no backplane of its own: give it to the outer one"
-                )
-            yield from store.stores
-        elif _is(store, _VERBS) or (_is(store, _TIER) and _is(store, _SOURCE)):
+        if not isinstance(store, ChainedStore):
+            check_is_store(store)
             yield store
+        elif store.backplane is None:
+            yield from store.stores
         else:
-            lacks = ", ".join(verb for verb in _VERBS if not callable(getattr(store, verb, None)))
-            raise ImproperlyConfigured(f"{displayed(store)} is no store: it lacks {lacks}")
-
-
-def _is(store: Any, methods: Iterable[str]) -> bool:
-    return all(callable(getattr(store, method, None)) for method in methods)
-
-
-def _check_seconds(name: str, seconds: Any) -> None:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
-        raise ImproperlyConfigured(f"{name} is a number of seconds above 0, not {seconds!r}")
-
-
-def _in_memory(store: Any) -> bool:
-    return isinstance(store, Listening) and not getattr(store, "shared", False)
+            raise ImproperlyConfigured(
+                "a chain inside another one has no backplane of its own: give it to the outer one"
+            )
 
 
 def _offers(store: Any, what: str) -> bool:
     return isinstance(store, BaseStore) and getattr(type(store), what) is not getattr(BaseStore, what)
-
-
-def _listens(store: Any) -> bool:
-    # who asks at every hit need not be told
-    return _in_memory(store) and getattr(store, "validate", None) is not True
-
-
-def _as_layers(stores: Sequence[Any], hears: Sequence[bool]) -> list[Layer | None]:
-    layers: list[Layer | None] = []
-    for store, listens in zip(reversed(stores), reversed(hears), strict=True):
-        below = layers[-1] if layers else None
-        bound = MEMORY_BOUND if listens else None
-        validates = getattr(store, "validate", None) is True
-        layers.append(ValidatedLayer(store, below) if validates else _as_layer(store, bound))
-    return layers[::-1]
-
-
-def _as_layer(store: Any, bound: float | None) -> Layer | None:
-    """A store as a caching level, unless it is a database, which one does not delete from to refresh it."""
-    if _is(store, _TIER):
-        return Layer(store, bound=bound)
-    return None if _is(store, _SOURCE) else Layer(VerbTier(store))
-
-
-def _as_source(store: Any) -> Source:
-    return store if _is(store, _SOURCE) else VerbSource(store)
-
-
-def _takes(store: Any, klass: type) -> bool:
-    # every tier keeps copies of whatever it is given; only a store of verbs may have a say in it
-    accepts = getattr(store, "accepts", None)
-    return _is(store, _TIER) or accepts is None or bool(accepts(klass))

@@ -15,7 +15,7 @@ from stockpyle.addresses import ConnectionString, address
 from stockpyle.codecs import Codec
 from stockpyle.coherence.layers import Unreachable
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StoreError, UnsupportedOperation
-from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.lifetimes import Lifetime, LifetimeCallback, check_seconds
 from stockpyle.masking import displayed
 from stockpyle.memcached.commands import MemcachedCommand
 from stockpyle.memcached.server import Server
@@ -23,7 +23,7 @@ from stockpyle.memcached.tier import MemcachedTier
 from stockpyle.memcached.views import MemcachedNumbers
 from stockpyle.parameters import converted
 from stockpyle.stores._connected import command_of, with_text
-from stockpyle.stores._remote import TIMEOUT, RemoteStore, check_seconds
+from stockpyle.stores._remote import TIMEOUT, RemoteStore
 from stockpyle.views.counter import Numbers
 
 Address = str | tuple[str, int]

@@ -16,15 +16,10 @@ from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.masking import masked
 from stockpyle.parameters import parameters_of, text_of
 from stockpyle.stores._durable import Batch, DurableStore, Entry, Held, check_size
-
-LARGEST = 16 * 2**20 - 2**14
-"""How many bytes an object may have: MongoDB's documents have at most 16 MB."""
-
-ATTEMPTS = 5
-"""How often a batch is sent in which an object was new, and then was not."""
-
-DUPLICATE = 11000
-"""The code of MongoDB's error for an _id that is there already."""
+from stockpyle.stores._mongo_views import MongoEntries, MongoNumbers
+from stockpyle.stores._mongo_writes import LARGEST, write_all
+from stockpyle.views.collection import Entries
+from stockpyle.views.counter import Numbers
 
 _FIELDS = {"keys", "kind", "value", "expires", "written"}
 
@@ -106,7 +101,8 @@ class MongoStore(DurableStore):
             raise ImproperlyConfigured(f"collection is a name, not {collection!r}")
         self._pymongo = pymongo
         self._db = db
-        self.collection: Any = db.get_collection(collection)
+        self.documents: Any = db.get_collection(collection)
+        """The collection of pymongo in which everything is kept."""
         self._is_indexed = False
 
     def _find(self, texts: Sequence[str], *, identities: bool) -> tuple[dict[str, Held], bool]:
@@ -126,7 +122,7 @@ class MongoStore(DurableStore):
     def _alive(self, wanted: dict[str, Any]) -> Iterator[tuple[Any, Held]]:
         """Yield the documents that have not expired, and what they hold."""
         unexpired = [{"expires": None}, {"expires": {"$gt": _date(self.clock())}}]
-        for document in self.collection.find({**wanted, "$or": unexpired}):
+        for document in self.documents.find({**wanted, "$or": unexpired}):
             own = document.get("_id")
             if isinstance(own, str) and document.keys() >= _FIELDS:
                 yield document, Held(own, document["kind"], bytes(document["value"]))
@@ -143,13 +139,21 @@ class MongoStore(DurableStore):
 
     @property
     def _reads_primary(self) -> bool:
-        return getattr(self.collection.read_preference, "mode", 0) == 0
+        return getattr(self.documents.read_preference, "mode", 0) == 0
 
     @contextmanager
     def _writing(self, batch: Batch) -> Iterator[Callable[[], None]]:
         for entry in batch.puts.values():
-            check_size(self.name, entry, LARGEST)
+            check_size(self.name, entry.keys[0], entry.value, LARGEST)
         yield lambda: self._write(batch)
+
+    # what it offers besides objects
+
+    def _collections(self) -> Entries:
+        return MongoEntries(self.documents, self._errors, self.prefix, self.name)
+
+    def _counters(self) -> Numbers:
+        return MongoNumbers(self.documents, self._errors, self.prefix, self.name)
 
     def _write(self, batch: Batch) -> None:
         operations: list[Any] = []
@@ -170,32 +174,25 @@ class MongoStore(DurableStore):
         ]
         with self._errors("write"):
             self._index()
-            for attempt in range(1, ATTEMPTS + 1):
-                try:
-                    self.collection.bulk_write(operations, ordered=True)
-                    break
-                except self._pymongo.errors.BulkWriteError as error:
-                    # somebody else has put the same new object at the same moment: now it is there
-                    if attempt == ATTEMPTS or any(each["code"] != DUPLICATE for each in _errors_in(error)):
-                        raise
+            write_all(self.documents, operations)
 
     def _index(self) -> None:
         if not self._is_indexed:
-            self.collection.create_index("keys")
-            self.collection.create_index("kind")
+            self.documents.create_index("keys")
+            self.documents.create_index("kind")
             if self.clock is time.time:
                 # by the server's clock; what another clock says is over is only not found
-                self.collection.create_index("expires", expireAfterSeconds=0)
+                self.documents.create_index("expires", expireAfterSeconds=0)
             self._is_indexed = True
 
     def _forget_kinds(self, kinds: Sequence[str]) -> None:
         with self._errors("invalidate"):
-            self.collection.delete_many({"kind": {"$in": list(kinds)}})
+            self.documents.delete_many({"kind": {"$in": list(kinds)}})
 
     def clear(self) -> None:
         """Forget every object under this prefix. They are kept nowhere else."""
         with self._errors("clear"):
-            self.collection.delete_many({"_id": {"$gte": f"{self.prefix}:", "$lt": f"{self.prefix};"}})
+            self.documents.delete_many({"_id": {"$gte": f"{self.prefix}:", "$lt": f"{self.prefix};"}})
 
     @contextmanager
     def _errors(self, operation: str) -> Iterator[None]:
@@ -221,7 +218,7 @@ class MongoStore(DurableStore):
         return True
 
     def __repr__(self) -> str:
-        return f"MongoStore({self.collection.full_name!r}, prefix={self.prefix!r})"
+        return f"MongoStore({self.documents.full_name!r}, prefix={self.prefix!r})"
 
 
 def _fields(entry: Entry, written: datetime) -> dict[str, Any]:
@@ -229,11 +226,6 @@ def _fields(entry: Entry, written: datetime) -> dict[str, Any]:
     expires = None if entry.deadline is None else _date(entry.deadline)
     keys = list(entry.keys)
     return {"keys": keys, "kind": entry.kind, "value": entry.value, "expires": expires, "written": written}
-
-
-def _errors_in(error: Any) -> list[Any]:
-    details = error.details or {}
-    return [*details.get("writeErrors", ()), *details.get("writeConcernErrors", ())]
 
 
 def _date(seconds: float) -> datetime:

@@ -13,7 +13,7 @@ from stockpyle.addresses import ConnectionString
 from stockpyle.codecs import Codec
 from stockpyle.coherence.layers import Unreachable
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
-from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.lifetimes import Lifetime, LifetimeCallback, check_seconds
 from stockpyle.masking import displayed, masked
 from stockpyle.parameters import parameters_of, text_of
 from stockpyle.protocols import PubSub
@@ -27,7 +27,7 @@ from stockpyle.redis.urls import SCHEMES, check_url, options_of
 from stockpyle.redis.views import RedisEntries, RedisNumbers
 from stockpyle.stores._connected import command_of, with_text
 from stockpyle.stores._remote import TIMEOUT as STORE_TIMEOUT
-from stockpyle.stores._remote import RemoteStore, check_seconds
+from stockpyle.stores._remote import RemoteStore
 from stockpyle.stores.base import listed
 from stockpyle.views.collection import Entries
 from stockpyle.views.counter import Numbers

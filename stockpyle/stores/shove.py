@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
-from shelve import Shelf
 from typing import Any
 
 from stockpyle.addresses import ConnectionString
-from stockpyle.coherence.logs import Seldom
 from stockpyle.exceptions import (
-    EncodeError,
     ImproperlyConfigured,
-    StoreError,
-    StoreTimeout,
-    StoreUnavailable,
     UnsupportedOperation,
 )
 from stockpyle.keys import KeySpec
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.parameters import parameters_of, text_of
-from stockpyle.stats import Stats
 from stockpyle.stores._connected import with_text
-from stockpyle.stores._shove import SPOILT, import_shove, open_store, shown, unbuffered
+from stockpyle.stores._kept import Kept, without_buffer
+from stockpyle.stores._shove import import_shove, open_store, shown
+from stockpyle.stores._shove_views import ShoveEntries
 from stockpyle.stores.base import listed
 from stockpyle.stores.dictionary import BaseDictionaryStore
+from stockpyle.views.collection import Entries
 
 _IN_PROCESS = ("simple", "memory")
 _OF_SHOVE = (*_IN_PROCESS, "file", "lite", "dbm")
@@ -87,7 +80,7 @@ class ShoveStore(BaseDictionaryStore):
         super().__init__(shove, polymorphic, lifetime_cb, lifetime=lifetime, prefix=prefix, clock=clock)
         make = (lambda: open_store(shoveuri)) if shoveuri is not None else None
         self._uri = shoveuri
-        self._kept = _Kept(make() if make else _without_buffer(shove), f"{prefix}:", self.name, self.stats)
+        self._kept = Kept(make() if make else without_buffer(shove), f"{prefix}:", self.name, self.stats)
         in_process = shoveuri is not None and shoveuri.partition("://")[0] in _IN_PROCESS
         self._make = None if in_process else make
         self._dictionary: Any = self._kept
@@ -103,17 +96,17 @@ class ShoveStore(BaseDictionaryStore):
         objs = listed(objs, "batch_put")
         for obj in objs:
             self._kept.check(obj)
-        with self._mutex, self._kept.settled():
+        with self._writing():
             super().batch_put(objs, lifetime=lifetime)
 
     def batch_delete(self, objs: Iterable[Any]) -> None:
         """Forget several objects; one that is not there is no error."""
-        with self._mutex, self._kept.settled():
+        with self._writing():
             super().batch_delete(objs)
 
     def invalidate(self, klass: type, key: Mapping[str, Any] | None = None) -> None:
         """Forget one object, or all of a class (if the mapping can be iterated). They are kept nowhere else."""
-        with self._mutex, self._kept.settled():
+        with self._writing():
             super().invalidate(klass, key)
 
     def _forget_class(self, spec: KeySpec) -> None:
@@ -123,10 +116,25 @@ class ShoveStore(BaseDictionaryStore):
             )
         super()._forget_class(spec)
 
+    @contextmanager
+    def _reading(self) -> Iterator[Kept]:
+        with self._mutex:
+            yield self._kept
+
+    @contextmanager
+    def _writing(self) -> Iterator[Kept]:
+        with self._mutex, self._kept.settled():
+            yield self._kept
+
+    def _collections(self) -> Entries:
+        if not self._kept.is_listable:
+            raise UnsupportedOperation(f"the mapping of this {self.name} cannot be listed, and so keeps no collections")
+        return ShoveEntries(self._prefix, self._reading, self._writing)
+
     def clear(self) -> None:
         """Forget every object under this prefix; all that is in the mapping, if that cannot be listed."""
-        with self._mutex, self._kept.settled():
-            self._kept.clear()
+        with self._writing() as kept:
+            kept.clear()
 
     def close(self) -> None:
         """Write what is to be written; close what was opened by a URI. A mapping that was passed in stays open."""
@@ -137,197 +145,6 @@ class ShoveStore(BaseDictionaryStore):
         if self._uri is None:
             return f"ShoveStore({type(self._kept.mapping).__name__}, prefix={self._prefix!r})"
         return f"ShoveStore(shoveuri={shown(self._uri)!r}, prefix={self._prefix!r})"
-
-
-class _Kept:
-    """A mapping as BaseDictionaryStore needs it: what goes wrong in it is said, or counted, and touches one key only.
-
-    Its methods are called under the store's mutex.
-    """
-
-    def __init__(self, mapping: Any, beginning: str, store: str, stats: Stats) -> None:
-        self._mapping = mapping
-        self._make: Callable[[], Any] | None = None
-        self._parents: list[Any] = []
-        self._closed = False
-        self._beginning = beginning
-        self._store = store
-        self._stats = stats
-        self._seldom = Seldom()
-
-    @property
-    def mapping(self) -> Any:
-        """What the entries are in."""
-        if self._make is not None:
-            make, self._make = self._make, None
-            self._mapping = make()
-        return self._mapping
-
-    def renew(self, make: Callable[[], Any]) -> None:
-        """Open it anew when it is next needed; the old one is kept, since to close it would disturb the parent's."""
-        self._parents.append(self._mapping)
-        self._make = make
-
-    @property
-    def is_listable(self) -> bool:
-        """True if it can tell its keys."""
-        return isinstance(self.mapping, Iterable)
-
-    def check(self, obj: Any) -> None:
-        """Raise EncodeError for what cannot be pickled where the mapping would find out too late."""
-        inner = self.mapping
-        keeps_bytes = isinstance(inner, Shelf) or (
-            type(inner).__module__.startswith(("shove.", __package__))
-            and type(getattr(inner, "_store", None)) is not dict
-        )
-        if keeps_bytes:
-            try:
-                pickle.dumps(obj, pickle.HIGHEST_PROTOCOL)
-            except Exception as error:
-                # pickling calls the methods of the user's own classes
-                raise self._cannot(type(obj).__qualname__, error) from error
-
-    def _cannot(self, what: str, error: Exception) -> EncodeError:
-        return EncodeError(
-            f"{self._store} cannot pickle this {what}: {error}; leave out of it what cannot be stored (__getstate__)"
-        )
-
-    def get(self, text: str, default: Any = None) -> Any:
-        """Return an entry; the default if there is none, or none that can be used."""
-        try:
-            entry = self.mapping[text]
-        except KeyError:
-            return default
-        except SPOILT as error:
-            if "closed" in str(error):
-                raise StoreUnavailable(str(error), self._store, "get") from error
-            return self._spoilt(text, repr(error), default)
-        except Exception as error:  # whatever the mapping is made of
-            raise self._failed("get", error) from error
-        if type(entry) is tuple and len(entry) == 2 and isinstance(entry[1], datetime | None):
-            return entry
-        return self._spoilt(text, f"a {type(entry).__name__} is no (obj, expiredate)", default)
-
-    def _spoilt(self, text: str, what: str, default: Any) -> Any:
-        self._stats.corrupt += 1
-        self._seldom.log(logging.WARNING, "", "%s has no use for what is under %r: %s", self._store, text, what)
-        return default
-
-    def __setitem__(self, text: str, entry: Any) -> None:
-        try:
-            self.mapping[text] = entry
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            self._forget_unwritten()
-            raise self._cannot(type(entry[0]).__qualname__, error) from error
-        except Exception as error:  # whatever the mapping is made of
-            self._forget_unwritten()
-            raise self._failed("put", error) from error
-
-    def _forget_unwritten(self) -> None:
-        """Have a Shove of several stores try no more to write what it could not: it would fail with every other key."""
-        if type(self.mapping).__module__ == "shove.core":
-            for name in list(self.mapping._buffer):
-                del self.mapping._buffer[name]
-                with suppress(KeyError):
-                    del self.mapping._cache[name]
-
-    def __delitem__(self, text: str) -> None:
-        try:
-            del self.mapping[text]
-        except KeyError:
-            # somebody else was first
-            return
-        except Exception as error:  # whatever the mapping is made of
-            raise self._failed("delete", error) from error
-
-    def __iter__(self) -> Iterator[str]:
-        if not self.is_listable:
-            raise UnsupportedOperation(f"the mapping of this {self._store} cannot be listed")
-        return iter([text for text in self.mapping if isinstance(text, str) and text.startswith(self._beginning)])
-
-    def clear(self) -> None:
-        """Remove what is under the prefix; everything, if it cannot be listed."""
-        if not self.is_listable:
-            self.mapping.clear()
-            return
-        for text in list(self):
-            del self[text]
-
-    @contextmanager
-    def settled(self) -> Iterator[None]:
-        """At the end of the block all that was written inside is durable, also if a later part of it has failed."""
-        try:
-            yield
-        finally:
-            self.settle()
-
-    def settle(self) -> None:
-        """Have the mapping write what it has kept back."""
-        sync = getattr(self.mapping, "sync", None)
-        if callable(sync):
-            try:
-                sync()
-            except Exception as error:  # whatever the mapping is made of
-                self._forget_unwritten()
-                raise self._failed("sync", error) from error
-
-    def close(self, *, everything: bool) -> None:
-        """Write what is to be written, and close the mapping."""
-        if not everything:
-            self.settle()
-        elif self._make is None and not self._closed:
-            self._closed = True
-            self._mapping.close()
-
-    def _failed(self, operation: str, error: Exception) -> StoreError:
-        kind = StoreError
-        if isinstance(error, TimeoutError):
-            kind = StoreTimeout
-        elif isinstance(error, OSError) or "closed" in str(error):
-            kind = StoreUnavailable
-        return kind(repr(error) if isinstance(error, KeyError) else str(error), self._store, operation)
-
-
-def _without_buffer(mapping: Any) -> Any:
-    """A Shove's own store: in front of it are a buffer that writes late, and a cache that shows late."""
-    if type(mapping).__module__ == "shove.core" and type(mapping).__name__ == "Shove":
-        mapping.sync()
-        return _Unbuffered(mapping)
-    return mapping
-
-
-class _Unbuffered:
-    """The store of a Shove, whose cache is told of what was written past it."""
-
-    def __init__(self, shove: Any) -> None:
-        self._shove = shove
-        self._inner = unbuffered(shove._store)
-
-    @property
-    def _store(self) -> Any:
-        return getattr(self._inner, "_store", None)
-
-    def __getitem__(self, name: str) -> Any:
-        return self._inner[name]
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self._uncached(name)
-        self._inner[name] = value
-
-    def __delitem__(self, name: str) -> None:
-        self._uncached(name)
-        del self._inner[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._inner)
-
-    def _uncached(self, name: str) -> None:
-        with suppress(KeyError):
-            del self._shove._cache[name]
-
-    def sync(self) -> None:
-        """Write what somebody else has put into the Shove."""
-        self._shove.sync()
 
 
 __all__ = ["ShoveStore", "import_shove"]

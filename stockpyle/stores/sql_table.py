@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stockpyle.addresses import ConnectionString
 from stockpyle.codecs import Codec
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from stockpyle.stores._sql_entries import Entries
+    from stockpyle.views.collection import Entries as CollectionEntries
+    from stockpyle.views.counter import Numbers
+
+T = TypeVar("T")
 
 ATTEMPTS = 8
 """How often a write is begun anew that the database has ended in favour of another's."""
@@ -97,6 +102,10 @@ class SqlTableStore(SqlVerbs, DurableStore):
             if rest.rest or "bind" not in own:
                 raise url.wrong("it names no database: write sqltable+postgresql://..., for example")
             return {**own, **rest.params}
+        for name in rest.params:
+            near = get_close_matches(name, parameters_of(cls), 1, 0.8)
+            if near:
+                raise url.wrong(f"there is no parameter {name!r} (do you mean {near[0]!r}?)")
         import sqlalchemy
 
         from stockpyle.orm.engines import engine_for
@@ -164,19 +173,27 @@ class SqlTableStore(SqlVerbs, DurableStore):
     @contextmanager
     def _writing(self, batch: Batch) -> Iterator[Callable[[], None]]:
         with ExitStack() as stack:
-            yield self._written(stack, batch).commit
+            connection, _ = self._begun(stack, lambda connection: self._entries.write(connection, batch, self.name))
+            yield connection.commit
         self._sweep_some(sum(entry.deadline is not None for entry in batch.puts.values()))
 
-    def _written(self, stack: ExitStack, batch: Batch) -> sa.Connection:
-        """Return a connection on which everything is written, and nothing committed."""
+    def _written(self, work: Callable[[sa.Connection], T]) -> T:
+        """Commit what `work` does in a transaction, and return its answer."""
+        with ExitStack() as stack:
+            connection, answer = self._begun(stack, work)
+            connection.commit()
+        return answer
+
+    def _begun(self, stack: ExitStack, work: Callable[[sa.Connection], T]) -> tuple[sa.Connection, T]:
+        """Return a connection on which everything is written, and nothing committed, and the answer of `work`."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with self._drivers_errors("write"), ExitStack() as tried:
                     connection = tried.enter_context(self._connections.writing())
                     self._look(connection)
-                    self._entries.write(connection, batch, self.name)
+                    answer = work(connection)
                     stack.push(tried.pop_all())
-                    return connection
+                    return connection, answer
             except StoreError as error:
                 if attempt == ATTEMPTS or not self._entries.may_be_tried_again(error.__cause__):
                     raise
@@ -187,6 +204,18 @@ class SqlTableStore(SqlVerbs, DurableStore):
         from stockpyle.orm.connections import commit_failed_for_sure
 
         return commit_failed_for_sure(error)
+
+    # what it offers besides objects
+
+    def _collections(self) -> CollectionEntries:
+        from stockpyle.stores._sql_views import SqlCollections
+
+        return SqlCollections(self._entries, self._reading, self._written, self.prefix, self.name)
+
+    def _counters(self) -> Numbers:
+        from stockpyle.stores._sql_views import SqlNumbers
+
+        return SqlNumbers(self._entries, self._reading, self._written, self.prefix)
 
     # upkeep
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from stockpyle.addresses import ConnectionString
 from stockpyle.classes import is_mapped, spec_of
+from stockpyle.coherence.outcomes import committed
 from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, MissingDependency, UnsupportedOperation
 from stockpyle.keys import Key
 from stockpyle.masking import displayed, masked
 from stockpyle.parameters import text_of
-from stockpyle.protocols import Outcome, Pending, PubSub
+from stockpyle.protocols import Pending, PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
 from stockpyle.pubsub.wires import Notice
 from stockpyle.records import ABSENT, Record
@@ -201,19 +202,8 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
                 pending.epochs = written.epochs
                 self._name_changes(pending, [(obj, copies.copy(obj)) for obj in puts])
                 written.clear()
-                try:
+                with committed(pending, connection.commit, commit_failed_for_sure):
                     yield pending
-                except BaseException:
-                    pending.outcome = Outcome.ROLLED_BACK
-                    raise
-                pending.outcome = Outcome.UNKNOWN
-                try:
-                    connection.commit()
-                except Exception as error:
-                    if commit_failed_for_sure(error):
-                        pending.outcome = Outcome.ROLLED_BACK
-                    raise
-                pending.outcome = Outcome.COMMITTED
                 copies.give_generated()
         for obj in puts:
             self.seen.add(self.spec(type(obj)))

@@ -85,7 +85,7 @@ class Search(Protocol):
 
 
 WHO_CAN = (
-    "ProcessMemoryStore, ThreadLocalStore, BaseDictionaryStore and SqlAlchemyStore can, a chain whose source is one of "
-    "them, and a store of your own that has scan(klass)"
+    "ProcessMemoryStore, ThreadLocalStore, BaseDictionaryStore, ShoveStore, SqlAlchemyStore, SqlTableStore and "
+    "MongoStore can, a chain whose source is one of them, and a store of your own that has scan(klass)"
 )
 """What errors say of the stores that can be queried."""

@@ -12,6 +12,7 @@ import pytest
 
 from stockpyle.codecs import SignedCodec
 from stockpyle.exceptions import (
+    DecodeError,
     EncodeError,
     ImproperlyConfigured,
     StoreError,
@@ -44,7 +45,7 @@ def test_a_batch_is_one_bulk_write_and_one_query(db: Any, monkeypatch: pytest.Mo
     calls: list[str] = []
 
     def count(name: str) -> None:
-        real = getattr(store.collection, name)
+        real = getattr(store.documents, name)
 
         def counted(*args: Any, **options: Any) -> Any:
             calls.append(name)
@@ -54,7 +55,7 @@ def test_a_batch_is_one_bulk_write_and_one_query(db: Any, monkeypatch: pytest.Mo
             calls[:] = before
             return done
 
-        monkeypatch.setattr(store.collection, name, counted)
+        monkeypatch.setattr(store.documents, name, counted)
 
     count("bulk_write")
     count("find")
@@ -186,7 +187,7 @@ def test_what_was_read_from_a_secondary_fills_no_tier(db: Any) -> None:
     """A secondary may be behind: what it says is handed out, and not kept."""
     MongoStore(db, "kept").put(Person(1))
     late = MongoStore(db, "kept")
-    late.collection = db["kept"].with_options(read_preference=pymongo.ReadPreference.SECONDARY_PREFERRED)
+    late.documents = db["kept"].with_options(read_preference=pymongo.ReadPreference.SECONDARY_PREFERRED)
     tier = Tier()
     assert ChainedStore([tier, late]).get(Person, {"id": 1}) is not None
     assert len(tier) == 0
@@ -198,19 +199,83 @@ def test_values_too_large_are_refused(db: Any) -> None:
     with pytest.raises(EncodeError, match=r"Person:id=2' takes \d+ bytes; mongodb takes 16760832"):
         store.batch_put([Person(1), Person(2, name="x" * 2**24)])
     assert store.get(Person, {"id": 1}) is None
+    with pytest.raises(EncodeError, match=r"settings;large' takes \d+ bytes"):
+        store.collection("settings").update(small=1, large=b"x" * 2**24)
+    assert dict(store.collection("settings")) == {}
+
+
+def test_collections_and_counters_beside_objects(db: Any) -> None:
+    """Objects and the rest know nothing of each other, though they are in one collection; prefixes are kept apart."""
+    store = MongoStore(db, "kept", polymorphic=True)
+    store.collection("settings")["a"] = 1
+    store.counter("visits").increment(7)
+    store.put(Person(1, "ann@x"))
+    assert [person.id for person in store.query(Person)] == [1]
+    store.invalidate(Person)
+    store.put(Person(2))
+    store.clear()
+    assert store.get(Person, {"id": 2}) is None
+    assert store.stats.corrupt == 0
+    assert (dict(store.collection("settings")), store.counter("visits").value) == ({"a": 1}, 7)
+    other = MongoStore(db, "kept", prefix="app")
+    assert (dict(other.collection("settings")), other.counter("visits").value) == ({}, 0)
+    store.put(Person(3))
+    store.collection("settings").drop()
+    assert store.get(Person, {"id": 3}) is not None
+
+
+def test_a_step_is_one_command(db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is one find_one_and_update, also of a counter that is new, and any number of names one bulk write."""
+    store = MongoStore(db, "kept")
+    calls: list[str] = []
+    for name in ("find_one_and_update", "bulk_write", "find_one"):
+        real = getattr(store.documents, name)
+        monkeypatch.setattr(
+            store.documents, name, lambda *args, name=name, real=real, **more: calls.append(name) or real(*args, **more)
+        )
+    store.counter("visits").increment()
+    store.counter("visits").reset()
+    store.collection("settings").update({f"name {i}": i for i in range(50)})
+    assert [call for call in calls if call != "find_one"] == ["find_one_and_update"] * 2 + ["bulk_write"]
+
+
+def test_a_counter_that_others_make_at_the_same_moment(db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that finds a counter there after all is sent again; it is not taken for one without room."""
+    store = MongoStore(db, "kept")
+    real, errors = store.documents.find_one_and_update, [pymongo.errors.DuplicateKeyError("it is there")]
+
+    def first_fails(*args: Any, **options: Any) -> Any:
+        if errors:
+            store.documents.insert_one({"_id": "stockpyle;counter;visits", "number": 5})
+            raise errors.pop()
+        return real(*args, **options)
+
+    monkeypatch.setattr(store.documents, "find_one_and_update", first_fails)
+    assert store.counter("visits").increment() == 6
+
+
+def test_foreign_documents_of_collections_and_counters(db: Any) -> None:
+    """What stands where a value or a counter should be, and is none, is an error that names it."""
+    store = MongoStore(db, "kept")
+    store.collection("settings")["a"] = 1
+    store.counter("visits").increment()
+    db["kept"].update_many({}, {"$set": {"value": 5, "number": "many"}})
+    for use in (lambda: store.collection("settings")["a"], lambda: store.counter("visits").value):
+        with pytest.raises(DecodeError, match=r"stockpyle;\w+;\w+"):
+            use()
 
 
 def test_two_put_the_same_new_object(db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An upsert that finds the document there after all is sent again; any other error is raised."""
     store = MongoStore(db, "kept")
-    real, codes = store.collection.bulk_write, [11000, 11000]
+    real, codes = store.documents.bulk_write, [11000, 11000]
 
     def first_fails(operations: Any, **options: Any) -> Any:
         if codes:
             raise pymongo.errors.BulkWriteError({"writeErrors": [{"code": codes.pop(0), "errmsg": "no"}]})
         return real(operations, **options)
 
-    monkeypatch.setattr(store.collection, "bulk_write", first_fails)
+    monkeypatch.setattr(store.documents, "bulk_write", first_fails)
     store.put(Person(1))
     assert store.get(Person, {"id": 1}) is not None
     codes[:] = [121]
@@ -236,7 +301,7 @@ def test_errors_of_pymongo(db: Any, error: Exception, kind: type, monkeypatch: p
         raise error
 
     for name in ("find", "bulk_write", "delete_many"):
-        monkeypatch.setattr(store.collection, name, fail)
+        monkeypatch.setattr(store.documents, name, fail)
     for use in (lambda: store.get(Person, {"id": 1}), lambda: store.put(Person(1)), store.clear):
         with pytest.raises(StoreError) as told:
             use()

@@ -18,7 +18,14 @@ import boto3
 import diskcache
 import pytest
 
-from stockpyle.exceptions import EncodeError, ImproperlyConfigured, StoreError, StoreTimeout, StoreUnavailable
+from stockpyle.exceptions import (
+    DecodeError,
+    EncodeError,
+    ImproperlyConfigured,
+    StoreError,
+    StoreTimeout,
+    StoreUnavailable,
+)
 from stockpyle.stores import ChainedStore, ProcessMemoryStore, ShoveStore
 from stockpyle.stores.shove import import_shove
 from stockpyle.testing import Car, Clock, Person, Pet
@@ -372,6 +379,41 @@ def test_clear_leaves_what_is_not_ours(uri: str) -> None:
     assert store.get(Person, {"id": 1}) is None
     assert other.get(Person, {"id": 1}) is not None
     assert (Path(uri[7:]) / "notes.txt").read_text() == "mine"
+
+
+# collections
+
+
+def test_collections_beside_objects(uri: str) -> None:
+    """Objects and collections know nothing of each other, though they are in one place."""
+    store = ShoveStore(shoveuri=uri)
+    store.collection("settings").update({"a/b": 1, "x" * 300: 2})
+    store.put(Person(1))
+    assert [person.id for person in store.query(Person)] == [1]
+    store.invalidate(Person)
+    store.put(Person(2))
+    store.clear()
+    assert store.get(Person, {"id": 2}) is None
+    assert dict(store.collection("settings")) == {"a/b": 1, "x" * 300: 2}
+    store.put(Person(3))
+    store.collection("settings").drop()
+    assert store.get(Person, {"id": 3}) is not None
+    assert store.stats.corrupt == 0
+
+
+@pytest.mark.parametrize("there", [5, (5, None), (Pet(1), None), (b"", None)])
+def test_foreign_entries_of_collections(there: Any) -> None:
+    """What is no entry of a collection, where one should be, is counted and not there, or an error that names it."""
+    mapping: dict[str, Any] = {}
+    store = ShoveStore(mapping)
+    settings = store.collection("settings")
+    settings["a"] = 1
+    mapping["stockpyle;collection;settings;a"] = there
+    with pytest.raises(DecodeError if there == (b"", None) else KeyError, match="'a'"):
+        settings["a"]
+    assert store.stats.corrupt == (there != (b"", None))
+    settings["a"] = 2
+    assert dict(settings) == {"a": 2}
 
 
 # threads and processes

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import secrets
+import shelve
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import diskcache
+import mongomock
 import pytest
 import sqlalchemy as sa
 
+from stockpyle import create_store
 from stockpyle.codecs import SignedCodec
 from stockpyle.exceptions import DecodeError, UnsupportedOperation
 from stockpyle.stores import (
     ChainedStore,
     MemcacheStore,
+    MongoStore,
     NullStore,
     ProcessMemoryStore,
     RedisStore,
+    ShoveStore,
     SqlAlchemyStore,
+    SqlTableStore,
 )
 from stockpyle.testing import CollectionContract, CounterContract
-from tests.servers import Memcached, RedisCluster
+from tests.servers import MariaDb, Memcached, Postgres, RedisCluster
 
 
 class InMemory:
@@ -86,6 +95,92 @@ class InChain(InMemory):
         return ChainedStore([NullStore(), ProcessMemoryStore(**options)])
 
 
+class OnSql:
+    """Stores in one table of a database, which has another for the next test."""
+
+    tables = 0
+
+    @pytest.fixture(autouse=True)
+    def _engine(self, database: str) -> Iterator[None]:
+        self.engine = sa.create_engine(database)
+        yield
+        self.engine.dispose()
+
+    def make_store(self, **options: Any) -> Any:
+        OnSql.tables += 1
+        store = SqlTableStore(self.engine, sa.MetaData(), f"views_{OnSql.tables}", **options)
+        store.table.create()
+        return store
+
+    def another(self, store: Any) -> Any:
+        return SqlTableStore(self.engine, sa.MetaData(), store.table.name)
+
+
+class OnSqlite(OnSql):
+    @pytest.fixture
+    def database(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path / 'kept.db'}?timeout=60"
+
+
+class OnPostgres(OnSql):
+    @pytest.fixture
+    def database(self, postgres: Postgres) -> str:
+        return postgres.url()
+
+
+class OnPsycopg2(OnSql):
+    @pytest.fixture
+    def database(self, postgres: Postgres) -> str:
+        return postgres.url("psycopg2")
+
+
+class OnMariaDb(OnSql):
+    @pytest.fixture
+    def database(self, mariadb: MariaDb) -> str:
+        return mariadb.url("test")
+
+
+class InMongo:
+    """Stores in one collection of what stands in for MongoDB."""
+
+    @pytest.fixture(autouse=True)
+    def _one_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # each command is atomic there; in mongomock this one is a search and an update
+        mutex, real = threading.Lock(), mongomock.Collection.find_one_and_update
+
+        def find_one_and_update(*args: Any, **options: Any) -> Any:
+            with mutex:
+                return real(*args, **options)
+
+        monkeypatch.setattr(mongomock.Collection, "find_one_and_update", find_one_and_update)
+
+    def make_store(self, **options: Any) -> Any:
+        return MongoStore(mongomock.MongoClient()["app"], "kept", **options)
+
+    def another(self, store: Any) -> Any:
+        return MongoStore(store.documents.database, "kept")
+
+
+class InShove:
+    """Stores in what a shove keeps somewhere."""
+
+    scheme: str
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+
+    def make_store(self, **options: Any) -> Any:
+        return ShoveStore(shoveuri=f"{self.scheme}://{self.folder / 'kept'}", **options)
+
+
+class InFiles(InShove):
+    """Stores in a folder, or in a file of SQLite, which several can have open."""
+
+    def another(self, store: Any) -> Any:
+        return self.make_store()
+
+
 class TestCollectionsInMemory(InMemory, CollectionContract): ...
 
 
@@ -93,6 +188,43 @@ class TestCollectionsOnRedis(OnRedis, CollectionContract): ...
 
 
 class TestCollectionsOnCluster(OnCluster, CollectionContract): ...
+
+
+class TestCollectionsOnSqlite(OnSqlite, CollectionContract): ...
+
+
+class TestCollectionsOnPostgres(OnPostgres, CollectionContract): ...
+
+
+class TestCollectionsOnPsycopg2(OnPsycopg2, CollectionContract): ...
+
+
+class TestCollectionsOnMariaDb(OnMariaDb, CollectionContract): ...
+
+
+class TestCollectionsInMongo(InMongo, CollectionContract): ...
+
+
+class TestCollectionsInFiles(InFiles, CollectionContract):
+    scheme = "file"
+
+
+class TestCollectionsInLite(InFiles, CollectionContract):
+    scheme = "lite"
+
+
+class TestCollectionsInDbm(InShove, CollectionContract):
+    scheme = "dbm"
+
+
+class TestCollectionsInShelve(InShove, CollectionContract):
+    def make_store(self, **options: Any) -> Any:
+        return ShoveStore(shelve.open(str(self.folder / "kept")), **options)
+
+
+class TestCollectionsInDiskcache(InShove, CollectionContract):
+    def make_store(self, **options: Any) -> Any:
+        return ShoveStore(diskcache.Cache(str(self.folder / "kept")), **options)
 
 
 class TestCollectionsInChain(InChain, CollectionContract): ...
@@ -110,6 +242,21 @@ class TestCountersOnCluster(OnCluster, CounterContract): ...
 class TestCountersOnMemcached(OnMemcached, CounterContract): ...
 
 
+class TestCountersOnSqlite(OnSqlite, CounterContract): ...
+
+
+class TestCountersOnPostgres(OnPostgres, CounterContract): ...
+
+
+class TestCountersOnPsycopg2(OnPsycopg2, CounterContract): ...
+
+
+class TestCountersOnMariaDb(OnMariaDb, CounterContract): ...
+
+
+class TestCountersInMongo(InMongo, CounterContract): ...
+
+
 class TestCountersInChain(InChain, CounterContract): ...
 
 
@@ -124,6 +271,19 @@ def test_a_chain_takes_the_most_durable(redis_server: str) -> None:
     chain.close()
 
 
+def test_a_chain_on_a_table_keeps_them_there(sqlite_engine: sa.Engine, redis_server: str) -> None:
+    """A SqlTableStore is more durable than what stands above it, and is asked though a SqlAlchemyStore stands below."""
+    table = SqlTableStore(sqlite_engine, sa.MetaData(), "kept")
+    table.table.create()
+    shared = RedisStore(redis_server, prefix=secrets.token_hex(4))
+    chain = ChainedStore([ProcessMemoryStore(), shared, table, SqlAlchemyStore(engine=sqlite_engine)])
+    chain.collection("settings")["a"] = 1
+    chain.counter("visits").increment()
+    assert (table.collection("settings")["a"], table.counter("visits").value) == (1, 1)
+    assert shared.counter("visits").value == 0
+    chain.close()
+
+
 @pytest.mark.parametrize("make", [NullStore, lambda: ChainedStore([NullStore(), NullStore()])])
 def test_stores_that_keep_none(make: Any) -> None:
     """A store that keeps no collections, or no counters, says so."""
@@ -133,9 +293,28 @@ def test_stores_that_keep_none(make: Any) -> None:
         make().counter("visits")
 
 
-def test_a_signed_value_is_good_for_its_name_only(redis_server: str) -> None:
+def test_stores_over_mappings() -> None:
+    """No mapping counts for several processes, and so none counts; one that cannot be listed keeps no collections."""
+
+    class Unlisted:
+        __getitem__ = __setitem__ = __delitem__ = get = lambda *_: None
+
+    with pytest.raises(UnsupportedOperation, match=r"ShoveStore keeps no counters: .*RedisStore, SqlTableStore can"):
+        ShoveStore({}).counter("visits")
+    with pytest.raises(UnsupportedOperation, match="cannot be listed"):
+        ShoveStore(Unlisted()).collection("settings")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["redis", "table", "mongo"])
+def test_a_signed_value_is_good_for_its_name_only(kind: str, redis_server: str, sqlite_engine: sa.Engine) -> None:
     """What a SignedCodec has signed is refused under another name, in another collection, and if it was changed."""
-    store = RedisStore(redis_server, prefix=secrets.token_hex(4), codec=SignedCodec(b"k" * 32))
+    codec = SignedCodec(b"k" * 32)
+    store: Any = RedisStore(redis_server, prefix=secrets.token_hex(4), codec=codec)
+    if kind == "table":
+        store = SqlTableStore(sqlite_engine, sa.MetaData(), "kept", codec=codec)
+        store.table.create()
+    elif kind == "mongo":
+        store = MongoStore(mongomock.MongoClient()["app"], "kept", codec=codec)
     settings = store.collection("settings")
     settings["a"] = ["value"]
     entries = store._collections()
@@ -152,31 +331,54 @@ def test_a_signed_value_is_good_for_its_name_only(redis_server: str) -> None:
 
 COUNT = """
 import sys
-from stockpyle.stores import MemcacheStore, RedisStore
-kind, address, prefix, number = sys.argv[1:]
-store = RedisStore(address, prefix=prefix) if kind == "redis" else MemcacheStore(servers=[address], prefix=prefix)
-counter = store.counter("visits")
-settings = store.collection("settings") if kind == "redis" else {}
-for i in range(300):
-    counter.increment(-2 if i % 3 else 5)
-    settings[f"{number}.{i}"] = i
+from stockpyle import create_store
+with create_store(sys.argv[1]) as store:
+    counter = store.counter("visits") if "counter" in store.supports else None
+    settings = store.collection("settings") if "collection" in store.supports else {}
+    for i in range(int(sys.argv[3])):
+        if counter:
+            counter.increment(-2 if i % 3 else 5)
+        settings[f"{sys.argv[2]}.{i}"] = i
 """
 
 
-@pytest.mark.parametrize("kind", ["redis", "memcached"])
-def test_processes(kind: str, redis_server: str, memcached: tuple[str, int]) -> None:
-    """Four processes hammer one counter and one collection: the sum is exact, and nothing is lost."""
+@pytest.fixture
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The connection string of a store that processes share, with nothing in it."""
     prefix = secrets.token_hex(4)
-    address = redis_server if kind == "redis" else f"{memcached[0]}:{memcached[1]}"
-    processes = [subprocess.Popen([sys.executable, "-c", COUNT, kind, address, prefix, str(i)]) for i in range(4)]
-    assert [process.wait(60) for process in processes] == [0] * 4
-    store: Any = (
-        RedisStore(address, prefix=prefix) if kind == "redis" else MemcacheStore(servers=[address], prefix=prefix)
-    )
-    assert store.counter("visits").value == 4 * (100 * 5 - 200 * 2)
-    if kind == "redis":
-        assert len(store.collection("settings")) == 1200
+    if request.param == "redis":
+        return f"{request.getfixturevalue('redis_server')}?prefix={prefix}"
+    if request.param == "memcached":
+        return "memcache://{}:{}?prefix={}".format(*request.getfixturevalue("memcached"), prefix)
+    if request.param.startswith("shove"):
+        return f"{request.param}://{tmp_path / 'kept'}"
+    urls = {"postgresql": "postgres_url", "mariadb": "mariadb_url"}
+    own = urls.get(request.param)
+    url = f"sqlite:///{tmp_path / 'kept.db'}?timeout=60" if own is None else request.getfixturevalue(own)
+    store = create_store(f"sqltable+{url}")
+    store.table.create()
     store.close()
+    return f"sqltable+{url}"
+
+
+SHARED = ["redis", "memcached", "sqlite", "postgresql", "mariadb", "shove+file", "shove+lite"]
+
+
+@pytest.mark.parametrize("shared", SHARED, indirect=True)
+def test_processes(shared: str) -> None:
+    """Four processes hammer one counter and one collection: the sum is exact, and nothing is lost.
+
+    A store that has only one of the two is used for that.
+    """
+    times = 300 if shared.startswith(("redis", "memcache")) else 90
+    command = [sys.executable, "-c", COUNT, shared]
+    processes = [subprocess.Popen([*command, str(i), str(times)]) for i in range(4)]
+    assert [process.wait(120) for process in processes] == [0] * 4
+    with create_store(shared) as store:
+        if "counter" in store.supports:
+            assert store.counter("visits").value == 4 * times // 3 * (5 - 2 * 2)
+        if "collection" in store.supports:
+            assert len(store.collection("settings")) == 4 * times
 
 
 def test_a_dead_connection_counts_nothing_twice(memcached: tuple[str, int]) -> None:

@@ -10,13 +10,22 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import mongomock
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
-from stockpyle.stores import BaseDictionaryStore, ChainedStore, ProcessMemoryStore, SqlAlchemyStore
+from stockpyle.stores import (
+    BaseDictionaryStore,
+    ChainedStore,
+    MongoStore,
+    ProcessMemoryStore,
+    ShoveStore,
+    SqlAlchemyStore,
+    SqlTableStore,
+)
 from stockpyle.views.query import Query
 from tests.views.models import COLUMNS, Base, Colour, Org, Person, PlainOrg, PlainPerson
 
@@ -160,15 +169,20 @@ class World:
         self.engines = engines
         for engine in engines.values():
             Base.metadata.create_all(engine)
+        self.table = SqlTableStore(engines["sqlite"], sa.MetaData(), "kept")
+        self.table.table.create()
 
     def fill(self, orgs: list[dict[str, Any]], people: list[dict[str, Any]]) -> dict[str, Query[Any]]:
         """Return a query of all people in each store."""
         self._fill_plain(orgs, people)
-        memory, mapping = ProcessMemoryStore(), BaseDictionaryStore({})
+        memory, mapping, shove = ProcessMemoryStore(), BaseDictionaryStore({}), ShoveStore({})
+        mongo = MongoStore(mongomock.MongoClient()["app"], "kept")
+        self.table.clear()
         found: dict[str, Query[Any]] = {}
-        for store in (memory, mapping):
+        for store in (memory, mapping, shove, mongo, self.table):
             store.batch_put(self.people)
             found[type(store).__name__] = store.query(PlainPerson)
+        found["chain on a table"] = ChainedStore([ProcessMemoryStore(), self.table]).query(PlainPerson)
         found["chain of plain"] = ChainedStore([ProcessMemoryStore(), mapping]).query(PlainPerson)
         for name, engine in self.engines.items():
             with Session(engine) as session:
