@@ -128,7 +128,7 @@ def _make(klass: type, url: ConnectionString, params: Mapping[str, Any], *, keep
     names = parameters_of(klass)
     read = getattr(klass, "from_url", None)
     try:
-        url = _with_settings(url, names, params)
+        url = _with_settings(url, names, params, getattr(klass, "path_is_database", False))
         arguments = dict(arguments_of(klass, url) if read is None else read(url))
         if klass is ChainedStore:
             arguments["stores"] = _stores(arguments.get("stores"))
@@ -154,7 +154,9 @@ def _stores(specs: Any) -> Any:
     return [create_store(each) for each in specs] if isinstance(specs, list | tuple) else specs
 
 
-def _with_settings(url: ConnectionString, names: Mapping[str, Any], params: Mapping[str, Any]) -> ConnectionString:
+def _with_settings(
+    url: ConnectionString, names: Mapping[str, Any], params: Mapping[str, Any], path_is_database: bool
+) -> ConnectionString:
     """Return the connection string with the settings, each in its place."""
     parts = {
         name: value for name, value in params.items() if name in _PARTS and name not in names and value is not None
@@ -173,8 +175,9 @@ def _with_settings(url: ConnectionString, names: Mapping[str, Any], params: Mapp
     hosts = parts.get("hosts", parts.get("host"))
     listed = None if hosts is None else [hosts] if isinstance(hosts, str | int) else hosts
     path = parts.get("path")
-    if "database" in parts:
-        path = f"/{parts['database']}"
+    database = parts.get("database", path if path_is_database else None)
+    if database is not None:
+        path = f"/{database}"
     user = parts.get("user", parts.get("username"))
     made = url.with_parts(
         user=None if user is None else str(user),

@@ -71,6 +71,18 @@ def test_one_changed_line_switches_backends() -> None:
     assert create_store({"backend": Local, "host": "h", "port": "5"}).made_with == ("h", 5, "", "", 3)
 
 
+@pytest.mark.parametrize("backend", ["sqlite", "sqlalchemy+sqlite", "sqltable+sqlite"])
+def test_the_path_of_a_database_is_the_file(backend: str, tmp_path: Path) -> None:
+    """An absolute one is one, and a relative one is none."""
+    store = create_store({"backend": backend, "path": str(tmp_path / "x.db")})
+    assert store.database == str(tmp_path / "x.db")
+    store.execute("SELECT 1")
+    assert (tmp_path / "x.db").exists()
+    assert create_store(store.dns).database == store.database
+    assert create_store({"backend": backend, "path": "x.db"}).database == "x.db"
+    assert create_store({"backend": backend, "database": "y.db"}).database == "y.db"
+
+
 def test_settings_are_the_constructors_parameters_too() -> None:
     """Text is read as in a connection string, other values are taken as they are; keyword parameters win."""
     store = create_store({"backend": "memory", "maxsize": "10k", "polymorphic": True}, maxsize=5)
