@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.connections.calls import Calls, asked_of
 from tests.connections.places import KINDS, Place
 from tests.memcached.parts import meddler
 from tests.servers import Memcached, Postgres, Redis
@@ -29,3 +30,10 @@ def place(request: pytest.FixtureRequest, servers: dict[str, Any]) -> Iterator[P
         place = Place(request.param, server, between)
         yield place
         place.store.close()
+
+
+@pytest.fixture
+def calls(place: Place) -> Iterator[Calls]:
+    """All that can be asked of the stores on a server, by name."""
+    with asked_of(place) as made:
+        yield made
