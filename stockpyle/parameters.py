@@ -37,11 +37,27 @@ _WORDS = {
 
 
 def parameters_of(klass: type) -> Mapping[str, Any]:
-    """Return the parameters of a class's constructor, each with its type; Any where that is not known."""
-    function: Any = inspect.getattr_static(klass, "__init__")
-    names = getattr(inspect.unwrap(function), "__globals__", {})
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {each.name: _type_of(each.annotation, names) for each in _declared(function) if each.kind not in kinds}
+    """Return the parameters of a class's constructor, each with its type; Any where that is not known.
+
+    One that takes ``**options`` has the parameters of the class above it, too, and one that does not say the type of a
+    parameter means that of the same name there.
+    """
+    found: dict[str, Any] = {}
+    hands_on = True
+    for each in klass.__mro__:
+        function: Any = each.__dict__.get("__init__")
+        if function is None:
+            continue
+        names = getattr(inspect.unwrap(function), "__globals__", {})
+        declared = _declared(function)
+        for parameter in declared:
+            if parameter.kind not in _REST and found.get(parameter.name, Any if hands_on else None) is Any:
+                found[parameter.name] = _type_of(parameter.annotation, names)
+        hands_on = hands_on and any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in declared)
+    return found
+
+
+_REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def takes_any(klass: type) -> bool:

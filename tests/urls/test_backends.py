@@ -11,7 +11,14 @@ import pytest
 from stockpyle import create_store, data_stores, register_store
 from stockpyle.exceptions import ImproperlyConfigured, NoSuchStoreBackend, StockpyleWarning
 from stockpyle.schemes import GROUP, DataStores
-from stockpyle.stores import BaseStore, MemcacheStore, ProcessMemoryStore, RedisStore, SqlAlchemyStore
+from stockpyle.stores import (
+    BaseDictionaryStore,
+    BaseStore,
+    MemcacheStore,
+    ProcessMemoryStore,
+    RedisStore,
+    SqlAlchemyStore,
+)
 
 
 class Local(BaseStore):
@@ -147,6 +154,40 @@ def test_wrong_settings(settings: Any, says: str) -> None:
     """What does not fit a parameter is refused by its name."""
     with pytest.raises(ImproperlyConfigured, match=says):
         create_store(settings)
+
+
+def test_a_path_is_the_database_as_it_is(schemes: None) -> None:
+    """An absolute path stays absolute in what the store says of itself."""
+
+    class InFile(Local):
+        schemes = ("in-file",)
+
+        def __init__(self, path: str = "") -> None:
+            super().__init__("")
+
+    assert create_store("in-file:///var/x").database == "/var/x"
+    assert create_store("in-file://").database is None
+
+
+def test_parameters_that_are_handed_on_are_those_of_the_class_above() -> None:
+    """Their types are known, though the constructor says `**options`, or their names alone."""
+
+    class HandingOn(BaseDictionaryStore):
+        def __init__(self, path: Path, polymorphic=False, **options):  # type: ignore[no-untyped-def]
+            super().__init__({}, polymorphic, **options)
+            self.path = path
+
+    class Further(HandingOn):
+        def __init__(self, *rest, depth: int = 0, **options):  # type: ignore[no-untyped-def]
+            super().__init__(*rest, **options)
+
+    store = create_store({"backend": Further, "path": "x", "polymorphic": "yes", "lifetime": "5m", "depth": "3"})
+    assert (store.path, store.polymorphic) == (Path("x"), True)
+    assert store.lifetimes.deadline(None, 0.0) == 300
+    with pytest.raises(ImproperlyConfigured, match="lifetime is a duration"):
+        create_store({"backend": HandingOn, "path": "x", "lifetime": "soon"})
+    with pytest.raises(ImproperlyConfigured, match="unexpected keyword argument 'bogus'"):
+        create_store({"backend": HandingOn, "path": "x", "bogus": "1"})
 
 
 def test_a_path_that_fails_to_import_shows_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
