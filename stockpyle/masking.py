@@ -7,7 +7,10 @@ from contextlib import suppress
 from typing import Any
 
 _SECRET_NAME = r"(?:pass|pwd|secret|token|credential|api_?key)"
-_SECRET = re.compile(r"(?i)((?:[?&;]|%26|%3f)[^=&%]*" + _SECRET_NAME + r"[^=&%]*(?:=|%3d))(?:(?!%26)[^&])*")
+_SECRET = re.compile(
+    # names have bounds, so that a string that was made to take long does not
+    rf"(?i)((?:[?&;]|%26|%3f)(?=[^=&%]{{0,60}}{_SECRET_NAME})[^=&%]{{1,90}}(?:=|%3d))(?:(?!%26)[^&])*"
+)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9.+-]*\Z")
 _HOST = r"(?:\[[^\]/?#]*\]|[^,:/?#\[]*)"
 _NO_PORT = re.compile(rf"^((?:{_HOST}(?::\d*)?,)*{_HOST}):(?![0-9]*(?:[,/?#]|\Z))[^/?#]*")

@@ -369,6 +369,25 @@ def test_a_connection_string_in_hand_shows_no_password() -> None:
     assert masked("memcache://h1:1,u:secret/x?y=1") == "memcache://h1:1,u:***/x?y=1"
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h?" + "pass" * 100_000,
+        "redis://h?" + ";pass" * 100_000,
+        "redis://" + "a:1," * 50_000 + ":x",
+        "redis://" + "[" * 100_000,
+        "memory://?lifetime=" + "1h" * 100_000 + "x",
+        "a" * 100_000 + "://:@",
+        "chain://?stores=" * 1_000,
+    ],
+    ids=lambda url: url[:30],
+)
+def test_strings_that_were_made_to_take_long(url: str) -> None:
+    """They are refused as soon as others: in minutes, if each part of them were looked at with each other."""
+    with pytest.raises(ImproperlyConfigured):
+        create_store(url)
+
+
 def test_what_has_no_text_is_left_out() -> None:
     """A codec, a callback or a client has none."""
     assert text_of(object()) is None
