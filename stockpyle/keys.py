@@ -17,6 +17,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Any
 
 from stockpyle.exceptions import (
@@ -52,11 +53,12 @@ class KeyDefinition:
 
     attributes are in sorted order, whatever the order of the declaration; names are how remote tiers and
     other classes of the same table call them; coerce turns a value that a caller gave into the type that the
-    attribute holds (or is None), before it is normalised. A key is row_locked if who writes an object with
+    attribute holds (or is None), before it is normalised; natural are the types, one an attribute, whose values
+    neither of the two changes, if they can be told. A key is row_locked if who writes an object with
     this key holds a lock of the source's, up to the commit, that excludes every other writer of the key.
     """
 
-    __slots__ = ("_written", "attributes", "coerce", "names", "row_locked", "space")
+    __slots__ = ("_written", "attributes", "coerce", "names", "natural", "row_locked", "space")
 
     def __init__(
         self,
@@ -65,12 +67,14 @@ class KeyDefinition:
         names: tuple[str, ...] | None = None,
         coerce: tuple[Callable[[Any], Any] | None, ...] | None = None,
         row_locked: bool = True,
+        natural: tuple[type | None, ...] | None = None,
     ) -> None:
         self.space = space
         self.row_locked = row_locked
         self.attributes = attributes
         self.names = names or attributes
         self.coerce = coerce
+        self.natural = natural
         self._written: tuple[str, tuple[str, ...]] | None = None
 
     @property
@@ -193,6 +197,8 @@ class KeySpec:
         return self._make(definition, values)
 
     def _make(self, definition: KeyDefinition, values: tuple[Any, ...]) -> Key | None:
+        if definition.natural is not None and definition.natural == tuple(map(type, values)):
+            return Key(self, definition, values)
         ready = definition.coerce is None
         for value in values:
             if value is None:
@@ -265,6 +271,10 @@ class KeySpec:
     def key_in(self, value: Any, definition: KeyDefinition) -> Key | None:
         """Return one key of what a tier kept."""
         return self.key_of(value, definition)
+
+    def getter(self, attributes: tuple[str, ...]) -> Callable[[Any], Any]:
+        """Return what reads these attributes of what a tier kept: a tuple, or of a single one its value."""
+        return attrgetter(*attributes)
 
     def has(self, value: Any, key: Key) -> bool:
         """True if what a tier kept has the values of `key` itself."""

@@ -267,7 +267,8 @@ class PubSub(Protocol):
 
         It returns when the server has confirmed it; if the server does not, the callback is not subscribed, and
         StoreUnavailable or StoreTimeout is raised. wait=False returns at once, tries for as long as it takes, and
-        raises nothing: `connected` says when it is heard.
+        raises nothing: `connected` says when it is heard. If the callback has a method ``dropped()``, that is called
+        when it is unsubscribed, by whomever, or the pub/sub closed.
         """
         ...
 

@@ -102,6 +102,11 @@ class Announced:
                 self.settled(list(overdue.settled))
         return not self._heard
 
+    def forget(self) -> None:
+        """Leave all of it to others."""
+        with self._mutex:
+            self._heard = {}
+
     def after_fork(self) -> None:
         """In a child process: the parent has heard what it has heard."""
         self._mutex = threading.RLock()

@@ -83,13 +83,13 @@ class Backplane:
         self._origin = secrets.token_bytes(8)
         self._number = 0
         self._confirmed = False
-        self._losses = 0
+        self._losses = self._drops = 0
         self._closed = False
         self._seldom = Seldom()
         # reentrant: see Guard
         self._mutex = threading.RLock()
         me = weakref.ref(self)
-        self._callback = _weakly(me, Backplane._receive)
+        self._callback = _Ear(me)
         lost, restored = _weakly(me, Backplane._lost), _weakly(me, Backplane._restored)
         self._owned = not callable(getattr(pubsub, "subscribe", None))
         if not self._owned and callable(getattr(pubsub, "watch", None)):
@@ -102,6 +102,7 @@ class Backplane:
                 "backplane is a store that has a pubsub(), such as a RedisStore, or a pub/sub of one, not "
                 f"{displayed(pubsub)}"
             )
+        weakref.finalize(self, self.pubsub.unsubscribe, channel, self._callback).atexit = False
         self._messages = Messages(self.pubsub.max_size)
         self._outbox = Outbox(
             channel, self._publish, self._messages, self.stats, origin=self._origin, limit=limit, courier=courier
@@ -188,7 +189,7 @@ class Backplane:
                 self.started = False
 
     def _subscribe(self) -> bool:
-        losses = self._losses
+        losses, drops = self._losses, self._drops
         try:
             self.pubsub.subscribe(self.channel, self._callback)
         except Exception as error:  # noqa: BLE001 - whatever a driver raises, the reader asks the next tier
@@ -198,6 +199,8 @@ class Backplane:
             )
             return False
         with self._mutex:
+            if self._drops != drops:
+                return False
             self._confirmed = True
             # if it was lost in between, who finds it again will say so
             if self._losses == losses or self.pubsub.connected:
@@ -229,6 +232,21 @@ class Backplane:
         with self._mutex:
             if self._confirmed:
                 self._hear()
+
+    def _dropped(self) -> None:
+        """Somebody else has unsubscribed it, or closed the pub/sub. The next reader tries to listen again."""
+        with self._mutex:
+            self._drops += 1
+            if self._closed or not self._confirmed:
+                return
+            self.started = self._confirmed = False
+            self._deafen()
+        self._seldom.log(
+            logging.WARNING,
+            "dropped",
+            "process memory is emptied: the backplane %s hears nothing, somebody has ended its subscription",
+            self.channel,
+        )
 
     def _receive(self, channel: str, data: bytes) -> None:
         self.stats.heard += 1
@@ -289,6 +307,8 @@ class Backplane:
         with self._mutex:
             self._closed = True
         with ExitStack() as stack:
+            # the last of these is called first
+            stack.callback(self._announced.forget)
             stack.callback(self._end_pubsub)
             stack.callback(self._deafen)
             stack.callback(self._outbox.close)
@@ -312,6 +332,16 @@ class Backplane:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Backplane holds locks and connections and cannot be pickled or copied")
+
+
+class _Ear:
+    """What a backplane subscribes with."""
+
+    def __init__(self, me: weakref.ref[Backplane]) -> None:
+        self._receive, self.dropped = _weakly(me, Backplane._receive), _weakly(me, Backplane._dropped)
+
+    def __call__(self, channel: str, data: bytes) -> None:
+        self._receive(channel, data)
 
 
 def _weakly(me: weakref.ref[Backplane], method: Callable[..., None]) -> Callable[..., None]:

@@ -85,6 +85,11 @@ class Layer:
         """What logs call this layer."""
         return str(getattr(self.tier, "name", type(self.tier).__name__))
 
+    @property
+    def guard(self) -> Guard | None:
+        """The guard of a tier that is one part; None if it has several, or is used alone."""
+        return self._only
+
     # reading and filling
 
     def read(self, keys: Sequence[Key], *, lease: bool) -> list[Found]:

@@ -102,7 +102,8 @@ class Writer:
         connection is the transaction's, None if there is none. StoreUnavailable is raised if it cannot be told.
         """
         if self.backplane is not None and self.backplane.in_transaction and connection is not None:
-            self._announced = self.backplane.announce(connection, self._keys_for().values())
+            keys = self._keys_for().values()
+            self._announced = self.backplane.announce(connection, keys) if keys else None
 
     def owe_beforehand(self) -> None:
         """Right before a commit of whose end one may hear late: owe it already where it could not be locked."""

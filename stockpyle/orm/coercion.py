@@ -41,6 +41,11 @@ def coercion_for(column_type: TypeEngine[Any]) -> Callable[[Any], Any] | None:
     return None
 
 
+def natural_type(coerce: Callable[[Any], Any] | None) -> type | None:
+    """Return the type whose values a coercion leaves as they are, and keys hold so; None if it is no one type."""
+    return None if coerce is None else _NATURAL.get(coerce)
+
+
 def compares_as_python_does(column_type: TypeEngine[Any]) -> bool:
     """True if every database compares values of this type exactly. Of text, only the database itself knows."""
     return isinstance(column_type, sa.Integer | sa.Uuid | sa.LargeBinary)
@@ -161,3 +166,5 @@ _BY_TYPE: list[tuple[type[TypeEngine[Any]], Callable[[Any], Any]]] = [
     (sa.DateTime, _datetime),
     (sa.Date, _date),
 ]
+
+_NATURAL: dict[Callable[[Any], Any], type] = {_integer: int, _text: str, _binary: bytes, _boolean: bool, _uuid: UUID}

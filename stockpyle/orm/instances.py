@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapper, make_transient_to_detached
+from sqlalchemy.orm import Mapper, Session, make_transient_to_detached
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 Row = tuple[Any, ...]
@@ -82,23 +82,23 @@ class Reviver:
 
     def __init__(self, mapper: Mapper[Any], attributes: Sequence[str], columns: Sequence[sa.Column[Any]]) -> None:
         self._attributes = tuple(attributes)
-        self._copied = [i for i, column in enumerate(columns) if not isinstance(column.type, _IMMUTABLE_COLUMNS)]
         self._new: Callable[[], Any] = mapper.class_manager.new_instance
-        place = {name: i for i, name in enumerate(attributes)}
-        self._primary_key = [place[mapper.get_property_by_column(column).key] for column in mapper.primary_key]
-        identity = mapper.identity_key_from_primary_key((None,) * len(self._primary_key))
-        self._identity_class, self._identity_rest = identity[0], identity[2:]
-        loaded = set(attributes)
-        self._expired = [prop.key for prop in mapper.column_attrs if prop.key not in loaded]
-        self._quick: bool | None = None
+        self.identity_of: Callable[[Row], Any] = _identity(mapper, self._attributes)
+        """Returns the identity key of a row, as SQLAlchemy makes it."""
+        self._directly = _generated(mapper, self._attributes, columns)
+        self._tried = False
+        self.quick: Callable[[Row], Any] | None = None
+        """What makes instances directly of rows that are plain tuples, as soon as it is known to do it well."""
 
     def __call__(self, row: Row) -> Any:
         """Return a new detached instance that has the row's values; everything else is expired."""
-        if self._quick and type(row) is tuple:
-            return self._directly(row)
+        if self.quick is not None and type(row) is tuple:
+            return self.quick(row)
         instance = self._publicly(row)
-        if self._quick is None and type(row) is tuple:
-            self._quick = self._is_the_same(row, instance)
+        if not self._tried and type(row) is tuple:
+            self._tried = True
+            if self._is_the_same(row, instance):
+                self.quick = self._directly
         return instance
 
     def _publicly(self, row: Row) -> Any:
@@ -109,24 +109,62 @@ class Reviver:
         make_transient_to_detached(instance)
         return instance
 
-    def _directly(self, row: Row) -> Any:
-        instance = self._new()
-        state = instance_state(instance)
-        values = state.dict
-        values.update(zip(self._attributes, row, strict=True))
-        for i in self._copied:
-            name = self._attributes[i]
-            values[name] = own_copy(row[i])
-        state.key = (self._identity_class, tuple([row[i] for i in self._primary_key]), *self._identity_rest)
-        state.expired_attributes.update(self._expired)
-        return instance
-
     def _is_the_same(self, row: Row, expected: Any) -> bool:
         try:
             mine = self._directly(row)
         except AttributeError:
             return False
         return _traits(mine) == _traits(expected)
+
+
+def _generated(
+    mapper: Mapper[Any], attributes: tuple[str, ...], columns: Sequence[sa.Column[Any]]
+) -> Callable[[Row], Any]:
+    """Return a function that makes instances directly: as long as the row, so that it has no loop to run."""
+    expired = [prop.key for prop in mapper.column_attrs if prop.key not in attributes]
+    copied = [i for i, column in enumerate(columns) if not isinstance(column.type, _IMMUTABLE_COLUMNS)]
+    lines = [
+        "def revive(row):",
+        "    instance = new()",
+        "    values = instance.__dict__",
+        f"    {''.join(f'values[{name!r}], ' for name in attributes)} = row",
+        *(f"    values[{attributes[i]!r}] = own_copy(row[{i}])" for i in copied),
+        "    state = state_of(instance)",
+        "    state.key = identity_of(row)",
+        *(["    state.expired_attributes.update(expired)"] if expired else []),
+        "    return instance",
+    ]
+    namespace: dict[str, Any] = {
+        "new": mapper.class_manager.new_instance,
+        "state_of": instance_state,
+        "own_copy": own_copy,
+        "identity_of": _identity(mapper, attributes),
+        "expired": expired,
+    }
+    exec("\n".join(lines), namespace)  # of names that are attributes, which are written as strings
+    revive: Callable[[Row], Any] = namespace["revive"]
+    return revive
+
+
+def _identity(mapper: Mapper[Any], attributes: tuple[str, ...]) -> Callable[[Row], Any]:
+    places = [attributes.index(mapper.get_property_by_column(column).key) for column in mapper.primary_key]
+    klass, _, *rest = mapper.identity_key_from_primary_key((None,) * len(places))
+    own = "".join(f"row[{i}], " for i in places)
+    made: Callable[[Row], Any] = eval(f"lambda row: (klass, ({own}), *rest)", {"klass": klass, "rest": tuple(rest)})
+    return made
+
+
+def attach(session: Session, instance: Any) -> None:
+    """Make a detached instance that was just revived one of the session's, as Session.add does.
+
+    Nothing is loaded that cascades would go on to, so they are not gone through; Session.merge(load=False) does the
+    same.
+    """
+    update: Callable[[Any], None] | None = getattr(session, "_update_impl", None)
+    if update is None:
+        session.add(instance)
+    else:
+        update(instance_state(instance))
 
 
 def _traits(instance: Any) -> list[Any]:

@@ -6,16 +6,18 @@ application hangs on its sessions (criteria, listeners) changes what is cached.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapper
 
 from stockpyle.exceptions import NonUniqueKeyError, StoreError
-from stockpyle.keys import Ident, Key, KeyDefinition
+from stockpyle.keys import Ident, Key, KeyDefinition, KeySpec
 from stockpyle.orm.coercion import can_hold
 from stockpyle.orm.collations import Collations
+from stockpyle.orm.instances import Row
 from stockpyle.orm.mapping import MappedSpec
 from stockpyle.records import Record
 
@@ -42,6 +44,7 @@ class Loader:
         polymorphic_on = spec.mapper.polymorphic_on
         if len(self._specs) > 1 and polymorphic_on is not None:
             self._discriminator = self._place(polymorphic_on)
+        self._takes = {each: _taker(places) for each, places in self._places.items()}
         self._select = self.restrict(sa.select(*self._columns))
 
     @property
@@ -92,7 +95,7 @@ class Loader:
         found: dict[Ident, Record] = {}
         for definition in dict.fromkeys(key.definition for key in keys):
             columns = [self.spec.columns_by_attribute[name] for name in definition.attributes]
-            own = [key for key in keys if key.definition is definition and _can_be(key, columns, connection)]
+            own = _askable([key for key in keys if key.definition is definition], columns, connection.dialect.name)
             for chunk in _chunks(own, connection, len(definition.attributes)):
                 found.update(self._load_chunk(connection, definition, chunk))
         return found
@@ -100,16 +103,24 @@ class Loader:
     def _load_chunk(self, connection: sa.Connection, definition: KeyDefinition, keys: list[Key]) -> dict[Ident, Record]:
         found: dict[Ident, Record] = {}
         others: list[Record] = []
-        asked = {key.ident: key for key in keys}
-        for row in self._rows(connection, definition, keys):
+        # what a getter returns, which equals what is in a key or is another one
+        asked = {key.values if len(key.values) > 1 else key.values[0]: key for key in keys}
+        getters: dict[KeySpec, Callable[[Any], Any]] = {
+            spec: spec.getter(definition.attributes) for spec in self._places
+        }
+        for row in self._rows(connection, definition, keys).all():
             record = self.record(row)
-            own = record.key(definition)
-            if own is None or own.ident not in asked:
+            try:
+                key = asked.get(getters[record.spec](record.value))
+            except TypeError:
+                # a list, say, in a column that is unique
+                key = None
+            if key is None:
                 others.append(record)
-            elif own.ident in found:
-                raise NonUniqueKeyError(self.spec.klass, own.as_dict())
+            elif key.ident in found:
+                raise NonUniqueKeyError(self.spec.klass, key.as_dict())
             else:
-                found[own.ident] = record
+                found[key.ident] = record
         unanswered = [key for key in keys if key.ident not in found]
         if len(keys) == 1 and others:
             if found or len(others) > 1:
@@ -148,7 +159,12 @@ class Loader:
                 spec = self._specs[mapper]
             elif identity is not None:
                 raise StoreError(f"{self.spec.klass.__name__} has no subclass with polymorphic identity {identity!r}")
-        return Record(spec, tuple([row[place] for place in self._places[spec]]))
+        return Record(spec, self._takes[spec](row))
+
+
+def _taker(places: list[int]) -> Callable[[Any], Row]:
+    """Return what makes a class's row of what was selected: the columns at these places."""
+    return itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
 
 
 def criterion(spec: MappedSpec, definition: KeyDefinition, keys: Sequence[Key], dialect: str) -> sa.ColumnElement[bool]:
@@ -173,9 +189,11 @@ def in_union(column: Any, union: Any | None) -> Any:
     return column if union is None else union.corresponding_column(column)
 
 
-def _can_be(key: Key, columns: Sequence[sa.Column[Any]], connection: sa.Connection) -> bool:
-    dialect = connection.dialect.name
-    return all(can_hold(column.type, dialect, value) for column, value in zip(columns, key.values, strict=True))
+def _askable(keys: list[Key], columns: Sequence[sa.Column[Any]], dialect: str) -> list[Key]:
+    """Return those of the keys that these columns can have; the database would refuse the others."""
+    for place, column in enumerate(columns):
+        keys = [key for key in keys if can_hold(column.type, dialect, key.values[place])]
+    return keys
 
 
 def _bindable(column: sa.Column[Any], value: Any) -> Any:

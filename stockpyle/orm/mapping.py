@@ -8,8 +8,9 @@ loads it, a detached instance raises.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,8 +19,8 @@ from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 from stockpyle.exceptions import InvalidKey, InvalidKeysDeclaration, InvalidKeyType
 from stockpyle.keys import Key, KeyDefinition, KeySpec, declared_keys
-from stockpyle.orm.coercion import coercion_for
-from stockpyle.orm.instances import UNKNOWN, CarefulRow, Reviver, Row, own_copy, row_of
+from stockpyle.orm.coercion import coercion_for, natural_type
+from stockpyle.orm.instances import UNKNOWN, CarefulRow, Reviver, Row, attach, own_copy, row_of
 from stockpyle.orm.registries import meet
 from stockpyle.values import ALWAYS_NORMAL
 
@@ -101,12 +102,14 @@ class MappedSpec(KeySpec):
         owner = self.base if is_identity else self._owner_of(names)
         unique = is_identity or any(at_once and unique_names == names for unique_names, at_once in self._unique)
         prefix = "" if owner is self.base else f"{owner.class_.__name__}."
+        coercions = tuple(coercion_for(column.type) for column in columns)
         definition = KeyDefinition(
             self._space,
             names,
             tuple(prefix + column.key for column in self._base_columns(names, owner)),
-            tuple(coercion_for(column.type) for column in columns),
+            coercions,
             row_locked=unique and len(self.mapper.tables) == 1,
+            natural=tuple(map(natural_type, coercions)),
         )
         self._owners[definition] = owner
         return definition
@@ -171,7 +174,8 @@ class MappedSpec(KeySpec):
 
     def materialise(self, value: Row) -> Any:
         """Return a new detached instance of the row; it is the caller's own. ``load`` events run."""
-        instance = self.revive(value)
+        quick = self._revive.quick
+        instance = self._revive(value) if quick is None or type(value) is not tuple else quick(value)
         _tell_of_load(instance)
         return instance
 
@@ -185,11 +189,10 @@ class MappedSpec(KeySpec):
         An instance that the session has keeps every value it has; only one that is expired altogether is
         brought up to date.
         """
-        identity = self.mapper.identity_key_from_primary_key(tuple(self.value_in(value, n) for n in self.primary_key))
-        existing = session.identity_map.get(identity)
+        existing = session.identity_map.get(self._revive.identity_of(value))
         if existing is None:
             instance = self.revive(value)
-            session.add(instance)
+            attach(session, instance)
             _tell_of_load(instance)
             return instance
         state = instance_state(existing)
@@ -207,6 +210,10 @@ class MappedSpec(KeySpec):
     def value_in(self, row: Row, name: str) -> Any:
         """Return the value of one attribute in a row."""
         return row[self._position[name]]
+
+    def getter(self, attributes: tuple[str, ...]) -> Callable[[Any], Any]:
+        """Return what reads these attributes of a row: a tuple, or of a single one its value."""
+        return itemgetter(*(self._position[name] for name in attributes))
 
     def key_in(self, value: Row, definition: KeyDefinition) -> Key | None:
         """Return one key of a row."""
@@ -267,7 +274,9 @@ class MappedSpec(KeySpec):
 
 def _tell_of_load(instance: Any) -> None:
     state = instance_state(instance)
-    state.manager.dispatch.load(state, None)
+    listeners = state.manager.dispatch.load
+    if listeners:
+        listeners(state, None)
 
 
 _specs: dict[tuple[Mapper[Any], tuple[tuple[str | None, str | None], ...]], MappedSpec] = {}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -27,28 +27,46 @@ from stockpyle.orm.registries import name_of
 from stockpyle.orm.statements import EVERY_TABLE, tables_written
 from stockpyle.records import Record
 
-Find = Callable[[Sequence[Key]], dict[Any, Record | None]]
+T = TypeVar("T")
+Find = Callable[[list[Key]], Mapping[Any, "Record | None"]]
+Hit = Callable[[Mapping[str, Any]], "Record | None"]
 
 FEW_KEYS = 100
 """How many keys one query through a session asks for."""
 
 
 def instances(
-    session: Any, spec: MappedSpec, keys: Sequence[Key | None], find: Find, source: sa.Engine | None
+    session: Any,
+    spec: MappedSpec,
+    keys: Sequence[Mapping[str, Any]],
+    find: Find,
+    source: sa.Engine | None,
+    hit: Hit | None = None,
 ) -> list[Any]:
     """Return the session's instances for `keys`.
 
-    What its own transaction has written, or is about to, is asked of the session, not of a cache. A session on
-    another database than the source's is refused: it would write one's rows into the other.
+    find returns records by the idents of keys; hit that of a single key, if it is at hand. What the session's own
+    transaction has written, or is about to, is asked of the session, not of a cache. A session on another database
+    than the source's is refused: it would write one's rows into the other.
     """
     own = _own_session(session)
     _refuse_other_database(own, spec, source)
-    asked = {key.ident: key for key in keys if key is not None}
-    if asked and _has_written(own, spec):
-        found = _query(own, spec, asked)
-    else:
-        found = {ident: _instance(own, record) for ident, record in find(list(asked.values())).items()} if asked else {}
-    return [None if key is None else found.get(key.ident) for key in keys]
+    if _has_written(own, spec):
+        return _in_order(spec, keys, lambda asked: _query(own, spec, asked))
+    records = [None] * len(keys) if hit is None else [hit(key) for key in keys]
+    rest = iter(_in_order(spec, [key for key, each in zip(keys, records, strict=True) if each is None], find))
+    return [_instance(own, next(rest) if each is None else each) for each in records]
+
+
+def _in_order(
+    spec: MappedSpec, keys: Sequence[Mapping[str, Any]], find: Callable[[list[Key]], Mapping[Any, T]]
+) -> list[T | None]:
+    if not keys:
+        return []
+    asked = [spec.key(key) for key in keys]
+    unique = {key.ident: key for key in asked if key is not None}
+    found = find(list(unique.values())) if unique else {}
+    return [None if key is None else found.get(key.ident) for key in asked]
 
 
 def _refuse_other_database(session: Session, spec: MappedSpec, source: sa.Engine | None) -> None:
@@ -79,10 +97,10 @@ def _instance(session: Session, record: Record | None) -> Any:
     return None if record is None else target.materialise_into(session, record.value)
 
 
-def _query(session: Session, spec: MappedSpec, asked: dict[Ident, Key]) -> dict[Ident, Any]:
+def _query(session: Session, spec: MappedSpec, asked: Sequence[Key]) -> dict[Ident, Any]:
     found: dict[Ident, Any] = {}
-    for definition in dict.fromkeys(key.definition for key in asked.values()):
-        own = [key for key in asked.values() if key.definition is definition]
+    for definition in dict.fromkeys(key.definition for key in asked):
+        own = [key for key in asked if key.definition is definition]
         for start in range(0, len(own), FEW_KEYS):
             found.update(_query_chunk(session, spec, definition, own[start : start + FEW_KEYS]))
     return found
@@ -119,9 +137,15 @@ def _query_chunk(session: Session, spec: MappedSpec, definition: KeyDefinition, 
 
 def _has_written(session: Session, spec: MappedSpec) -> bool:
     base = spec.base.class_
-    if any(isinstance(obj, base) for obj in (*session.new, *session.deleted, *session.dirty)):
+    unflushed = [*session.new, *session.deleted]
+    if session.identity_map.check_modified():
+        unflushed += session.dirty
+    if unflushed and any(isinstance(obj, base) for obj in unflushed):
         return True
-    written = {name for connection in _connections.get(session, ()) for name in _tables.get(connection, ())}
+    connections = _connections.get(session)
+    if not connections:
+        return False
+    written = {name for connection in connections for name in _tables.get(connection, ())}
     if not written:
         return False
     own = {name_of(table) for each in spec.hierarchy for table in each.mapper.tables}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 from stockpyle.coherence.logs import Seldom
@@ -57,12 +57,14 @@ class Callbacks:
         self._of = {**self._of, name: (*own, callback)}
         return True
 
-    def remove(self, name: Name, callback: Callback | None = None) -> None:
-        """Drop one callback of a name, or all."""
-        own = self._of.get(name, ()) if callback is not None else ()
-        left = tuple(each for each in own if each != callback)
+    def remove(self, name: Name, callback: Callback | None = None) -> list[Callback]:
+        """Drop one callback of a name, or all; return those that were there."""
+        own = self._of.get(name, ())
+        gone = [each for each in own if callback is None or each == callback]
+        left = tuple(each for each in own if each not in gone)
         rest = {other: those for other, those in self._of.items() if other != name}
         self._of = {**rest, name: left} if left else rest
+        return gone
 
     def call(self, message: Message) -> None:
         """Call all whom a message concerns, and log what they raise."""
@@ -73,6 +75,13 @@ class Callbacks:
                 # one of those before it may have unsubscribed it
                 if callback in self._of.get(name, ()):
                     self.run(callback, message.channel, message.data)
+
+    def tell_dropped(self, gone: Iterable[Callback]) -> None:
+        """Tell those that have a way to be told that they are called no more."""
+        for callback in gone:
+            dropped = getattr(callback, "dropped", None)
+            if callable(dropped):
+                self.run(dropped)
 
     def run(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call what the application has given; what it raises is logged, once a minute for each."""

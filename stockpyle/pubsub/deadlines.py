@@ -45,8 +45,8 @@ class Deadlines:
     def within(self, seconds: float, fileno: int) -> Iterator[None]:
         """Cut the connection of this socket if the block is not left in time; then TimeoutError is raised."""
         wait = _Wait(self._clock() + seconds, fileno)
-        self._add(wait)
         try:
+            self._add(wait)
             yield
         except Exception as error:
             if wait.was_cut:

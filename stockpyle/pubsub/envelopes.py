@@ -12,7 +12,6 @@ import itertools
 import secrets
 import struct
 
-from stockpyle.exceptions import MessageTooLarge
 from stockpyle.pubsub.callbacks import Message
 from stockpyle.pubsub.patterns import decoded, encoded
 
@@ -29,10 +28,8 @@ _numbers = itertools.count(secrets.randbits(32))
 
 
 def sealed(channel: str, data: bytes) -> str:
-    """Return the text that carries a message; MessageTooLarge if the channel's name is too long."""
+    """Return the text that carries a message."""
     name = encoded(channel)
-    if len(name) > LONGEST_CHANNEL:
-        raise MessageTooLarge(f"a channel's name of {len(name)} bytes: on PostgreSQL it has {LONGEST_CHANNEL} at most")
     head = _HEAD.pack(next(_numbers) & 0xFFFFFFFF, len(name))
     return base64.b64encode(head + name + data).decode("ascii")
 

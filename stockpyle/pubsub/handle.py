@@ -60,6 +60,9 @@ class Handle:
         """How many bytes of data a message may have; None: as many as the server takes."""
         return None
 
+    longest_channel: int | None = None
+    """How many bytes a channel's name may have; None: as many as the server takes."""
+
     def publish(self, channel: str, data: bytes | str) -> int | None:
         """See PubSub.publish."""
         self._listener.check_open("publish")
@@ -73,7 +76,7 @@ class Handle:
         )
 
     def _checked(self, channel: str, data: bytes | str) -> tuple[str, bytes]:
-        _check_name("channel", channel)
+        self._check_channel(channel)
         sent = data.encode("utf-8") if isinstance(data, str) else data
         if not isinstance(sent, bytes):
             raise TypeError(f"a message is bytes or a str, not {data!r}")
@@ -82,13 +85,20 @@ class Handle:
             raise MessageTooLarge(f"a message of {len(sent)} bytes: {self.where} carries {limit} at most")
         return channel, sent
 
+    def _check_channel(self, channel: str) -> None:
+        length, limit = len(_encoded("channel", channel)), self.longest_channel
+        if limit is not None and length > limit:
+            raise MessageTooLarge(f"a channel's name of {length} bytes: {self.where} carries {limit} at most")
+
     def subscribe(self, channel: str, callback: Callback, *, wait: bool = True) -> None:
         """See PubSub.subscribe."""
-        self._subscribe(_check_name("channel", channel), False, callback, wait)
+        self._check_channel(channel)
+        self._subscribe(channel, False, callback, wait)
 
     def psubscribe(self, pattern: str, callback: Callback, *, wait: bool = True) -> None:
         """See PubSub.psubscribe."""
-        self._subscribe(_check_name("pattern", pattern), True, callback, wait)
+        _encoded("pattern", pattern)
+        self._subscribe(pattern, True, callback, wait)
 
     def _subscribe(self, text: str, is_pattern: bool, callback: Callback, wait: bool) -> None:
         if not callable(callback):
@@ -128,9 +138,8 @@ class Handle:
         return f"<{type(self).__name__} on {self.where}>"
 
 
-def _check_name(kind: str, text: str) -> str:
+def _encoded(kind: str, text: str) -> bytes:
     if not isinstance(text, str):
         raise TypeError(f"a {kind} is a str, not {text!r}")
     # what cannot be sent is the caller's error, and not one of the thread that listens
-    encoded(text)
-    return text
+    return encoded(text)

@@ -147,9 +147,9 @@ class Listener:
     def unsubscribe(self, names: Collection[Name], callback: Callback | None = None) -> None:
         """Drop callbacks; the server is told, and not waited for."""
         with self._changed:
-            for name in names:
-                self.callbacks.remove(name, callback)
+            gone = [each for name in names for each in self.callbacks.remove(name, callback)]
             self._tell()
+        self.callbacks.tell_dropped(gone)
 
     def start(self) -> None:
         """Have the thread run, and look at once at what is to be done; RuntimeError if no thread can be started."""
@@ -185,10 +185,10 @@ class Listener:
         with self._changed:
             self._closed = True
             self.connected = False
-            for name in self.callbacks.names:
-                self.callbacks.remove(name)
+            gone = [each for name in self.callbacks.names for each in self.callbacks.remove(name)]
             self._tell()
             thread = self._thread
+        self.callbacks.tell_dropped(gone)
         if thread is not None and not self._is_this_thread():
             thread.join(self._timeout)
 
@@ -278,7 +278,8 @@ class Listener:
                 self._waker.wait(wire.fileno(), left)
 
     def _deliver(self) -> None:
-        while self._inbox:
+        # what comes meanwhile, such as what a callback sends to itself, waits for the next round
+        for _ in range(len(self._inbox)):
             self.callbacks.call(self._inbox.popleft())
 
     def _follow(self, wire: Wire) -> bool:

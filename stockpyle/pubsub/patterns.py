@@ -20,25 +20,29 @@ def decoded(channel: bytes) -> str:
 def matcher(pattern: str) -> re.Pattern[bytes]:
     """Return what fully matches the names that fit a pattern."""
     glob = encoded(pattern)
-    parts: list[bytes] = []
+    parts: list[list[bytes]] = [[]]
+    """What stands between the stars, each of one byte."""
     i = 0
     while i < len(glob):
         char = glob[i : i + 1]
         i += 1
         if char == b"*":
-            if parts[-1:] != [b".*"]:
-                parts.append(b".*")
+            parts.append([])
         elif char == b"?":
-            parts.append(b".")
+            parts[-1].append(b".")
         elif char == b"[":
-            part, i = _one_of(glob, i)
-            parts.append(part)
+            one, i = _one_of(glob, i)
+            parts[-1].append(one)
         else:
             if char == b"\\" and i < len(glob):
                 char = glob[i : i + 1]
                 i += 1
-            parts.append(re.escape(char))
-    return re.compile(b"".join(parts), re.DOTALL)
+            parts[-1].append(re.escape(char))
+    first, *between = [b"".join(part) for part in parts]
+    last = b".*" + between.pop() if between else b""
+    # where a part fits first it is left to fit: to try all other places, too, takes for ever with a few stars
+    firmly = [b"(?=(?P<_%d>.*?%b))(?P=_%d)" % (i, part, i) for i, part in enumerate(filter(None, between))]
+    return re.compile(first + b"".join(firmly) + last, re.DOTALL)
 
 
 def _one_of(glob: bytes, i: int) -> tuple[bytes, int]:

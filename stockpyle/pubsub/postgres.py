@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import threading
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, cast
@@ -18,7 +20,7 @@ from stockpyle.exceptions import StoreTimeout, StoreUnavailable, UnsupportedOper
 from stockpyle.forks import renew_after_fork
 from stockpyle.pubsub.callbacks import Name
 from stockpyle.pubsub.deadlines import deadlines
-from stockpyle.pubsub.envelopes import CARRIER, MAX_SIZE, opened, sealed
+from stockpyle.pubsub.envelopes import CARRIER, LONGEST_CHANNEL, MAX_SIZE, opened, sealed
 from stockpyle.pubsub.handle import Handle
 from stockpyle.pubsub.waking import is_readable
 from stockpyle.pubsub.wires import Inbox, Wire
@@ -73,14 +75,20 @@ class PostgresConnection:
             kind = StoreTimeout if "timeout expired" in str(error) else StoreUnavailable
             raise kind(f"{self._where} cannot be used: {str(error).strip()}", self._store, operation) from error
 
-    def execute(self, statement: str, operation: str) -> None:
-        """Execute a statement, and wait for the answer as long as it may take."""
+    def execute(self, statement: str, operation: str) -> int:
+        """Execute a statement, wait for the answer as long as it may take, and return how many rows it has."""
         with self.failing(operation), deadlines.within(self._timeout, self.raw.fileno()):
             cursor = self.raw.cursor()
             try:
                 cursor.execute(statement)
+                return int(cursor.rowcount)
             finally:
                 cursor.close()
+
+    @property
+    def has_server_of_its_own(self) -> bool:
+        """False if something is in between, such as a PgBouncer, that has other sessions with the server."""
+        return self.execute(f"SELECT 1 WHERE pg_backend_pid() = {self.raw.info.backend_pid}", "subscribe") == 1
 
     @property
     def is_silent(self) -> bool:
@@ -110,15 +118,25 @@ class PostgresWire:
         self._inbox = inbox
         self._seldom = seldom
         self._raw = connection.raw
+        self._echo = ""
         self._is_psycopg2 = hasattr(self._raw, "poll")
         if not self._is_psycopg2:
             # of those that come while a statement runs, psycopg tells in this way only
             self._raw.add_notify_handler(lambda notice: self._take(notice.channel, notice.payload))
-        try:
-            connection.execute(f"LISTEN {CARRIER}", "subscribe")
-        except BaseException:
-            connection.close()
-            raise
+        connection.execute(f"LISTEN {CARRIER}", "subscribe")
+
+    def hears(self, sender: PostgresConnection, seconds: float) -> bool:
+        """True if what another connection sends arrives here within this time, while nobody asks for anything."""
+        own = self._echo = f"stockpyle_echo_{secrets.token_hex(8)}"
+        self._connection.execute(f"LISTEN {own}", "subscribe")
+        sender.execute(f"NOTIFY {own}", "subscribe")
+        until = time.monotonic() + seconds
+        while self._echo and (left := until - time.monotonic()) > 0:
+            if is_readable(self.fileno(), left):
+                self.receive()
+        heard = not self._echo
+        self._connection.execute(f"UNLISTEN {own}", "subscribe")
+        return heard
 
     def fileno(self) -> int:
         """See Wire.fileno."""
@@ -149,6 +167,8 @@ class PostgresWire:
                         self._take(notice.relname.decode(), notice.extra.decode("ascii", "replace"))
 
     def _take(self, carrier: str, text: str) -> None:
+        if carrier == self._echo:
+            self._echo = ""
         if carrier != CARRIER:
             # the application's listeners may have made the connection listen to something
             return
@@ -192,6 +212,8 @@ class PostgresPubSub(Handle):
         self._sender: PostgresConnection | None = None
         renew_after_fork(self)
 
+    longest_channel = LONGEST_CHANNEL
+
     def after_fork(self) -> None:
         """In a child process: a connection of its own is made with the next message."""
         self._mutex = threading.Lock()
@@ -208,13 +230,39 @@ class PostgresPubSub(Handle):
         return PostgresConnection(self.engine, self.where, self._store, self.timeout, operation)
 
     def _connect(self, inbox: Inbox) -> Wire:
-        return PostgresWire(self._open("subscribe"), inbox, self._seldom)
+        connection = self._open("subscribe")
+        try:
+            has_own = connection.has_server_of_its_own
+            wire = PostgresWire(connection, inbox, self._seldom)
+            if not has_own:
+                self._check_pooler(wire)
+        except BaseException:
+            connection.close()
+            raise
+        return wire
+
+    def _check_pooler(self, wire: PostgresWire) -> None:
+        sender = self._open("subscribe")
+        try:
+            # in time for whoever waits for the subscription
+            hears = wire.hears(sender, self.timeout / 2)
+        finally:
+            sender.close()
+        if not hears:
+            raise StoreUnavailable(
+                f"{self.where} is reached through a pooler that lets nobody listen, such as a PgBouncer with "
+                "pool_mode=transaction: give the pub/sub a store on an engine with a direct connection",
+                self._store,
+                "subscribe",
+            )
 
     def _publish(self, channel: str, data: bytes) -> None:
         statement = _notify(channel, data)
         if not self._mutex.acquire(timeout=self.timeout):
             raise StoreTimeout("other threads wait for the server as well", self._store, "publish")
         try:
+            # it may have been closed while this thread waited
+            self._listener.check_open("publish")
             sender, self._sender = self._sender, None
             if sender is not None and not sender.is_silent:
                 sender.close()

@@ -19,6 +19,9 @@ from stockpyle.pubsub.wires import Inbox, Wire
 from stockpyle.redis.failures import failures
 from stockpyle.redis.server import Kind
 
+MOST_AT_ONCE = 1000
+"""So many messages are read before the callbacks are called: more may come than can be read."""
+
 
 class RedisWire:
     """A connection of redis-py's that listens, in RESP2: there a message is an array like any other.
@@ -83,7 +86,7 @@ class RedisWire:
     def receive(self) -> None:
         """See Wire.receive."""
         with self._failing("receive"):
-            while self._connection.can_read(0):
+            while len(self._inbox) < MOST_AT_ONCE and self._connection.can_read(0):
                 self._inbox.append(_message(self._connection.read_response(disable_decoding=True)))
 
     def close(self) -> None:
@@ -132,7 +135,7 @@ class RedisPubSub(Handle):
     def _publish(self, channel: str, data: bytes) -> int | None:
         command = ("PUBLISH", encoded(channel), data)
         with self._failing("publish"):
-            client = self._connected()
+            client = self._connected("publish")
             if self._kind != "cluster":
                 return int(client.execute_command(*command))
             try:
@@ -143,8 +146,10 @@ class RedisPubSub(Handle):
                 raise
             return None
 
-    def _connected(self) -> Any:
+    def _connected(self, operation: str) -> Any:
         with self._mutex:
+            # after close() nobody would close it
+            self._listener.check_open(operation)
             if self._client is None:
                 # a cluster's client prepares connections itself
                 self._client = self._new_client(_prepare if self._kind != "cluster" else _leave_alone)
@@ -158,7 +163,7 @@ class RedisPubSub(Handle):
 
     def _connect(self, inbox: Inbox) -> Wire:
         with self._failing("subscribe"):
-            client = self._connected()
+            client = self._connected("subscribe")
             if self._kind != "cluster":
                 return self._wire(client.connection_pool, inbox, partial(self._check_master, client))
             nodes = client.get_nodes()

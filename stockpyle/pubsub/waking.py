@@ -45,8 +45,8 @@ class Waker:
         self._theirs.close()
 
 
-def is_readable(fileno: int) -> bool:
-    """True if something has come, or the other side has closed."""
+def is_readable(fileno: int, seconds: float = 0.0) -> bool:
+    """True if something has come, or the other side has closed, or does so within this time."""
     with _Selector() as selector:
         selector.register(fileno, selectors.EVENT_READ)
-        return bool(selector.select(0))
+        return bool(selector.select(seconds))

@@ -50,6 +50,8 @@ class RedisServer:
         self.everything = f"{{{prefix}::}}".encode("ascii")
         self._run_key = f"{{{prefix}::}}run".encode("ascii")
         self._errors = redis.exceptions
+        # an older redis-py has no name for it
+        self._exhausted = getattr(redis.exceptions, "MaxConnectionsError", ())
         self._new_client = new_client
         self._store = store
         self._is_cluster = kind == "cluster"
@@ -60,6 +62,7 @@ class RedisServer:
         """Reigns of a cluster's nodes that may be new; _arrivals counts all that ever came."""
         self._arrivals = 0
         self._known: set[tuple[bytes, bytes]] = set()
+        self._most_spare = MOST_SPARE
         self._spare: deque[Any] = deque()
         """Connections of the pool's that nobody uses, for what is asked most: a few of those that it may have."""
         renew_after_fork(self)
@@ -78,7 +81,7 @@ class RedisServer:
             self._connect()
             while True:
                 before = self._arrivals
-                result = work()
+                result = self._with_spares(work)
                 if self._arrivals == before and not self._arrived:
                     return result
                 self._register(self._client)
@@ -108,11 +111,26 @@ class RedisServer:
         def run() -> T:
             self._connect()
             try:
-                return work(self._client)
+                return self._with_spares(lambda: work(self._client))
             finally:
                 self._register(self._client)
 
         return self._run(operation, run)
+
+    def _with_spares(self, work: Callable[[], T]) -> T:
+        """Run `work`; once more, if the pool has no connection left for it, with those that are kept at hand.
+
+        From then on none are: there are about as many threads as there may be connections.
+        """
+        try:
+            return work()
+        except self._exhausted:
+            self._most_spare = 0
+            with suppress(IndexError):
+                while True:
+                    connection = self._spare.pop()
+                    self._client.connection_pool.release(connection)
+            return work()
 
     def get(self, texts: Sequence[bytes]) -> list[bytes | None]:
         """Return the strings under these keys, None for others."""
@@ -202,7 +220,7 @@ class RedisServer:
         return self._client.connection_pool.get_connection()
 
     def _keep(self, connection: Any) -> None:
-        if len(self._spare) < min(MOST_SPARE, self._client.connection_pool.max_connections // 4):
+        if len(self._spare) < min(self._most_spare, self._client.connection_pool.max_connections // 4):
             self._spare.append(connection)
         else:
             self._client.connection_pool.release(connection)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,8 @@ from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
 from stockpyle.keys import KeySpec
 from stockpyle.masking import displayed
 from stockpyle.protocols import Listening, Source
+from stockpyle.stats import Stats
+from stockpyle.stores._hits import Hits
 
 TIER = ("read", "fill", "lock", "publish", "unlock")
 SOURCE = ("accepts", "load", "write")
@@ -24,10 +26,15 @@ VERBS = ("put", "get", "delete", "batch_put", "batch_get", "batch_delete")
 
 @dataclass(frozen=True)
 class Route:
-    """Where the objects of one class live: their source, and the layers above it."""
+    """Where the objects of one class live: their source, and the layers above it.
 
+    spec is the class's as the source names its keys; engine the source's, if it is a database.
+    """
+
+    spec: Any
     source: Source
     layers: tuple[Layer, ...]
+    engine: Any = None
 
 
 class Levels:
@@ -59,6 +66,12 @@ class Levels:
         """The layers whose copies other processes read, too."""
         return [layer for store, layer in zip(self.stores, self.above, strict=True) if layer and not _in_memory(store)]
 
+    def hits(self, stats: Stats) -> Hits | None:
+        """Return what finds objects in process memory, if that is the first level."""
+        hits: Callable[[Stats, Any], Hits | None] | None = getattr(self.stores[0], "hits", None)
+        first = self.above[0]
+        return hits(stats, first.guard) if hits is not None and first is not None and first.guard is not None else None
+
     def route(self, klass: type) -> Route:
         """Return the source of a class and the layers above it; UnsupportedOperation if no store accepts it."""
         spec = spec_of(klass)
@@ -74,7 +87,9 @@ class Levels:
             if not self._hears[depth] and source.accepts(klass):
                 self._check_portable(klass, self.stores[: depth + 1])
                 above = zip(self.stores[:depth], self.above[:depth], strict=True)
-                return Route(source, tuple(layer for store, layer in above if layer and _takes(store, klass)))
+                layers = tuple(layer for store, layer in above if layer and _takes(store, klass))
+                own = getattr(source, "spec", spec_of)
+                return Route(own(klass), source, layers, getattr(source, "engine", None))
         stores = ", ".join(type(store).__name__ for store in self.stores)
         need = " (a mapped class needs a SqlAlchemyStore)" if is_mapped(klass) else ""
         need += "; process memory with a backplane only keeps copies" if self.listening else ""

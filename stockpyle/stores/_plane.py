@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any
 
 from stockpyle.coherence.announced import GRACE
@@ -15,8 +14,8 @@ from stockpyle.lifetimes import check_seconds
 from stockpyle.masking import displayed
 from stockpyle.stores._levels import Levels
 
-_MAX_CHANNEL = 63
-"""What PostgreSQL allows the name of a channel to be, in bytes."""
+_MAX_CHANNEL = 255
+"""How many bytes the name of a channel may have in every pub/sub; a prefix has 100 at most."""
 
 
 def connected(
@@ -31,8 +30,10 @@ def connected(
     """Return the backplane over a store or a pub/sub, which the levels that can hear listen to."""
     if in_transaction:
         _check_same_database(backplane, levels.stores)
-    if channel is not None and (not isinstance(channel, str) or not channel):
-        raise ImproperlyConfigured(f"backplane_channel is the name of a channel, not {channel!r}")
+    if channel is not None and (not isinstance(channel, str) or not 0 < len(channel.encode()) <= _MAX_CHANNEL):
+        raise ImproperlyConfigured(
+            f"backplane_channel is the name of a channel, of 1 to {_MAX_CHANNEL} bytes, not {channel!r}"
+        )
     check_seconds("backplane_grace", grace)
 
     def clean_up(changes: Changes) -> None:
@@ -54,8 +55,7 @@ def connected(
 def _channel_of(stores: Sequence[Any]) -> str:
     """The default: chains whose shared tiers have the same keys tell each other, and nobody else."""
     prefix = next((str(store.prefix) for store in stores if hasattr(store, "prefix")), "stockpyle")
-    own = f"{prefix}.backplane"
-    return own if len(own) <= _MAX_CHANNEL else blake2b(own.encode(), digest_size=16).hexdigest()
+    return f"{prefix}.backplane"
 
 
 def _check_same_database(backplane: Any, stores: Sequence[Any]) -> None:

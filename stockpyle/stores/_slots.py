@@ -107,6 +107,12 @@ class Space:
         self.waited_for.clear()
         return old
 
+    def renew(self) -> None:
+        """Begin anew in a child process, where whoever waits or holds a lock is not."""
+        self.slots, self.locks, self.closed_by, self.waited_for = {}, {}, [], []
+        self.number += 1
+        self.count = 0
+
     def is_closed(self, now: float) -> bool:
         """True if a writer has locked the class as a whole; locks that have run out are forgotten."""
         if any(each.expires <= now for each in self.closed_by):

@@ -126,6 +126,15 @@ class MemoryTable:
             mine = space.slots[ident] = LeaseSlot(ident, now + self._lease_seconds)
             return Lease(key, mine)
 
+    @property
+    def needs_no_lock(self) -> bool:
+        """True if a hit changes nothing but its entry; a policy must be told of each."""
+        return self._policy is None
+
+    def space_of(self, key: Key) -> Space:
+        """Return where the key's class is kept, now and later."""
+        return self._space(key)
+
     def records(self, spec: KeySpec) -> list[tuple[Ident, Record]]:
         """Return every record that is held of a class, with the identity that it is held under."""
         with self._mutex:
@@ -412,7 +421,9 @@ class MemoryTable:
         # the parent's subscriptions are not the child's
         self._deaf.update(self._listeners)
         if not intact or self._listeners:
-            self._spaces, self._ring, self._locks, self._dropped = {}, deque(), deque(), deque()
+            for space in self._spaces.values():
+                space.renew()
+            self._ring, self._locks, self._dropped = deque(), deque(), deque()
             self._count = 0
             if self._policy is not None:
                 self._policy.clear()

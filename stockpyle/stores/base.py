@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
+from stockpyle.classes import spec_of
 from stockpyle.exceptions import AmbiguousKeyError, InvalidKey, UndeclaredKeyError, UnsupportedOperation
 from stockpyle.keys import KeySpec
 from stockpyle.protocols import PubSub
@@ -12,6 +13,7 @@ from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
 from stockpyle.pubsub.wires import Notice
 from stockpyle.stats import Stats
 from stockpyle.stores._connected import Connected
+from stockpyle.stores._hits import Hits
 from stockpyle.views.collection import Collection, Entries, Values
 from stockpyle.views.counter import Counter, Numbers
 from stockpyle.views.query import Query
@@ -224,12 +226,33 @@ def needs_class_and_keys(given: Any) -> InvalidKey:
 class ConcreteStore(BaseStore, abstract=True):
     """A store of ours: it also takes keys without a class, for scripts."""
 
+    _hits: Hits | None = None
+    """What finds objects quickly, if the store looks into process memory first."""
+
     def __init__(self) -> None:
         super().__init__()
         self.seen = SeenClasses()
 
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         raise NotImplementedError
+
+    def _spec(self, klass: type) -> KeySpec:
+        return spec_of(klass)
+
+    def _found(self, klass: type, keys: list[Mapping[str, Any]]) -> list[Any]:
+        hits = self._hits
+        if hits is None:
+            return self._fetch(klass, keys)
+        found = [hits.get(klass, key) for key in keys]
+        missing = [key for key, each in zip(keys, found, strict=True) if each is None]
+        if not missing:
+            return found
+        fetched = self._fetch(klass, missing)
+        for key, each in zip(missing, fetched, strict=True):
+            if each is not None:
+                hits.learn(klass, key, self._spec)
+        rest = iter(fetched)
+        return [next(rest) if each is None else each for each in found]
 
     @overload
     def get(self, klass: type[T], key: Mapping[str, Any]) -> T | None: ...
@@ -241,7 +264,8 @@ class ConcreteStore(BaseStore, abstract=True):
         ``get(key)`` without a class looks among the exact classes put or loaded through this very store.
         """
         if key is not None:
-            return self.batch_get(klass, [key])[0]
+            found = None if self._hits is None else self._hits.get(klass, key)
+            return self.batch_get(klass, [key])[0] if found is None else found
         asked: Any = klass if isinstance(klass, type) else [klass]
         return self.batch_get(asked)[0]
 
@@ -255,7 +279,7 @@ class ConcreteStore(BaseStore, abstract=True):
         ``batch_get(keys)`` without a class looks among the exact classes put or loaded through this very store.
         """
         if keys is not None:
-            return self._fetch(klass, listed(keys, "batch_get"))
+            return self._found(klass, listed(keys, "batch_get"))
         if isinstance(klass, type):
             raise needs_class_and_keys(klass)
         asked = listed(klass, "batch_get")

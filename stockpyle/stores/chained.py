@@ -105,6 +105,7 @@ class ChainedStore(SessionStore):
         self.lock_seconds = lock_seconds
         self.unreachable = checked_unreachable(unreachable)
         self._levels = Levels(self.stores, with_backplane=backplane is not None)
+        self._hits = self._levels.hits(self.stats)
         self.backplane: Backplane | None = None
         """What tells other processes' memory of what is written here; its `stats` count."""
         if backplane is not None:
@@ -130,23 +131,35 @@ class ChainedStore(SessionStore):
         """All layers that can hold copies."""
         return self._levels.layers
 
+    def _spec(self, klass: type) -> KeySpec:
+        return self.spec(klass)
+
     def spec(self, klass: type) -> KeySpec:
         """Return the keys of a class as its source names them."""
-        source = self.route(klass).source
-        own = getattr(source, "spec", None)
-        return spec_of(klass) if own is None else own(klass)
+        spec: KeySpec = self.route(klass).spec
+        return spec
 
     # reading
 
     def _fetch_into(self, session: Session, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
-        spec: Any = self.spec(klass)
-        if not spec.mapped:
+        route, hits = self.route(klass), self._hits
+        if not route.spec.mapped:
             raise UnsupportedOperation(f"{klass.__qualname__} is not mapped: it has no instance in a session")
         from stockpyle.orm.sessions import instances
 
-        asked = [spec.key(key) for key in keys]
-        engine = getattr(self.route(klass).source, "engine", None)
-        return instances(session, spec, asked, lambda missing: self._records(klass, missing), engine)
+        found = instances(
+            session,
+            route.spec,
+            keys,
+            lambda missing: self._records(klass, missing),
+            route.engine,
+            None if hits is None else lambda key: hits.find(klass, key),
+        )
+        if hits is not None:
+            for key, each in zip(keys, found, strict=True):
+                if each is not None:
+                    hits.learn(klass, key, self._spec)
+        return found
 
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         spec = self.spec(klass)

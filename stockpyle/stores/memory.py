@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from stockpyle.classes import spec_of
+from stockpyle.coherence.guards import Guard
 from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Ident, Key
@@ -19,6 +20,8 @@ from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
 from stockpyle.pubsub.local import Hub, LocalPubSub
 from stockpyle.pubsub.wires import Notice
 from stockpyle.records import Alias, Found, Lease, Lock, Record
+from stockpyle.stats import Stats
+from stockpyle.stores._hits import Hits
 from stockpyle.stores._table import LEASE_SECONDS, MemoryTable, Policy
 from stockpyle.stores.cache import CacheStore
 from stockpyle.views.collection import Entries
@@ -63,6 +66,7 @@ class ProcessMemoryStore(InThisProcess, CacheStore):
             raise ImproperlyConfigured(f"validate is True or False, not {validate!r}")
         self.validate = validate
         self._table = MemoryTable(maxsize, policy, clock, lease_seconds)
+        self._hits = self.hits()
         self._hub = Hub()
         self._local_entries = LocalEntries()
         self._local_numbers = LocalNumbers()
@@ -86,6 +90,12 @@ class ProcessMemoryStore(InThisProcess, CacheStore):
 
     def _counters(self) -> Numbers:
         return self._local_numbers
+
+    def hits(self, own: Stats | None = None, guard: Guard | None = None) -> Hits | None:
+        """Return what finds single objects for one reader, see Hits; None if a hit needs more than a look."""
+        if self.validate or not self._table.needs_no_lock or type(self).read is not ProcessMemoryStore.read:
+            return None
+        return Hits(self._table.space_of, self.clock, self.stats, own, guard)
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Tier.read."""
@@ -148,11 +158,13 @@ class ProcessMemoryStore(InThisProcess, CacheStore):
 
     def search(self, klass: type) -> Search:
         """Return what answers queries: it looks at all objects of the class, as get() finds them."""
+        self._refuse_alone()
         spec = spec_of(klass)
         return Scan(spec, lambda: findable(spec, self._table.records(spec)))
 
     def scan(self, klass: type[T]) -> Iterable[T]:
         """Yield every object of a class."""
+        self._refuse_alone()
         spec = spec_of(klass)
         yield from (record.spec.materialise(record.value) for record in findable(spec, self._table.records(spec)))
 

@@ -238,9 +238,7 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
     def _fetch_into(self, session: Session, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         from stockpyle.orm.sessions import instances
 
-        spec = self.spec(klass)
-        asked = [spec.key(key) for key in keys]
-        return instances(session, spec, asked, lambda missing: self._objects(klass, missing), self.engine)
+        return instances(session, self.spec(klass), keys, lambda missing: self._objects(klass, missing), self.engine)
 
     def _objects(self, klass: type, keys: Sequence[Key]) -> dict[Any, Record | None]:
         unique = {key.ident: key for key in keys}

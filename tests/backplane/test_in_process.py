@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -10,6 +12,7 @@ from stockpyle.stores import ChainedStore, ProcessMemoryStore
 from stockpyle.testing import Person
 from tests.backplane.peers import until
 from tests.chain.parts import Source, key
+from tests.pubsub.parts import listening_threads
 
 
 def test_chains_of_one_process_hear_each_other() -> None:
@@ -73,4 +76,43 @@ def test_whose_the_pubsub_is(passed: str) -> None:
     until(lambda: len(memory) == 0)
     assert other.get(Person, {"id": 1}).name == "new"
     assert memory.read([key(id=1)], lease=False)[0].value.name == "new"
+    pubsub.close()
+
+
+@pytest.mark.parametrize("passed", ["store", "pubsub"])
+def test_chain_that_nobody_has_listens_no_more(passed: str) -> None:
+    """A chain that is not closed and that nobody has any more leaves no thread and no subscription."""
+    hub, source = ProcessMemoryStore(), Source(Person(1))
+    pubsub = hub.pubsub()
+    chain = ChainedStore([ProcessMemoryStore(), source], backplane=hub if passed == "store" else pubsub)
+    chain.get(Person, {"id": 1})
+    assert listening_threads()
+    gone = weakref.ref(chain)
+    del chain
+    gc.collect()
+    assert gone() is None
+    until(lambda: not listening_threads())
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["unsubscribed", "closed"])
+def test_pubsub_that_is_taken_away(again: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """A chain whose subscription somebody else has ended keeps nothing in memory, until it has subscribed anew."""
+    hub, source = ProcessMemoryStore(), Source(Person(1, name="old"))
+    pubsub, memory = hub.pubsub(), ProcessMemoryStore()
+    chain, other = ChainedStore([memory, source], backplane=pubsub), ChainedStore([source], backplane=hub)
+    chain.get(Person, {"id": 1})
+    assert len(memory) == 1
+    if again:
+        pubsub.unsubscribe()
+    else:
+        pubsub.close()
+    assert len(memory) == 0
+    assert "somebody has ended its subscription" in caplog.text
+    assert chain.get(Person, {"id": 1}).name == "old"
+    assert len(memory) == again
+    other.put(Person(1, name="new"))
+    until(lambda: len(memory) == 0)
+    assert chain.get(Person, {"id": 1}).name == "new"
+    chain.close()
+    other.close()
     pubsub.close()

@@ -99,6 +99,13 @@ def test_commit_is_announced_and_settled(here: Here, how: str) -> None:
     here.nothing_more()
 
 
+def test_nothing_is_announced_of_what_has_not_changed(here: Here) -> None:
+    """A put of what is there already, which commits nothing, costs no NOTIFY, which other commits would wait for."""
+    here.chain.put(Item(id=1, code="code 1", name="old"))
+    assert here.backplane.stats.announced == 0
+    here.nothing_more()
+
+
 def test_it_is_heard_when_it_has_happened(here: Here) -> None:
     """Nothing is heard while the transaction is open, and nothing of one that is rolled back."""
     with here.Session() as session:

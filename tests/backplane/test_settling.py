@@ -141,6 +141,18 @@ def test_clean_up_of_what_was_not_heard() -> None:
     assert late.memory.holds(other) is not MISS
 
 
+def test_who_is_closed_cleans_nothing_up() -> None:
+    """What a chain has heard of, and is not settled when it is closed, is left to the others: its stores are closed."""
+    air = Air()
+    writer, reader = Peer(air), Peer(air)
+    announced(air, writer)
+    reader.backplane.close()
+    assert not reader.backplane._announced.waits
+    reader.later(100)
+    assert reader.cleaned == []
+    assert not reader.backplane._outbox.waits
+
+
 def test_without_a_shared_tier_nothing_is_left_to_be_done() -> None:
     """Memory that has nothing below it but the source is right as soon as it has heard the announcement."""
     air = Air()

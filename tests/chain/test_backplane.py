@@ -388,6 +388,26 @@ def test_loss_while_subscribing() -> None:
     assert isinstance(process.memory.holds(key(id=1)), Record)
 
 
+def test_dropped_while_subscribing() -> None:
+    """A subscription that somebody ends before the chain knows that it stands is none: it is made again."""
+    air, source = Air(), Source(Person(1))
+    process = Process(air, source)
+
+    def drop() -> None:
+        process.radio.on_subscribe = lambda: None
+        ((channel, callback),) = process.radio.callbacks
+        process.radio.unsubscribe(channel, callback)
+        callback.dropped()  # type: ignore[attr-defined]
+
+    process.radio.on_subscribe = drop
+    process.chain.get(Person, {"id": 1})
+    assert process.memory.holds(key(id=1)) is MISS
+    assert process.backplane.settle()
+    process.chain.get(Person, {"id": 1})
+    assert process.memory.holds(key(id=1)) is not MISS
+    assert process.radio.callbacks
+
+
 def test_found_again_while_subscribing() -> None:
     """One that is lost and found again meanwhile leaves memory in use."""
 
@@ -477,14 +497,19 @@ def test_other_channels_are_not_heard() -> None:
     assert name(second) == "old"
 
 
-@pytest.mark.parametrize(("prefix", "channel"), [("shop", "shop.backplane"), ("p" * 90, None)])
-def test_channel_is_named_after_the_prefix(prefix: str, channel: str | None) -> None:
-    """The default channel has the shared tier's prefix in its name, and is never too long for PostgreSQL."""
+@pytest.mark.parametrize("prefix", ["shop", "p" * 100])
+def test_channel_is_named_after_the_prefix(prefix: str) -> None:
+    """The default channel is the shared tier's prefix and .backplane."""
     shared = Shared()
     shared.prefix = prefix  # type: ignore[attr-defined]
-    process = Process(Air(), Source(), shared)
-    assert len(process.backplane.channel) <= 63
-    assert channel is None or process.backplane.channel == channel
+    assert Process(Air(), Source(), shared).backplane.channel == f"{prefix}.backplane"
+
+
+@pytest.mark.parametrize("channel", ["", b"one", 5, "é" * 128])
+def test_channel_is_one_that_all_carry(channel: Any) -> None:
+    """A channel that is no text, or longer than PostgreSQL's pub/sub carries, is refused with the chain."""
+    with pytest.raises(ImproperlyConfigured, match="backplane_channel is the name of a channel, of 1 to 255 bytes"):
+        Process(Air(), Source(), backplane_channel=channel)
 
 
 # lifetimes, settings and ends

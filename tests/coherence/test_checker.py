@@ -526,6 +526,18 @@ def test_memory_has_what_its_own_process_has_committed(updated: Story) -> None:
     assert updated.judge(40, 41, ID, 5, account(2, a=2, b=1), memory_life=20) == "stale"
 
 
+@pytest.mark.parametrize(("nick", "wrong"), [("n", "stale"), ("N", None)])
+def test_memory_has_a_key_that_its_own_process_gave_away(nick: str, wrong: str | None) -> None:
+    """Who gives a key to another object sees that at once; of another spelling of the key his memory knows nothing."""
+    story = Story()
+    story.tx(1, (ACCOUNTS, None, account(1)))
+    story.tx(2, (ACCOUNTS, account(1), account(2, nick="m")))
+    story.tx(3, (ACCOUNTS, None, account(3, ident=6, email="f", nick=nick)), worker=1)
+    assert story.judge(40, 41, NICK, "n", account(1), memory_life=30) == wrong
+    story.transactions[3].worker = 2
+    assert story.judge(40, 41, NICK, "n", account(1), memory_life=30) is None
+
+
 def test_memory_excuses_no_mix_and_nothing_dirty(updated: Story) -> None:
     """What was never a version is not in memory either."""
     assert updated.judge(40, 41, ID, 5, account(3, a=1, b=3), memory_life=20) == "mix"

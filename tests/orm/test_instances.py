@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
+from sqlalchemy import event
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, column_property, mapped_column
 from sqlalchemy.orm.attributes import instance_state
 
 from stockpyle.orm import instances
@@ -41,7 +42,7 @@ def test_the_quick_way_gives_what_the_public_way_gives() -> None:
     """An instance whose state is written directly has the key, values and expired attributes of a public one."""
     revive = new_reviver()
     public, quick = revive(ROW), revive(ROW)
-    assert revive._quick
+    assert revive.quick is not None
     assert instances._traits(public) == instances._traits(quick)
     assert sa.inspect(quick).detached
     assert "shout" in sa.inspect(quick).expired_attributes
@@ -51,18 +52,22 @@ def test_the_quick_way_gives_what_the_public_way_gives() -> None:
 
 def test_a_sqlalchemy_that_differs_gets_the_public_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """If writing the state directly does not give the same instance, it is not done again for that class."""
-    direct = Reviver._directly
+    generated = instances._generated
 
-    def with_another_key(self: Reviver, row: Any) -> Any:
-        instance = direct(self, row)
-        instance_state(instance).key = None
-        return instance
+    def with_another_key(*arguments: Any) -> Any:
+        def revive(row: Any) -> Any:
+            instance = direct(row)
+            instance_state(instance).key = None
+            return instance
 
-    monkeypatch.setattr(Reviver, "_directly", with_another_key)
+        direct = generated(*arguments)
+        return revive
+
+    monkeypatch.setattr(instances, "_generated", with_another_key)
     revive = new_reviver()
     for _ in range(3):
         assert sa.inspect(revive(ROW)).key is not None
-    assert revive._quick is False
+    assert revive.quick is None
 
 
 def test_what_can_be_changed_in_place_is_copied() -> None:
@@ -83,3 +88,37 @@ def test_a_value_of_an_unexpected_type_is_copied() -> None:
     first, second = spec.materialise(row), spec.materialise(row)
     first.blob.append(1)
     assert second.blob == b"x"
+
+
+def test_attached_as_session_add_does() -> None:
+    """An instance that is attached is in the session as one that was added, and the same events have told of it."""
+    engine = sa.create_engine("sqlite://")
+    told: list[list[str]] = []
+    states = []
+    for way in (Session.add, instances.attach):
+        revive = new_reviver()
+        with Session(engine) as session:
+            told.append([])
+            for name in ("before_attach", "after_attach", "detached_to_persistent", "after_begin"):
+                event.listen(session, name, lambda *_, name=name, told=told[-1]: told.append(name))  # type: ignore[misc]
+            note = revive(ROW)
+            way(session, note)
+            state = instance_state(note)
+            assert session.identity_map[state.key] is note
+            assert session.in_transaction()
+            states.append([*instances._traits(note), state.persistent, state.session is session, note in session.dirty])
+    assert told[0] == told[1] == ["before_attach", "after_attach", "detached_to_persistent"]
+    assert states[0] == states[1]
+    engine.dispose()
+
+
+def test_attached_by_a_session_that_differs() -> None:
+    """Where a session does not have what is used of it, add() is called."""
+
+    class OtherSession:
+        added: ClassVar[list[Any]] = []
+        add = added.append
+
+    note = new_reviver()(ROW)
+    instances.attach(OtherSession(), note)  # type: ignore[arg-type]
+    assert OtherSession.added == [note]

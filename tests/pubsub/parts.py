@@ -65,6 +65,11 @@ def wait_for(what: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def listening_threads() -> list[str]:
+    """Return the names of the threads that listen."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("stockpyle-pubsub")]
+
+
 def settle(pubsub: PubSub) -> None:
     """Return when all that was sent before has been delivered."""
     ear = Ear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 
 import sqlalchemy as sa
@@ -59,3 +60,27 @@ class Proxy:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
+
+
+class Pooler(Proxy):
+    """What a client sees of a PgBouncer: not the server's process, nor its notifications unless it pools sessions."""
+
+    def __init__(self, url: str, *, pools_sessions: bool) -> None:
+        super().__init__(url)
+        # a connection begins as the protocol has it, not with a question about TLS
+        self.url += "?sslmode=disable&gssencmode=disable"
+        self._pools_sessions = pools_sessions
+
+    def _forward(self, one: socket.socket, other: socket.socket) -> None:
+        if all(other is not client for client, _ in self._sockets):
+            super()._forward(one, other)
+            return
+        with contextlib.suppress(OSError), one.makefile("rb") as server:
+            while head := server.read(5):
+                kind, length = struct.unpack(">cI", head)
+                body = server.read(length - 4)
+                if kind == b"K":
+                    body = bytes(4) + body[4:]
+                if kind != b"A" or self._pools_sessions:
+                    other.sendall(head + body)
+        self._cut(one, other)

@@ -15,7 +15,8 @@ import pytest
 from stockpyle.exceptions import ImproperlyConfigured, StoreUnavailable
 from stockpyle.protocols import PubSub
 from stockpyle.stores import BaseStore, SqlAlchemyStore
-from tests.pubsub.parts import Ear, Make, settle, wait_for
+from tests.pubsub.parts import Ear, Make, listening_threads, settle, wait_for
+from tests.servers import PATIENCE
 
 
 def counts(store: BaseStore) -> bool:
@@ -218,6 +219,42 @@ def test_a_callback_may_unsubscribe_those_behind_it(pubsub: PubSub) -> None:
     assert ear.heard == []
 
 
+def test_messages_without_end_stop_nothing_else(make: Make) -> None:
+    """Who is called all the time, here by what it sends itself, keeps no other thread from subscribing."""
+    pubsub, ear = make(timeout=PATIENCE), Ear()
+    pubsub.subscribe("news", lambda channel, data: pubsub.publish("news", data))
+    pubsub.publish("news", b"again")
+    pubsub.subscribe("weather", ear)
+    pubsub.publish("weather", b"1")
+    assert ear.after(1) == [("weather", b"1")]
+
+
+def test_a_callback_is_told_that_it_is_dropped(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """One that has a `dropped` is told when it is unsubscribed, by whomever, or the pub/sub closed; and only then."""
+
+    class Told(Ear):
+        times = 0
+
+        def dropped(self) -> None:
+            self.times += 1
+            pubsub.publish("news", b"dropped")
+            raise ZeroDivisionError
+
+    pubsub, ears = make(), [Told(), Told()]
+    for ear in ears:
+        pubsub.subscribe("news", ear)
+        pubsub.psubscribe("n*", ear)
+    pubsub.unsubscribe("weather")
+    assert [ear.times for ear in ears] == [0, 0]
+    pubsub.unsubscribe("news", ears[0])
+    assert [ear.times for ear in ears] == [1, 0]
+    pubsub.punsubscribe()
+    assert [ear.times for ear in ears] == [2, 1]
+    assert "Told.dropped" in caplog.text
+    pubsub.close()
+    assert [ear.times for ear in ears] == [2, 2]
+
+
 def test_a_callback_may_close_it(pubsub: PubSub) -> None:
     """A callback ends the pub/sub that has called it."""
     pubsub.subscribe("news", lambda channel, data: pubsub.close())
@@ -287,11 +324,6 @@ def test_it_need_not_wait(pubsub: PubSub) -> None:
     settle(pubsub)
     pubsub.publish("news", b"1")
     assert ear.after(2) == [("news", b"1")] * 2
-
-
-def listening_threads() -> list[str]:
-    """Return the names of the threads that listen."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("stockpyle-pubsub")]
 
 
 def test_one_thread_listens(pubsub: PubSub) -> None:

@@ -50,6 +50,22 @@ def test_a_connection_is_not_cut_after_the_wait(pair: tuple[socket.socket, socke
     assert read(deadlines, mine, 60) == b"2"
 
 
+def test_who_could_not_wait_is_forgotten(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wait that never began, for want of a thread, cuts nobody: by then the number may be another connection's."""
+    deadlines, (mine, theirs) = Deadlines(), pair
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("no more threads")))
+        with pytest.raises(RuntimeError, match="no more threads"):
+            read(deadlines, mine, 0.05)
+    other, silent = socket.socketpair()
+    with other, silent, pytest.raises(TimeoutError):
+        read(deadlines, other, 0.1)
+    theirs.sendall(b"1")
+    assert read(deadlines, mine, 60) == b"1"
+
+
 def test_each_has_its_own_deadline(pair: tuple[socket.socket, socket.socket]) -> None:
     """One who begins later and has less time is cut first; the other gets its answer."""
     deadlines, (mine, theirs) = Deadlines(), pair

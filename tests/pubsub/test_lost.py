@@ -210,3 +210,19 @@ def test_close_while_it_is_lost(place: Place, pubsub: PubSub, diary: Diary) -> N
     pubsub.close()
     place.server.start()
     diary.until("lost")
+
+
+def test_who_sends_while_it_is_closed_opens_nothing(
+    pubsub: PubSub, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that is on its way into a pub/sub when that is closed is refused, and leaves no connection behind."""
+    publish: Any = pubsub._publish  # type: ignore[attr-defined]
+
+    def late(channel: str, data: bytes) -> Any:
+        pubsub.close()
+        monkeypatch.setattr(pubsub, "_open" if place.driver != "redis" else "_new_client", pytest.fail)
+        return publish(channel, data)
+
+    monkeypatch.setattr(pubsub, "_publish", late)
+    with pytest.raises(StoreUnavailable, match="publish: this pub/sub is closed"):
+        pubsub.publish("news", b"1")

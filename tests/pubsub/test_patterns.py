@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from stockpyle.pubsub.callbacks import Name, fitting
 from stockpyle.pubsub.patterns import decoded, encoded, matcher
-from tests.servers import Redis
+from tests.servers import PATIENCE, Redis
 
 CHARACTERS = r"*?[]^-\abcé" + "\n"
 
@@ -35,12 +37,24 @@ def client() -> Iterator[redis.Redis]:
 @example("a\\", ["a", "a\\"])
 @example("?", ["é", "a", "\n"])
 @example("*a*", ["a", "\na", "b"])
+@example("*a*ab*b", ["aabb", "aab", "abab", "abb", "bab"])
+@example("*a" * 120 + "*", ["a" * 120, "a" * 119])
+@example("a*b*", ["ab", "acb", "acbd", "ac", "ba"])
+@example("*[", ["", "a", "["])
 def test_patterns_are_those_of_redis(client: redis.Redis, pattern: str, names: list[str]) -> None:
     """A name fits a pattern exactly if Redis says so, whose KEYS and PSUBSCRIBE compare in the same way."""
     client.flushall()
     client.mset({encoded(name): "" for name in names})
     ours = {name for name in names if matcher(pattern).fullmatch(encoded(name))}
     assert ours == {decoded(name) for name in client.keys(encoded(pattern))}
+
+
+def test_long_names_stop_nobody() -> None:
+    """A name that nearly fits is found not to fit at once, however many stars the pattern has."""
+    ask = "from stockpyle.pubsub.patterns import matcher; print(matcher('*a' * 20 + 'b').fullmatch(b'a' * 255))"
+    # in a process of its own: no other thread runs while re compares
+    told = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert told.stdout == "None\n"
 
 
 def test_names_of_others_come_back_as_they_were() -> None:

@@ -16,7 +16,7 @@ from stockpyle.protocols import PubSub
 from stockpyle.pubsub.envelopes import CARRIER, opened, sealed
 from stockpyle.stores import ProcessMemoryStore, RedisStore, SqlAlchemyStore
 from tests.pubsub.parts import Ear, settle, wait_for
-from tests.pubsub.proxies import Proxy
+from tests.pubsub.proxies import Pooler, Proxy
 from tests.servers import Postgres
 
 
@@ -144,9 +144,13 @@ def test_the_largest_message(engine: sa.Engine, pubsub: PubSub) -> None:
 
 
 def test_the_longest_name(pubsub: PubSub) -> None:
-    """A channel's name has at most 255 bytes here."""
-    with pytest.raises(ValueError, match="a channel's name of 256 bytes: on PostgreSQL it has 255 at most"):
-        pubsub.publish("é" * 128, b"")
+    """A channel's name has at most 255 bytes here: one on which nothing can be sent is not listened to, either."""
+    for call in (lambda: pubsub.publish("é" * 128, b""), lambda: pubsub.subscribe("é" * 128, print)):
+        with pytest.raises(
+            MessageTooLarge, match=r"a channel's name of 256 bytes: PostgreSQL at .* carries 255 at most"
+        ):
+            call()
+    pubsub.psubscribe("*" * 300, print)
 
 
 def test_notifications_of_others(engine: sa.Engine, pubsub: PubSub, ear: Ear, caplog: Any) -> None:
@@ -263,3 +267,24 @@ def test_an_async_engine() -> None:
     engine = sa.create_engine("postgresql+psycopg_async://localhost/test")
     with pytest.raises(UnsupportedOperation, match="carries no messages"):
         SqlAlchemyStore(engine=engine).pubsub()
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_a_pooler_of_transactions_is_found_out(postgres: Postgres, driver: str) -> None:
+    """Behind a PgBouncer that gives each transaction another connection nothing would be heard, and that is said."""
+    with Pooler(postgres.url(driver), pools_sessions=False) as pooler, SqlAlchemyStore(pooler.url).pubsub() as pubsub:
+        with pytest.raises(StoreUnavailable, match=r"pooler.*lets nobody listen.*pool_mode=transaction.*direct"):
+            pubsub.subscribe("news", print)
+        assert not pubsub.connected
+        pubsub.publish("news", b"1")
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_a_pooler_of_sessions_is_as_good(postgres: Postgres, driver: str) -> None:
+    """Behind one that gives each session a connection of its own all is heard, and no more than that."""
+    ear = Ear()
+    with Pooler(postgres.url(driver), pools_sessions=True) as pooler, SqlAlchemyStore(pooler.url).pubsub() as pubsub:
+        pubsub.psubscribe("*", ear)
+        pubsub.publish("news", b"1")
+        assert ear.after(1) == [("news", b"1")]
+        assert pubsub.connected

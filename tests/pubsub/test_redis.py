@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import pytest
 import redis
 
 from stockpyle.exceptions import StoreUnavailable
+from stockpyle.pubsub.callbacks import Name
+from stockpyle.pubsub.redis import MOST_AT_ONCE
+from stockpyle.pubsub.wires import Inbox
 from stockpyle.stores import RedisStore
 from tests.pubsub.parts import Diary, Ear, wait_for
 from tests.servers import Redis, RedisCluster, RedisSentinel
@@ -43,6 +47,26 @@ def test_large_messages(redis_server: str) -> None:
         data = bytes(range(256)) * 20_000
         pubsub.publish("news", data)
         assert ear.after(1) == [("news", data)]
+
+
+def test_a_flood_is_taken_in_parts(redis_server: str) -> None:
+    """Of what has come only so much is read before the callbacks are called: no message waits for an end of them."""
+    inbox: Inbox = deque()
+    number = 3 * MOST_AT_ONCE
+    with RedisStore(redis_server).pubsub() as pubsub, redis.Redis.from_url(redis_server) as client:
+        wire = pubsub._connect(inbox)
+        wire.subscribe([Name("news")])
+        with client.pipeline(transaction=False) as pipeline:
+            for i in range(number):
+                pipeline.publish("news", str(i))
+            assert sum(pipeline.execute()) == number
+        heard: list[bytes] = []
+        while len(heard) < number:
+            wire.receive()
+            assert len(inbox) <= MOST_AT_ONCE
+            heard += [inbox.popleft().data for _ in range(len(inbox))]
+        wire.close()
+    assert heard == [str(i).encode() for i in range(number)]
 
 
 def test_a_client_says_where_the_server_is(redis_server: str) -> None:

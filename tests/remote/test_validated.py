@@ -410,8 +410,10 @@ def test_chain_without_a_tier_to_ask(below: list[Any], says: str) -> None:
         lambda store: store.batch_get(Person, [{"id": 1}]),
         lambda store: store.put(Person(1)),
         lambda store: store.delete(Person(1)),
+        lambda store: list(store.scan(Person)),
+        lambda store: list(store.query(Person)),
     ],
-    ids=["get", "batch_get", "put", "delete"],
+    ids=["get", "batch_get", "put", "delete", "scan", "query"],
 )
 def test_used_alone(call: Callable[[Any], Any]) -> None:
     """Used alone there is nobody to ask: each verb says so, with the cure."""

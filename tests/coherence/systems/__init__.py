@@ -43,6 +43,7 @@ IN_MEMORY = {
 """The systems in which each process keeps copies of its own that others' commits do not reach: for how many seconds.
 
 Or reach later: over a backplane with a heartbeat of a second, and another to answer, while servers hang for a second.
+On Redis, where a writer that is killed after its commit has told nobody, copies live no longer than that.
 
 A memory tier that may never be older than the shared one does not belong here: it is judged as if it were none.
 """

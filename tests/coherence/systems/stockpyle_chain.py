@@ -52,15 +52,18 @@ def validated_over_redis(settings: Settings) -> Chain:
 
 
 def backplane_over_memcached(settings: Settings) -> Chain:
-    """Memory that is told of others' commits by PostgreSQL."""
+    """Memory that is told of others' commits by PostgreSQL, with the commit: also of those whose writers are killed."""
     backplane = SqlAlchemyStore(engine=settings.engine).pubsub(heartbeat=1, timeout=1)
-    return Chain(settings, [ProcessMemoryStore(), _memcached(settings)], backplane=backplane)
+    tiers = [ProcessMemoryStore(), _memcached(settings)]
+    return Chain(settings, tiers, backplane=backplane, backplane_in_transaction=True)
 
 
 def backplane_over_redis(settings: Settings) -> Chain:
-    """Memory that is told of others' commits by the Redis below it."""
+    """Memory that is told of others' commits by the Redis below it; but not of those whose writers are killed."""
     redis = _redis(settings)
-    return Chain(settings, [ProcessMemoryStore(), redis], backplane=redis.pubsub(heartbeat=1, timeout=1))
+    return Chain(
+        settings, [_memory("stockpyle-backplane-redis"), redis], backplane=redis.pubsub(heartbeat=1, timeout=1)
+    )
 
 
 def _memory(system: str) -> ProcessMemoryStore:
