@@ -155,12 +155,16 @@ def test_foreign_documents_are_counted_misses(db: Any, caplog: pytest.LogCapture
     """A document with other fields, or other bytes, is a miss that is counted and logged; a put mends it."""
     store = MongoStore(db, "kept")
     store.put(Person(1))
-    for damage in ({"$unset": {"kind": 1}}, {"$set": {"kind": "stockpyle:x:", "value": b"nonsense"}}):
+    for damage in (
+        {"$unset": {"kind": 1}},
+        {"$set": {"value": "text"}},
+        {"$set": {"kind": "stockpyle:x:", "value": b"nonsense"}},
+    ):
         db["kept"].update_many({}, damage)
         store.get(Person, {"id": 1})
     db["kept"].update_many({}, {"$set": {"kind": "stockpyle:stockpyle.testing.samples.Person:"}})
     assert store.get(Person, {"id": 1}) is None
-    assert store.stats.corrupt == 2
+    assert store.stats.corrupt == 3
     assert "id=1" in caplog.text
     store.put(Person(1))
     assert store.get(Person, {"id": 1}) is not None
