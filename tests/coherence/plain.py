@@ -35,6 +35,7 @@ SYSTEMS = ("plain", "plain-redis", "plain-validated", "plain-look-aside")
 """A memcached over the table; a Redis; each process's memory, validated, over a Redis; and the usual pattern."""
 
 ROWS = 30
+COUNTED = ("hits", "refused", "locked", "fills", "errors")
 FINE, VIOLATIONS, VOID, BROKEN = range(4)
 
 
@@ -105,7 +106,7 @@ def work(job: Job) -> None:
         if dice.random() < job.hesitate:
             time.sleep(dice.uniform(0, job.pause))
 
-    tier, store = _make(job, hesitate)
+    tiers, store = _make(job, hesitate)
     job.ready[job.slot] = 1
     while not job.until.value:
         time.sleep(0.01)
@@ -143,8 +144,7 @@ def work(job: Job) -> None:
             end = time.monotonic_ns()
             for each, obj in zip(asked, found, strict=True):
                 note("read", begin, end, each, None if obj is None else (obj.id, obj.email, obj.version))
-        counts.update({name: getattr(tier.stats, name) for name in ("hits", "refused", "locked", "fills", "errors")})
-        note("counts", counts)
+            note("counts", {**counts, **{name: sum(getattr(tier.stats, name) for tier in tiers) for name in COUNTED}})
 
 
 def _choose(dice: random.Random) -> int | str:
@@ -152,8 +152,8 @@ def _choose(dice: random.Random) -> int | str:
     return i if dice.random() < 0.5 else f"{i}@x"
 
 
-def _make(job: Job, hesitate: Callable[[], None]) -> tuple[Any, Any]:
-    """Return the shared tier, and the store."""
+def _make(job: Job, hesitate: Callable[[], None]) -> tuple[list[Any], Any]:
+    """Return the tiers, and the store."""
     of_a_server: dict[str, Any] = {"timeout": 0.4, "lifetime": job.lifetime, "unreachable": "refuse"}
     host, port = job.cache
     tier: Any
@@ -163,13 +163,14 @@ def _make(job: Job, hesitate: Callable[[], None]) -> tuple[Any, Any]:
         tier = MemcacheStore(servers=[f"{host}:{port}"], **of_a_server)
     table = SqlTableStore(make_engine(job.url), sa.MetaData(), "kept")
     if job.system == "plain-look-aside":
-        return tier, LookAside(tier, table, hesitate)
+        return [tier], LookAside(tier, table, hesitate)
     for owner, name in ((Writer, "lock"), (SqlTableStore, "load")):
         call_after(owner, name, hesitate)
     for owner, name in ((Writer, "publish"), (Layer, "fill")):
         call_before(owner, name, hesitate)
     above = [ProcessMemoryStore(validate=True)] if job.system == "plain-validated" else []
-    return tier, ChainedStore([*above, tier, table], lock_seconds=job.lock_seconds)
+    tiers = [*above, tier]
+    return tiers, ChainedStore([*tiers, table], lock_seconds=job.lock_seconds)
 
 
 class Run:
@@ -242,8 +243,8 @@ class Run:
 def _judged(folder: Path) -> tuple[Judgement, Counter[str]]:
     writes: dict[int, Write] = {}
     reads: list[Read] = []
-    counts: Counter[str] = Counter()
-    for kind, *what in _lines(folder):
+    counted: dict[Path, Counter[str]] = {}
+    for path, (kind, *what) in _lines(folder):
         if kind == "begin":
             begin, ident, email, version = what
             writes[version] = Write(begin, NEVER, ident, email, version)
@@ -253,17 +254,19 @@ def _judged(folder: Path) -> tuple[Judgement, Counter[str]]:
             begin, end, asked, found = what
             reads.append(Read(begin, end, asked, None if found is None else tuple(found)))
         else:
-            counts.update(what[0])
+            # so far, in this process
+            counted[path] = Counter(what[0])
+    counts = sum(counted.values(), Counter[str]())
     counts["writes"] = len(writes)
     return judge(writes.values(), reads), counts
 
 
-def _lines(folder: Path) -> Iterator[Any]:
+def _lines(folder: Path) -> Iterator[tuple[Path, Any]]:
     for path in folder.glob("*.history"):
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
             # of who was killed the last may be the beginning of one
             if line.endswith("\n"):
-                yield json.loads(line)
+                yield path, json.loads(line)
 
 
 def why_void(judgement: Judgement, counts: Counter[str]) -> list[str]:
@@ -272,7 +275,7 @@ def why_void(judgement: Judgement, counts: Counter[str]) -> list[str]:
     least = {"reads": 2000, "overlaps": 100, "writes": 200}
     why = [f"only {wanted[name]} {name} of at least {least[name]}" for name in least if wanted[name] < least[name]]
     if counts["hits"] < 0.2 * judgement.reads:
-        why.append(f"only {counts['hits']} of {judgement.reads} reads were hits in the shared cache")
+        why.append(f"only {counts['hits']} of {judgement.reads} reads were hits")
     return why
 
 
