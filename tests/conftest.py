@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 from moto.server import ThreadedMotoServer
 
+from tests.mongod import Mongod
 from tests.servers import MariaDb, Memcached, Postgres, Redis
 
 # A busy machine fails no test. `make test` tries the same examples each time; a bare pytest goes on searching.
@@ -71,6 +72,13 @@ def s3() -> Iterator[str]:
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def mongod() -> Iterator[str]:
+    """URL of what stands in for a MongoDB, in this process."""
+    with Mongod() as server:
+        yield server.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -25,14 +25,14 @@ def blocks(page: Path) -> list[tuple[int, str]]:
 
 
 @pytest.fixture
-def servers(memcached: tuple[str, int], redis_server: str, postgres_url: str, s3: str) -> dict[str, str]:
+def servers(memcached: tuple[str, int], redis_server: str, postgres_url: str, s3: str, mongod: str) -> dict[str, str]:
     """What stands for the servers that the documents name."""
     return {
         "localhost:11211": f"localhost:{memcached[1]}",
         "redis://localhost:6379/0": redis_server,
         "postgresql+psycopg://localhost/app": postgres_url,
         "http://localhost:9000": s3,
-        "from pymongo import MongoClient": "from mongomock import MongoClient",
+        "mongodb://localhost:27017": mongod,
     }
 
 

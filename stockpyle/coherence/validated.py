@@ -3,8 +3,10 @@
 Such a tier holds nothing but copies of records that were read from the tier below, each with its revision there. A copy
 is handed out only if the tier below says, after the reader has asked, that the record has that revision still. Then a
 read of the tier below would have been answered by the very same record: so the copy is as fresh as the shared tier is,
-be it an object or the knowledge that there is none. An alias needs no such question: it is believed only if the record
-that it leads to has the asked-for values, and that record was asked about.
+be it an object or the knowledge that there is none. Of a mapped class an alias needs no such question: it is believed
+only if the record that it leads to has the asked-for values, and that record was asked about; the database lets no
+other row have them. A plain object may have taken a key from another that was not written then: so its aliases are
+always those of the tier below.
 
 Where the tier below cannot be asked, what is here is no more than a miss; and it is kept, as it can be asked later.
 """
@@ -18,7 +20,7 @@ from stockpyle.coherence.layers import Layer
 from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.keys import Key
 from stockpyle.protocols import Revised
-from stockpyle.records import MISS, Found, Record
+from stockpyle.records import MISS, Alias, Found, Record
 
 
 class ValidatedLayer(Layer):
@@ -43,7 +45,10 @@ class ValidatedLayer(Layer):
 
     def read(self, keys: Sequence[Key], *, lease: bool) -> list[Found]:
         """See Tier.read; a copy that is not up to date is forgotten, and one of which that cannot be told is passed."""
-        found = super().read(keys, lease=lease)
+        found = [
+            MISS if isinstance(answer, Alias) and not key.spec.mapped else answer
+            for key, answer in zip(keys, super().read(keys, lease=lease), strict=True)
+        ]
         held = [(key, record) for key, record in zip(keys, found, strict=True) if isinstance(record, Record)]
         if not held:
             return found

@@ -11,7 +11,14 @@ from typing import Any
 
 from stockpyle.addresses import ConnectionString
 from stockpyle.codecs import Codec
-from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StoreError, StoreTimeout, StoreUnavailable
+from stockpyle.exceptions import (
+    ImproperlyConfigured,
+    MissingDependency,
+    StockpyleError,
+    StoreError,
+    StoreTimeout,
+    StoreUnavailable,
+)
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.masking import masked
 from stockpyle.parameters import parameters_of, text_of
@@ -21,7 +28,14 @@ from stockpyle.stores._mongo_writes import LARGEST, write_all
 from stockpyle.views.collection import Entries
 from stockpyle.views.counter import Numbers
 
-_FIELDS = {"keys", "kind", "value", "expires", "written"}
+_FIELDS: dict[str, Any] = {
+    "_id": str,
+    "keys": list,
+    "kind": str,
+    "value": bytes,
+    "expires": (datetime, type(None)),
+    "written": datetime,
+}
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LAST = datetime.max.replace(tzinfo=timezone.utc)
@@ -124,14 +138,14 @@ class MongoStore(DurableStore):
         unexpired = [{"expires": None}, {"expires": {"$gt": _date(self.clock())}}]
         for document in self.documents.find({**wanted, "$or": unexpired}):
             own = document.get("_id")
-            if isinstance(own, str) and document.keys() >= _FIELDS:
-                yield document, Held(own, document["kind"], bytes(document["value"]))
+            if all(isinstance(document.get(name), kind) for name, kind in _FIELDS.items()):
+                yield document, Held(own, document["kind"], document["value"])
             else:
                 self._spoilt_document(own)
 
     def _spoilt_document(self, own: object) -> None:
         self.stats.corrupt += 1
-        self._seldom.log(logging.WARNING, "", "%s: the document %r lacks fields", self, own)
+        self._seldom.log(logging.WARNING, "", "%s: the document %r lacks fields, or has others", self, own)
 
     def _list(self, kinds: Sequence[str]) -> Iterator[Held]:
         with self._errors("scan"):
@@ -196,15 +210,22 @@ class MongoStore(DurableStore):
 
     @contextmanager
     def _errors(self, operation: str) -> Iterator[None]:
+        from bson import errors as bson_errors
+
         errors = self._pymongo.errors
         try:
             yield
         except (errors.ExecutionTimeout, errors.NetworkTimeout, errors.WTimeoutError) as error:
             raise StoreTimeout(str(error), self.name, operation) from error
-        except errors.ConnectionFailure as error:
+        except (errors.ConnectionFailure, errors.ProtocolError) as error:
             raise StoreUnavailable(str(error), self.name, operation) from error
         except errors.PyMongoError as error:
             raise StoreError(str(error), self.name, operation) from error
+        except StockpyleError:
+            raise
+        except (bson_errors.InvalidBSON, LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+            # what pymongo makes of an answer that lacks what it looks for
+            raise StoreUnavailable(f"the answer makes no sense: {error!r}", self.name, operation) from error
 
     @property
     def database(self) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stockpyle.exceptions import InvalidQuery, NotExactlyOne
-from stockpyle.testing.samples import Person, Pet
+from stockpyle.testing.samples import Car, Person, Pet
 
 
 def ids(query: Any) -> list[Any]:
@@ -17,6 +17,9 @@ def ids(query: Any) -> list[Any]:
 
 class QueryContract:
     """Subclass it and implement make_store."""
+
+    many = 1201
+    """How many objects are put to be listed: more than a store lists at a time, and no more than it keeps."""
 
     def make_store(self) -> Any:
         """Return a new, empty store."""
@@ -36,6 +39,15 @@ class QueryContract:
         assert ids(store.query(Person)) == [0, 1, 2, 3, 4]
         assert ids(store.query(Pet)) == [9]
         assert self.make_store().query(Person).first() is None
+
+    def test_scan_yields_every_object_of_a_class(self) -> None:
+        """scan() yields each object of a class once, in any order, and none of another class."""
+        store = self.make_store()
+        store.batch_put([Person(i, f"{i}@x") for i in range(self.many)])
+        store.put(Pet(1))
+        assert sorted(person.id for person in store.scan(Person)) == list(range(self.many))
+        assert [pet.id for pet in store.scan(Pet)] == [1]
+        assert list(store.scan(Car)) == []
 
     @pytest.mark.parametrize(
         ("lookups", "found"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -43,6 +44,9 @@ class StoreContract:
 
     strict_keys = True
     """Undeclared, incomplete and unusable keys raise stockpyle's errors."""
+
+    threads = True
+    """Several threads may use one store, and share its objects."""
 
     def make_store(self, **options: Any) -> Any:
         """Return a new, empty store with these options."""
@@ -410,6 +414,23 @@ class StoreContract:
             self.make_store(lifetime=5, lifetime_cb=lambda _: 5)
 
     # the store itself
+
+    def test_sixteen_threads_share_a_store(self) -> None:
+        """One store used from 16 threads keeps what each puts, and each finds what it has put."""
+        if not self.threads:
+            return
+        store = self.make_store()
+
+        def work(number: int) -> None:
+            for i in range(3):
+                store.put(Person(number * 100 + i, f"{number}-{i}@x"))
+                assert store.get(Person, {"email": f"{number}-{i}@x"}).id == number * 100 + i
+
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(work, range(16)))
+        numbers = [(number, i) for number in range(16) for i in range(3)]
+        assert all(store.batch_get(Person, [{"id": number * 100 + i} for number, i in numbers]))
+        assert all(store.batch_get(Person, [{"email": f"{number}-{i}@x"} for number, i in numbers]))
 
     def test_cleared_store_is_empty_and_usable(self) -> None:
         """clear() forgets all objects, and new ones can be put."""

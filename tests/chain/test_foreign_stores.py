@@ -214,7 +214,7 @@ class TestToyMapping(StoreContract):
 
 
 class TestToyFromScratch(StoreContract):
-    polymorphic = lifetimes = class_less = clears = strict_keys = False
+    polymorphic = lifetimes = class_less = clears = strict_keys = threads = False
 
     def make_store(self, **options: Any) -> ToyFromScratch:
         return ToyFromScratch()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from tests.coherence import plain
 from tests.coherence.faults import FAULTS
 from tests.coherence.runner import Options, main
 from tests.coherence.systems import SYSTEMS
@@ -38,7 +39,7 @@ def options_of(arguments: list[str]) -> Options:
         default=default.at,
         help="all, or at which points of their paths workers hesitate: some at a,b, others at c for a,b/c",
     )
-    parser.add_argument("--system", choices=sorted(SYSTEMS), default=default.system)
+    parser.add_argument("--system", choices=sorted({*SYSTEMS, *plain.SYSTEMS}), default=default.system)
     parser.add_argument("--mutant", default=None, help="a wrong system that the checker has to find")
     parser.add_argument("--unreachable", choices=["mixed", "refuse", "proceed"], default=default.unreachable)
     parser.add_argument("--lock-seconds", type=float, default=default.lock_seconds)
@@ -49,4 +50,5 @@ def options_of(arguments: list[str]) -> Options:
 
 
 if __name__ == "__main__":
-    sys.exit(main(options_of(sys.argv[1:])))
+    options = options_of(sys.argv[1:])
+    sys.exit(plain.main(options) if options.system in plain.SYSTEMS else main(options))

@@ -57,6 +57,19 @@ def test_the_usual_pattern_is_caught() -> None:
     assert "stale" in done.stdout
 
 
+def test_plain_objects_are_as_right() -> None:
+    """Plain objects in a SqlTableStore, behind validated memory and a Redis, put and deleted and found by two keys."""
+    done = run_well(10, "--workers", "4", "--seed", "1", "--system", "plain-validated", "--database", "sqlite")
+    assert done.returncode == FINE, done.stdout + done.stderr
+
+
+def test_the_usual_pattern_is_caught_with_plain_objects_too() -> None:
+    """Over the same table, look-aside is stale without any fault."""
+    done = run_well(8, "--workers", "4", "--seed", "1", "--system", "plain-look-aside", "--faults", "none")
+    assert done.returncode == VIOLATIONS, done.stdout + done.stderr
+    assert "stale" in done.stdout
+
+
 def test_a_run_that_proves_nothing_is_void() -> None:
     """A run in which hardly anything happened says so, and does not pass."""
     done = run("--seconds", "1", "--workers", "1", "--faults", "none")

@@ -22,6 +22,7 @@ from stockpyle.stores import (
     ProcessMemoryStore,
     RedisStore,
     SqlAlchemyStore,
+    SqlTableStore,
     ThreadLocalStore,
 )
 from stockpyle.testing.samples import Clock, Person
@@ -271,6 +272,24 @@ def test_plain_objects_over_another_source(cache: Cache) -> None:
         theirs.put(Person(1, "ann@x", name=name))
         assert [mine.get(Person, {"id": 1}).name for _ in range(3)] == [name] * 3
     assert mine.get(Person, {"id": 1}) is mine.get(Person, {"email": "ann@x"})
+
+
+def test_key_of_a_plain_object_that_another_object_has_taken(cache: Cache, sqlite_engine: sa.Engine) -> None:
+    """Who had it before was not written, and still says that it has it: the shared cache is asked whose it is."""
+    prefix = new_prefix()
+
+    def process() -> ChainedStore:
+        table = SqlTableStore(sqlite_engine, sa.MetaData(), "kept")
+        table.table.create(checkfirst=True)
+        return ChainedStore([ProcessMemoryStore(validate=True), cache.store(prefix), table])
+
+    mine, others = process(), process()
+    mine.put(Person(1, "ann@x"))
+    for _ in range(3):
+        assert mine.get(Person, {"email": "ann@x"}).id == 1  # type: ignore[union-attr]
+    others.put(Person(2, "ann@x"))
+    assert mine.get(Person, {"email": "ann@x"}).id == 2  # type: ignore[union-attr]
+    assert mine.get(Person, {"id": 1}).email == "ann@x"  # type: ignore[union-attr]
 
 
 def test_lifetime_is_that_of_the_cache(cache: Cache, sqlite_engine: sa.Engine) -> None:

@@ -57,6 +57,9 @@ class TestMemory(Kept):
 
 
 class TestShelve(Kept):
+    # since Python 3.13 it may be a file of SQLite, which belongs to the thread that has opened it
+    threads = False
+
     def make_store(self, **options: Any) -> ShoveStore:
         return ShoveStore(shelve.open(self.path()), **options)
 

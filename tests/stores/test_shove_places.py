@@ -8,7 +8,6 @@ import pickle
 import shelve
 import subprocess
 import sys
-import threading
 from collections.abc import MutableMapping
 from datetime import datetime
 from pathlib import Path
@@ -417,30 +416,6 @@ def test_foreign_entries_of_collections(there: Any) -> None:
 
 
 # threads and processes
-
-
-@pytest.mark.parametrize("place", [*ON_DISK, "memory", "simple"])
-def test_sixteen_threads_share_a_store(place: str, tmp_path: Path) -> None:
-    """One store used from 16 threads keeps what each puts."""
-    store = ShoveStore(shoveuri=f"{place}://{tmp_path / 'kept'}")
-    failed: list[BaseException] = []
-
-    def work(number: int) -> None:
-        try:
-            for i in range(5):
-                store.put(Person(number * 100 + i, f"{number}-{i}@x"))
-                assert store.get(Person, {"email": f"{number}-{i}@x"}).id == number * 100 + i  # type: ignore[union-attr]
-        except BaseException as error:  # noqa: BLE001  # told to the main thread, which fails
-            failed.append(error)
-
-    threads = [threading.Thread(target=work, args=[number]) for number in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
-    keys = [{"id": number * 100 + i} for number in range(16) for i in range(5)]
-    assert all(store.batch_get(Person, keys))
 
 
 @pytest.mark.parametrize("uri", ["file", "lite"], indirect=True)

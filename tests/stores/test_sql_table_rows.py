@@ -693,28 +693,6 @@ def test_processes_that_move_keys_leave_no_key_that_misleads(url: str, db: sa.En
             assert store.get(Person, {"email": text.split("'")[1]}) is not None
 
 
-def test_sixteen_threads_share_a_store(db: sa.Engine) -> None:
-    """One store used from 16 threads keeps what each puts."""
-    store = store_in(db)
-    failed: list[BaseException] = []
-
-    def work(number: int) -> None:
-        try:
-            for i in range(5):
-                store.put(Person(number * 100 + i, f"{number}-{i}@x"))
-                assert store.get(Person, {"email": f"{number}-{i}@x"}).id == number * 100 + i  # type: ignore[union-attr]
-        except BaseException as error:  # noqa: BLE001  # told to the main thread, which fails
-            failed.append(error)
-
-    threads = [threading.Thread(target=work, args=[number]) for number in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
-    assert len(rows(store, db)) == 160
-
-
 def test_a_child_process_uses_the_store(db: sa.Engine) -> None:
     """After a fork both sides go on with the store, each on its own connections."""
     store = store_in(db)
@@ -856,14 +834,3 @@ def test_a_table_that_was_dropped_is_an_error(lite: sa.Engine) -> None:
     with pytest.raises(StoreError, match="no such table: kept") as told:
         store.get(Person, {"id": 1})
     assert isinstance(told.value.__cause__, sa.exc.OperationalError)
-
-
-def test_scan_yields_every_object_of_a_class(db: sa.Engine) -> None:
-    """scan() yields each object of a class once, and those of subclasses where the store is polymorphic."""
-    store = store_in(db, polymorphic=True)
-    store.batch_put([Person(i, f"{i}@x") for i in range(1201)])
-    store.batch_put([Car(1, "v"), Truck(2), Automobile(3), Pet(1)])
-    assert sorted(person.id for person in store.scan(Person)) == list(range(1201))
-    assert sorted(type(each).__name__ for each in store.scan(Automobile)) == ["Automobile", "Car", "Truck"]
-    assert [each.plate for each in store.scan(Car)] == [1]
-    assert list(store.scan(Single)) == []

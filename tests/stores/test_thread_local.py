@@ -12,6 +12,8 @@ from stockpyle.testing import Clock, Person, StoreContract, TierContract
 
 
 class TestContract(StoreContract):
+    threads = False
+
     def make_store(self, **options: Any) -> ThreadLocalStore:
         return ThreadLocalStore(**options)
 

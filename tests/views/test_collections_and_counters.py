@@ -6,13 +6,13 @@ import secrets
 import shelve
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import diskcache
 import mongomock
+import pymongo
 import pytest
 import sqlalchemy as sa
 
@@ -141,24 +141,20 @@ class OnMariaDb(OnSql):
 
 
 class InMongo:
-    """Stores in one collection of what stands in for MongoDB."""
+    """Stores in one collection of what stands in for MongoDB, reached by pymongo."""
 
     @pytest.fixture(autouse=True)
-    def _one_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        # each command is atomic there; in mongomock this one is a search and an update
-        mutex, real = threading.Lock(), mongomock.Collection.find_one_and_update
+    def _client(self, mongod: str) -> Iterator[None]:
+        with pymongo.MongoClient(mongod) as self.client:
+            yield
 
-        def find_one_and_update(*args: Any, **options: Any) -> Any:
-            with mutex:
-                return real(*args, **options)
-
-        monkeypatch.setattr(mongomock.Collection, "find_one_and_update", find_one_and_update)
+    client: pymongo.MongoClient[Any]
 
     def make_store(self, **options: Any) -> Any:
-        return MongoStore(mongomock.MongoClient()["app"], "kept", **options)
+        return MongoStore(self.client["app"], "kept", prefix=secrets.token_hex(4), **options)
 
     def another(self, store: Any) -> Any:
-        return MongoStore(store.documents.database, "kept")
+        return MongoStore(self.client["app"], "kept", prefix=store.prefix)
 
 
 class InShove:
@@ -350,6 +346,8 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"{request.getfixturevalue('redis_server')}?prefix={prefix}"
     if request.param == "memcached":
         return "memcache://{}:{}?prefix={}".format(*request.getfixturevalue("memcached"), prefix)
+    if request.param == "mongodb":
+        return f"{request.getfixturevalue('mongod')}/app?prefix={prefix}"
     if request.param.startswith("shove"):
         return f"{request.param}://{tmp_path / 'kept'}"
     urls = {"postgresql": "postgres_url", "mariadb": "mariadb_url"}
@@ -361,7 +359,7 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"sqltable+{url}"
 
 
-SHARED = ["redis", "memcached", "sqlite", "postgresql", "mariadb", "shove+file", "shove+lite"]
+SHARED = ["redis", "memcached", "sqlite", "postgresql", "mariadb", "mongodb", "shove+file", "shove+lite"]
 
 
 @pytest.mark.parametrize("shared", SHARED, indirect=True)

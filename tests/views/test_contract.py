@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from stockpyle.stores import (
     SqlTableStore,
     ThreadLocalStore,
 )
-from stockpyle.testing import Person, QueryContract
+from stockpyle.testing import Automobile, Car, Person, QueryContract, Truck
 from tests.servers import MariaDb, Postgres
 from tests.stores.test_sql_table import OnDatabase
 from tests.stores.test_sql_table_rows import Employee, Manager
@@ -34,6 +36,8 @@ class TestProcessMemory(QueryContract):
 
 
 class TestBounded(QueryContract):
+    many = 50
+
     def make_store(self) -> Any:
         return ProcessMemoryStore(maxsize=100)
 
@@ -86,6 +90,8 @@ class TestMongo(QueryContract):
 
 
 class TestShove(QueryContract):
+    # each is a file that is written through to the disk
+    many = 50
     made = 0
 
     @pytest.fixture(autouse=True)
@@ -115,22 +121,40 @@ def test_errors_name_every_store_that_can_be_queried(klass: type[BaseStore]) -> 
     assert named is ("query" in klass.supports and klass is not ChainedStore)
 
 
-@pytest.mark.parametrize("kind", ["table", "mongo", "shove"])
-def test_rows_of_mapped_objects_are_queried_as_rows(kind: str, tmp_path: Path) -> None:
-    """Of mapped objects that a durable store keeps columns can be asked, in hierarchies too, and no paths."""
-    store: Any
-    if kind == "table":
-        engine = sa.create_engine(f"sqlite:///{tmp_path / 'kept.db'}")
-        store = SqlTableStore(engine, sa.MetaData(), "kept")
-        store.table.create()
-    elif kind == "mongo":
-        store = MongoStore(mongomock.MongoClient()["app"], "kept")
-    else:
-        store = ShoveStore(shoveuri=f"file://{tmp_path / 'kept'}")
+@pytest.fixture(params=["table", "mongo", "shove"])
+def durable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """What makes a durable store."""
+    with ExitStack() as stack:
+
+        def make(**options: Any) -> Any:
+            if request.param == "mongo":
+                return MongoStore(mongomock.MongoClient()["app"], "kept", **options)
+            if request.param == "shove":
+                return ShoveStore(shoveuri=f"file://{tmp_path / 'kept'}", **options)
+            engine = sa.create_engine(f"sqlite:///{tmp_path / 'kept.db'}")
+            stack.callback(engine.dispose)
+            store = SqlTableStore(engine, sa.MetaData(), "kept", **options)
+            store.table.create()
+            return store
+
+        yield make
+
+
+def test_a_polymorphic_store_lists_objects_of_subclasses(durable: Any) -> None:
+    """Where a Car is found as an Automobile, it is listed and queried as one, too."""
+    store = durable(polymorphic=True)
+    store.batch_put([Car(1, "v"), Truck(2), Automobile(3)])
+    assert sorted(type(each).__name__ for each in store.scan(Automobile)) == ["Automobile", "Car", "Truck"]
+    assert store.query(Automobile).where(vin="v").one().plate == 1
+    assert [each.plate for each in store.scan(Car)] == [1]
+
+
+def test_rows_of_mapped_objects_are_queried_as_rows(durable: Any) -> None:
+    """Of mapped objects that a durable store keeps columns can be asked, in hierarchies too."""
+    store = durable()
     store.batch_put([Employee(id=1, kind="employee"), Manager(id=2, kind="manager", staff=7)])
     query = store.query(Employee)
     assert [(type(each), each.id) for each in query.order_by("-id")] == [(Manager, 2), (Employee, 1)]
     assert store.query(Manager).where(staff__gt=1).one().id == 2
     assert query.where(id__lt=2).delete() == 1
     assert query.values("kind") == ["manager"]
-    store.close()

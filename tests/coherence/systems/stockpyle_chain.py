@@ -116,12 +116,12 @@ class Chain:
         self.invalidate = self.chain.invalidate
 
     points: Mapping[str, Callable[[Callable[[], None]], None]] = {
-        "after-lock": lambda reached: _call_after(Writer, "lock", reached),
-        "between-tiers": lambda reached: _call_before(Writer, "publish", reached),
-        "before-unlock": lambda reached: _call_before(Writer, "unlock", reached),
-        "before-read": lambda reached: _call_before(Layer, "read", reached),
-        "after-load": lambda reached: _call_after(SqlAlchemyStore, "load", reached),
-        "before-fill": lambda reached: _call_before(Layer, "fill", reached),
+        "after-lock": lambda reached: call_after(Writer, "lock", reached),
+        "between-tiers": lambda reached: call_before(Writer, "publish", reached),
+        "before-unlock": lambda reached: call_before(Writer, "unlock", reached),
+        "before-read": lambda reached: call_before(Layer, "read", reached),
+        "after-load": lambda reached: call_after(SqlAlchemyStore, "load", reached),
+        "before-fill": lambda reached: call_before(Layer, "fill", reached),
     }
 
     def get_into(self, session: Session, klass: type, key: dict[str, Any]) -> Any:
@@ -189,7 +189,8 @@ def _named(keys: Iterable[Key | None]) -> list[tuple[int, Any]]:
     return named
 
 
-def _call_after(owner: Any, name: str, reached: Callable[[], None]) -> None:
+def call_after(owner: Any, name: str, reached: Callable[[], None]) -> None:
+    """Have this function called after each call of a method."""
     method = getattr(owner, name)
 
     def called(*args: Any, **kw: Any) -> Any:
@@ -200,7 +201,8 @@ def _call_after(owner: Any, name: str, reached: Callable[[], None]) -> None:
     setattr(owner, name, called)
 
 
-def _call_before(owner: Any, name: str, reached: Callable[[], None]) -> None:
+def call_before(owner: Any, name: str, reached: Callable[[], None]) -> None:
+    """Have this function called before each call of a method."""
     method = getattr(owner, name)
 
     def called(*args: Any, **kw: Any) -> Any:
