@@ -158,6 +158,8 @@ def _with_settings(
     url: ConnectionString, names: Mapping[str, Any], params: Mapping[str, Any], path_is_database: bool
 ) -> ConnectionString:
     """Return the connection string with the settings, each in its place."""
+    if "" in params:
+        raise ImproperlyConfigured("a parameter has an empty name")
     parts = {
         name: value for name, value in params.items() if name in _PARTS and name not in names and value is not None
     }

@@ -130,6 +130,7 @@ def test_wrong_backends(settings: Any, says: str) -> None:
     ("settings", "says"),
     [
         ({"backend": "memory", 5: 6}, "the names of settings are text, not 5"),
+        ({"backend": "postgresql", "host": "h", "": 6}, "a parameter has an empty name"),
         ({"backend": "memory", "maxsize": [1]}, "maxsize is a whole number, .* not \\[1\\]"),
         ({"backend": "memory", "polymorphic": 3}, "polymorphic is true or false, not 3"),
         ({"backend": "memory", "maxsize": True}, "maxsize is a whole number, .* not True"),
