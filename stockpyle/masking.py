@@ -11,6 +11,8 @@ _SECRET = re.compile(
     # names have bounds, so that a string that was made to take long does not
     rf"(?i)((?:[?&;]|%26|%3f)(?=[^=&%]{{0,60}}{_SECRET_NAME})[^=&%]{{1,90}}(?:=|%3d))(?:(?!%26)[^&])*"
 )
+_INNER = re.compile(r"(?i)(:|%3a)[^\s:/?#@%]{1,200}(@|%40)")
+"""What stands in a string inside the string."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9.+-]*\Z")
 _HOST = r"(?:\[[^\]/?#]*\]|[^,:/?#\[]*)"
 _NO_PORT = re.compile(rf"^((?:{_HOST}(?::\d*)?,)*{_HOST}):(?![0-9]*(?:[,/?#]|\Z))[^/?#]*")
@@ -34,7 +36,7 @@ def masked(text: str) -> str:
     elif slashes:
         # where a port belongs there may be a password, if its @ was forgotten
         rest = _NO_PORT.sub(r"\1:***", rest)
-    return _SECRET.sub(r"\1***", head + slashes + rest)
+    return _SECRET.sub(r"\1***", _INNER.sub(r"\1***\2", head + slashes + rest))
 
 
 def displayed(value: Any) -> str:

@@ -366,6 +366,8 @@ def test_a_connection_string_in_hand_shows_no_password() -> None:
     assert masked("redis://user@h/1") == "redis://user@h/1"
     for plain in ("redis://h:6379/1", "memcache://h:1,[::1]:2,g", "redis://h:", "sqlite:///C:/x", "a.b:C"):
         assert masked(plain) == plain
+    assert masked("redis://u:p@h/postgresql://u:q@h") == "redis://u:***@h"
+    assert masked("x://h/1?a=redis%3A%2F%2Fu%3Asecret%40h") == "x://h/1?a=redis%3A%2F%2Fu%3A***%40h"
     assert masked("memcache://h1:1,u:secret/x?y=1") == "memcache://h1:1,u:***/x?y=1"
 
 
