@@ -32,6 +32,7 @@ from stockpyle.testing import Automobile, Car, Clock, Person, Pet, Truck
 from tests.chain.parts import Tier, key
 from tests.databases import traffic
 from tests.pubsub.test_fork import child_says
+from tests.remote.parts import meddler
 from tests.servers import HOST, MariaDb, Postgres
 
 DATABASES = ["sqlite", "postgresql", "mariadb"]
@@ -811,6 +812,34 @@ def talking(answer: bytes) -> Iterator[int]:
             # a socket that is only closed goes on waiting
             server.shutdown(socket.SHUT_RDWR)
             thread.join()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 200 OK\r\n\r\n", b"\xff" * 99, None], ids=["none", "http", "ones", "half"]
+)
+@pytest.mark.parametrize("driver", ["pymysql", "psycopg", "psycopg2"])
+def test_a_server_that_hangs_up_in_mid_reply(driver: str, answer: bytes | None, request: Any) -> None:
+    """A connection in use on which half an answer comes, or nonsense, is unavailable; then the store goes on."""
+    url = sa.make_url(request.getfixturevalue("mariadb_url" if driver == "pymysql" else "postgres_url"))
+    with meddler((str(url.host), int(url.port or 0))) as between:
+        own = url.set(port=between.address[1], drivername=f"{url.get_backend_name()}+{driver}")
+        engine = sa.create_engine(own, connect_args={"read_timeout": 5} if driver == "pymysql" else {})
+        store = store_in(engine)
+        store.put(Person(1))
+        for use in (
+            lambda: store.get(Person, {"id": 1}),
+            lambda: store.put(Person(2)),
+            lambda: list(store.query(Person)),
+            lambda: store.collection("settings").update(a=1),
+            lambda: store.counter("visits").increment(),
+        ):
+            between.meddle = lambda said: [said[: len(said) // 2] if answer is None else answer]
+            with pytest.raises(StoreUnavailable, match="sqltable") as told:
+                use()
+            assert told.value.__cause__ is not None
+            between.meddle = None
+            assert store.get(Person, {"id": 1}) is not None
+        engine.dispose()
 
 
 def test_a_server_that_hangs(mariadb: MariaDb, mariadb_url: str) -> None:
