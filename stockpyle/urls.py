@@ -160,10 +160,10 @@ def _with_settings(
     """Return the connection string with the settings, each in its place."""
     if "" in params:
         raise ImproperlyConfigured("a parameter has an empty name")
-    parts = {
-        name: value for name, value in params.items() if name in _PARTS and name not in names and value is not None
-    }
+    parts = {name: value for name, value in params.items() if name in _PARTS and name not in names}
     url = url.with_params({name: value for name, value in params.items() if name not in parts})
+    # a part that is None is not given
+    parts = {name: value for name, value in parts.items() if value is not None}
     for name, value in parts.items():
         fits = isinstance(value, str | int) and not isinstance(value, bool)
         if name == "hosts" and isinstance(value, list | tuple):
@@ -178,6 +178,9 @@ def _with_settings(
     listed = None if hosts is None else [hosts] if isinstance(hosts, str | int) else hosts
     path = parts.get("path")
     database = parts.get("database", path if path_is_database else None)
+    if database is not None and "db" not in names:
+        # the other name of it
+        _, url = url.take({"db": None})
     if database is not None:
         path = f"/{database}"
     user = parts.get("user", parts.get("username"))

@@ -92,7 +92,7 @@ class RedisStore(RemoteStore):
             return {**own, **rest.params}
         if rest.scheme not in SCHEMES:
             rest = replace(rest, scheme="redis")
-        lost = [name for name, value in rest.params.items() if text_of(value) is None]
+        lost = [name for name, value in rest.params.items() if value is None or text_of(value) is None]
         if lost:
             raise url.wrong(f"a {cls.__name__} has no parameter {lost[0]!r}; it has {', '.join(parameters_of(cls))}")
         return {**own, "url": rest.written(text_of)}
@@ -113,7 +113,8 @@ class RedisStore(RemoteStore):
             path = []
         elif url.scheme.endswith("+sentinel"):
             path = path[1:]
-        return path[0] if path else str(url.params.get("db", 0) if url is not None else 0)
+        given = url.params.get("db") if url is not None else None
+        return str(given) if given is not None else path[0] if path else "0"
 
     def connect(self) -> Any:
         """Return a new redis.Redis, or RedisCluster, that has reached the server. It is the caller's, who closes it."""
@@ -268,7 +269,7 @@ def _of_several(redis: Any, url: str, scheme: str, kind: str, options: dict[str,
         return listed, make_cluster, "cluster"
     if not path or len(path) > 2 or not "".join(path[1:] or ["0"]).isdigit():
         raise ValueError("the path of a Sentinel's URL is /service or /service/database")
-    options["db"] = int(path[1]) if len(path) == 2 else 0
+    options.setdefault("db", int(path[1]) if len(path) == 2 else 0)
 
     def make_master(arrives: Callable[[Any], None]) -> Any:
         asking = {

@@ -102,7 +102,9 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
     def from_url(cls, url: ConnectionString) -> dict[str, Any]:
         """See BaseStore.from_url."""
         dialect = url.scheme if url.scheme.partition("+")[0] in DIALECTS else url.inner
-        objects, rest = url.take({name: None for name, value in url.params.items() if text_of(value) is None})
+        objects, rest = url.take(
+            {name: None for name, value in url.params.items() if value is None or text_of(value) is None}
+        )
         if not dialect or (not rest.rest and "uri" in rest.params):
             if rest.rest or not url.params:
                 raise url.wrong("it names no database: write sqlalchemy+postgresql://..., for example")
