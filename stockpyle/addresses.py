@@ -15,29 +15,15 @@ from typing import Any
 from urllib.parse import quote, unquote, unquote_plus
 
 from stockpyle.exceptions import ImproperlyConfigured
+from stockpyle.masking import displayed, masked
 
 EXAMPLE = '"redis://user:password@host:6379/0?namespace=app"'
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9.+-]*\Z")
-_SECRET = re.compile(
-    r"(?i)((?:[?&;]|%26|%3f)[^=&%]*(?:pass|pwd|secret|token|credential|api_?key)[^=&%]*(?:=|%3d))(?:(?!%26)[^&])*"
-)
 _HOST = re.compile(r"[^\s\x00-\x20\x7f,/@:\[\]%?#\\]+\Z")
 _SAFE = "/:,@!$'()*~[]"
 """What need not be escaped in the value of a parameter."""
 
 Values = str | list[str]
-
-
-def masked(text: str) -> str:
-    """Return a connection string, or what was meant as one, as it may be shown: without passwords."""
-    head, slashes, rest = text.partition("://")
-    if not slashes:
-        head, rest = "", text
-    at = rest.rfind("@")
-    if at >= 0:
-        name, colon, _ = rest[:at].partition(":")
-        rest = f"{name}:***{rest[at:]}" if colon else rest
-    return _SECRET.sub(r"\1***", head + slashes + rest)
 
 
 @dataclass(frozen=True)
@@ -135,19 +121,20 @@ class ConnectionString:
         hint = ""
         if "@" in self._split[2] or any("@" in str(each.written) for each in self.parameters):
             hint = " (in a password, / is written as %2F, and ? as %3F)"
-        shown = "***" if hint else ""
         if colon and not (port.isascii() and port.isdigit() and 0 < int(port[:9]) < 65536 and len(port) < 9):
-            raise self.wrong(f"{shown or port!r} is no port, 1 to 65535{hint}")
+            raise self.wrong(
+                f"{_harmless(port, hint) if port.isdigit() or not port else '***'} is no port, 1 to 65535{hint}"
+            )
         number = int(port) if colon else None
         if host.startswith("[") and host.endswith("]"):
             try:
                 return str(IPv6Address(unquote(host[1:-1]))), number
             except ValueError:
-                raise self.wrong(f"{shown or host!r} is no IPv6 address{hint}") from None
+                raise self.wrong(f"{_harmless(host, hint)} is no IPv6 address{hint}") from None
         if ":" in host:
-            raise self.wrong(f"an IPv6 address stands in brackets, [::1]:6379, not {shown or host!r}{hint}")
+            raise self.wrong(f"an IPv6 address stands in brackets, [::1]:6379, not {_harmless(host, hint)}{hint}")
         if not _HOST.match(host):
-            raise self.wrong(f"{shown or host!r} is no host{hint}")
+            raise self.wrong(f"{_harmless(host, hint)} is no host{hint}")
         return host, number
 
     def _decoded(self, written: str, part: str) -> str:
@@ -201,7 +188,7 @@ class ConnectionString:
         return f"{self.scheme}://{self.rest}" + (f"?{'&'.join(texts)}" if texts else "")
 
     def __str__(self) -> str:
-        return self.written(lambda value: value if isinstance(value, str) else str(value))
+        return self.written(lambda value: value if isinstance(value, str) else displayed(value))
 
     def __repr__(self) -> str:
         return f"<{masked(str(self))}>"
@@ -213,6 +200,12 @@ def address(host: str, port: int | None) -> str:
     return host if port is None else f"{host}:{port}"
 
 
+def _harmless(part: str, hint: str) -> str:
+    """What stands where a host or a port belongs, quoted; hidden if it may be a password, or the end of one."""
+    harmless = not hint and (":" not in part or re.fullmatch(r"[0-9a-fA-F:.\[\]]*", part))
+    return repr(part) if harmless else "***"
+
+
 def _parameters(text: str, query: str) -> tuple[Parameter, ...]:
     found: dict[str, Parameter] = {}
     for written in query.split("&"):
@@ -220,7 +213,7 @@ def _parameters(text: str, query: str) -> tuple[Parameter, ...]:
             continue
         name, equals, value = (_unquoted(text, each) for each in written.partition("="))
         if not equals or not name:
-            raise _wrong(text, f"the parameter {name or value!r} is written as name=value")
+            raise _wrong(text, _misspelt(name or value, "@" in query))
         before = found.get(name)
         if before is None:
             found[name] = Parameter(name, value, written)
@@ -228,6 +221,12 @@ def _parameters(text: str, query: str) -> tuple[Parameter, ...]:
             earlier = before.value if isinstance(before.value, list) else [before.value]
             found[name] = Parameter(name, [*earlier, value], f"{before.written}&{written}")
     return tuple(found.values())
+
+
+def _misspelt(parameter: str, in_password: bool) -> str:
+    if in_password:
+        return "a parameter is written as name=value (in a password, ? is written as %3F)"
+    return f"the parameter {parameter!r} is written as name=value"
 
 
 def _unquoted(text: str, written: str) -> str:

@@ -27,6 +27,7 @@ from stockpyle.exceptions import (
     InvalidKeyType,
     UndeclaredKeyError,
 )
+from stockpyle.masking import displayed
 from stockpyle.values import ALWAYS_NORMAL, UnusableValue, normalise, write, write_name
 
 Ident = tuple[str, tuple[str, ...], tuple[Any, ...]]
@@ -38,7 +39,9 @@ MAX_TEXT = 250
 def checked_prefix(prefix: str) -> str:
     """Return `prefix` if keys may begin with it; ImproperlyConfigured if not."""
     if not isinstance(prefix, str) or not _PREFIX.match(prefix):
-        raise ImproperlyConfigured(f"prefix is 1 to 100 printable ASCII characters without blanks, not {prefix!r}")
+        raise ImproperlyConfigured(
+            f"prefix is 1 to 100 printable ASCII characters without blanks, not {displayed(prefix)}"
+        )
     return prefix
 
 

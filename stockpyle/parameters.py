@@ -10,16 +10,18 @@ import inspect
 import math
 import re
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from stockpyle.exceptions import ImproperlyConfigured
+from stockpyle.masking import displayed, is_secret
 
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{1,20})?(e[+-]?\d{1,2})?\Z", re.ASCII | re.IGNORECASE)
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ms|s|m|h|d|w)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_UNREADABLE = 10**18
 _SIZE = re.compile(r"([+-]?\d{1,18})(k|m|g|ki|mi|gi)?b?\Z", re.ASCII | re.IGNORECASE)
 _TIMES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _BOOLS = {**dict.fromkeys(("true", "yes", "on", "1"), True), **dict.fromkeys(("false", "no", "off", "0"), False)}
@@ -35,11 +37,27 @@ _WORDS = {
 
 
 def parameters_of(klass: type) -> Mapping[str, Any]:
-    """Return the parameters of a class's constructor, each with its type; Any where that is not known."""
-    function: Any = inspect.getattr_static(klass, "__init__")
-    names = getattr(inspect.unwrap(function), "__globals__", {})
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {each.name: _type_of(each.annotation, names) for each in _declared(function) if each.kind not in kinds}
+    """Return the parameters of a class's constructor, each with its type; Any where that is not known.
+
+    One that takes ``**options`` has the parameters of the class above it, too, and one that does not say the type of a
+    parameter means that of the same name there.
+    """
+    found: dict[str, Any] = {}
+    hands_on = True
+    for each in klass.__mro__:
+        function: Any = each.__dict__.get("__init__")
+        if function is None:
+            continue
+        names = getattr(inspect.unwrap(function), "__globals__", {})
+        declared = _declared(function)
+        for parameter in declared:
+            if parameter.kind not in _REST and found.get(parameter.name, Any if hands_on else None) is Any:
+                found[parameter.name] = _type_of(parameter.annotation, names)
+        hands_on = hands_on and any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in declared)
+    return found
+
+
+_REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def takes_any(klass: type) -> bool:
@@ -81,7 +99,7 @@ def converted(name: str, value: Any, kind: Any) -> Any:
         return _of_text(name, value, members)
     if isinstance(value, list) and all(isinstance(each, str) for each in value) and not _is_listed(members):
         raise ImproperlyConfigured(f"{name} is given {len(value)} times")
-    known = all(each in _SIMPLE or get_origin(each) is Literal for each in members)
+    known = all(each in _SIMPLE or get_origin(each) in (Literal, Callable) for each in members)
     if known and not any(_is(value, each) for each in members):
         raise _wrong(name, value, members)
     return value
@@ -106,6 +124,8 @@ def _is_listed(members: tuple[Any, ...]) -> bool:
 def _is(value: Any, member: Any) -> bool:
     if get_origin(member) is Literal:
         return value in get_args(member)
+    if get_origin(member) is Callable:
+        return callable(value)
     if isinstance(value, bool):
         return member is bool
     return isinstance(value, (int, float) if member is float else member)
@@ -120,7 +140,7 @@ def _of_text(name: str, text: str, members: tuple[Any, ...]) -> Any:
     if choices:
         if text in choices:
             return text
-        raise ImproperlyConfigured(f"{name} is {' or '.join(map(repr, choices))}, not {text!r}")
+        raise ImproperlyConfigured(f"{name} is {' or '.join(map(repr, choices))}, not {_shown(name, text):.200}")
     for member, read in ((timedelta, _lifetime), (bool, _bool), (float, _seconds), (int, _size), (Path, Path)):
         if member in members:
             found = read(text)
@@ -134,11 +154,17 @@ def _of_text(name: str, text: str, members: tuple[Any, ...]) -> Any:
 
 def _wrong(name: str, value: Any, members: tuple[Any, ...]) -> ImproperlyConfigured:
     word = next((word for kind, word in reversed(_WORDS.items()) if kind in members), None)
+    if word is None and any(get_origin(each) is Callable for each in members):
+        word = "a function"
     if word is None:
         choices = [repr(choice) for each in members for choice in get_args(each)]
         word = " or ".join(choices) or "none"
     none = " (or none)" if types.NoneType in members else ""
-    return ImproperlyConfigured(f"{name} is {word}{none}, not {value!r:.200}")
+    return ImproperlyConfigured(f"{name} is {word}{none}, not {_shown(name, value):.200}")
+
+
+def _shown(name: str, value: Any) -> str:
+    return "***" if is_secret(name) else displayed(value)
 
 
 def _bool(text: str) -> bool | None:
@@ -182,10 +208,12 @@ def text_of(value: Any) -> str | list[str] | None:
         return value.isoformat()
     if isinstance(value, float):
         return repr(value).removesuffix(".0") if math.isfinite(value) else None
-    if isinstance(value, str | int | Path):
+    if isinstance(value, int):
+        return str(value) if abs(value) < _UNREADABLE else None
+    if isinstance(value, str | Path):
         return str(value)
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         texts = [text_of(each) for each in value]
-        if all(isinstance(each, str) for each in texts):
+        if texts and all(isinstance(each, str) for each in texts):
             return [str(each) for each in texts]
     return None

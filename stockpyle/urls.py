@@ -8,8 +8,9 @@ from importlib import import_module
 from ipaddress import IPv6Address
 from typing import Any, TypeVar, overload
 
-from stockpyle.addresses import EXAMPLE, ConnectionString, masked
+from stockpyle.addresses import EXAMPLE, ConnectionString
 from stockpyle.exceptions import ImproperlyConfigured, NoSuchStoreBackend
+from stockpyle.masking import displayed, masked
 from stockpyle.parameters import converted, parameters_of, takes_any
 from stockpyle.protocols import Store
 from stockpyle.schemes import checked_class, data_stores, lacking, load, path_in, register_store
@@ -58,8 +59,8 @@ def create_store(spec: Any, **params: Any) -> Any:
     if isinstance(spec, list | tuple):
         return _make(ChainedStore, ConnectionString("chain"), {"stores": spec, **params})
     raise ImproperlyConfigured(
-        f'no store is made of {spec!r:.100}: give a connection string such as {EXAMPLE}, a mapping with a "backend", a '
-        "store, or a list of these"
+        f"no store is made of {displayed(spec):.100}: give a connection string such as {EXAMPLE}, a mapping with a "
+        '"backend", a store, or a list of these'
     )
 
 
@@ -70,7 +71,7 @@ def _of_settings(settings: Mapping[Any, Any], params: Mapping[str, Any]) -> Any:
     given = {**settings, **params}
     odd = [name for name in given if not isinstance(name, str)]
     if odd:
-        raise ImproperlyConfigured(f"the names of settings are text, not {odd[0]!r:.100}")
+        raise ImproperlyConfigured(f"the names of settings are text, not {displayed(odd[0]):.100}")
     if "backend" not in given:
         raise NoSuchStoreBackend(
             'settings have a "backend": a scheme, the name of a class or the path of one; these have '
@@ -85,7 +86,7 @@ def _class_of(backend: Any) -> tuple[type, str]:
     if isinstance(backend, type):
         klass: type | None = checked_class(backend, backend.__qualname__)
     elif not isinstance(backend, str):
-        raise NoSuchStoreBackend(f'"backend" is a scheme, a class, its name or its path, not {backend!r:.200}')
+        raise NoSuchStoreBackend(f'"backend" is a scheme, a class, its name or its path, not {displayed(backend):.200}')
     elif "://" in backend:
         raise NoSuchStoreBackend(
             f'"backend" is a scheme, a class, its name or its path; {masked(backend)!r} is a connection string, and '
@@ -114,8 +115,8 @@ def _unknown(name: str) -> NoSuchStoreBackend:
     near = get_close_matches(name.lower(), data_stores, 1, 0.75)
     hint = f" (do you mean {near[0]!r}?)" if near else ""
     return NoSuchStoreBackend(
-        f"no store is called {name!r:.100}{hint}: it is none of the schemes {_list(data_stores)}, nor a name of "
-        "their classes; another class is made known by register_store(), or named by its path in settings"
+        f"no store is called {displayed(name):.100}{hint}: it is none of the schemes {_list(data_stores)}, nor a "
+        "name of their classes; another class is made known by register_store(), or named by its path in settings"
     )
 
 
@@ -127,14 +128,14 @@ def _make(klass: type, url: ConnectionString, params: Mapping[str, Any], *, keep
     names = parameters_of(klass)
     read = getattr(klass, "from_url", None)
     try:
-        url = _with_settings(url, names, params)
+        url = _with_settings(url, names, params, getattr(klass, "path_is_database", False))
         arguments = dict(arguments_of(klass, url) if read is None else read(url))
         if klass is ChainedStore:
             arguments["stores"] = _stores(arguments.get("stores"))
         unknown = [name for name in arguments if name not in names]
         if unknown and not takes_any(klass):
             raise ImproperlyConfigured(
-                f"a {klass.__name__} has no parameter {_list(map(repr, unknown))}; it has {_list(names) or 'none'}"
+                f"a {klass.__name__} has no parameter {_list(map(displayed, unknown))}; it has {_list(names) or 'none'}"
             )
         ready = {name: converted(name, value, names.get(name, Any)) for name, value in arguments.items()}
         store = klass(**ready)
@@ -153,12 +154,16 @@ def _stores(specs: Any) -> Any:
     return [create_store(each) for each in specs] if isinstance(specs, list | tuple) else specs
 
 
-def _with_settings(url: ConnectionString, names: Mapping[str, Any], params: Mapping[str, Any]) -> ConnectionString:
+def _with_settings(
+    url: ConnectionString, names: Mapping[str, Any], params: Mapping[str, Any], path_is_database: bool
+) -> ConnectionString:
     """Return the connection string with the settings, each in its place."""
-    parts = {
-        name: value for name, value in params.items() if name in _PARTS and name not in names and value is not None
-    }
+    if "" in params:
+        raise ImproperlyConfigured("a parameter has an empty name")
+    parts = {name: value for name, value in params.items() if name in _PARTS and name not in names}
     url = url.with_params({name: value for name, value in params.items() if name not in parts})
+    # a part that is None is not given
+    parts = {name: value for name, value in parts.items() if value is not None}
     for name, value in parts.items():
         fits = isinstance(value, str | int) and not isinstance(value, bool)
         if name == "hosts" and isinstance(value, list | tuple):
@@ -172,8 +177,12 @@ def _with_settings(url: ConnectionString, names: Mapping[str, Any], params: Mapp
     hosts = parts.get("hosts", parts.get("host"))
     listed = None if hosts is None else [hosts] if isinstance(hosts, str | int) else hosts
     path = parts.get("path")
-    if "database" in parts:
-        path = f"/{parts['database']}"
+    database = parts.get("database", path if path_is_database else None)
+    if database is not None and "db" not in names:
+        # the other name of it
+        _, url = url.take({"db": None})
+    if database is not None:
+        path = f"/{database}"
     user = parts.get("user", parts.get("username"))
     made = url.with_parts(
         user=None if user is None else str(user),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -34,13 +36,28 @@ def servers(memcached: tuple[str, int], redis_server: str, postgres_url: str, s3
     }
 
 
+def save(page: Path, folder: Path) -> list[Path]:
+    """Save the Python blocks that a page says to save, under the names that it gives them."""
+    text = page.read_text(encoding="utf-8")
+    found = re.finditer(r"\bSave th\w+ as `(\w+\.py)`[^\n]*\n\n```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    saved = []
+    for match in found:
+        saved.append(folder / match.group(1))
+        saved[-1].write_text(match.group(2))
+    return saved
+
+
 def run(page: Path, servers: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Run the Python blocks of a page in a module of their own, with these servers."""
+    files = {path.read_text(): path.stem for path in save(page, Path.cwd())}
+    monkeypatch.syspath_prepend(Path.cwd())
     module = ModuleType(f"document_{page.stem.replace('.', '_').replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for line, code in blocks(page):
         for named, server in servers.items():
             code = code.replace(named, server)
+        if code in files:
+            code = f"from {files[code]} import *"
         exec(compile("\n" * (line - 1) + code, str(page), "exec"), vars(module))
     for made in list(vars(module).values()):
         if isinstance(made, sa.Engine):
@@ -58,6 +75,22 @@ def test_python_in_the_documents_runs(
     """Every Python block of a document runs as it stands, after those above it; its servers are those of the tests."""
     monkeypatch.chdir(tmp_path)
     run(page, servers, monkeypatch)
+
+
+def test_the_guide_to_a_store_of_ones_own(tmp_path: Path) -> None:
+    """Who saves the guide's two files in an empty folder and runs pytest there, sees the contracts pass."""
+    saved = save(ROOT / "docs" / "own-stores.md", tmp_path)
+    assert [path.name for path in saved] == ["litestore.py", "test_litestore.py"]
+    told = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stdout
+    assert re.search(r"^[5-9]\d passed", told.stdout, re.M), told.stdout
 
 
 def test_the_readme_can_be_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: dict[str, str]) -> None:

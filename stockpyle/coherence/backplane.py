@@ -39,6 +39,7 @@ from stockpyle.coherence.outbox import LIMIT, Outbox, PlaneStats
 from stockpyle.exceptions import ImproperlyConfigured, StoreUnavailable
 from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Key
+from stockpyle.masking import displayed
 from stockpyle.protocols import Listening
 
 MEMORY_BOUND = 86400.0
@@ -98,7 +99,8 @@ class Backplane:
             self.pubsub = pubsub.pubsub(on_lost=lost, on_restored=restored)
         else:
             raise ImproperlyConfigured(
-                f"backplane is a store that has a pubsub(), such as a RedisStore, or a pub/sub of one, not {pubsub!r}"
+                "backplane is a store that has a pubsub(), such as a RedisStore, or a pub/sub of one, not "
+                f"{displayed(pubsub)}"
             )
         weakref.finalize(self, self.pubsub.unsubscribe, channel, self._callback).atexit = False
         self._messages = Messages(self.pubsub.max_size)

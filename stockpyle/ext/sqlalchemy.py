@@ -20,6 +20,7 @@ from stockpyle.coherence.verbs import VerbTier
 from stockpyle.coherence.writer import LOCK_SECONDS, Writer
 from stockpyle.exceptions import ImproperlyConfigured, StockpyleWarning, UnsupportedOperation
 from stockpyle.keys import Key
+from stockpyle.masking import displayed
 from stockpyle.orm.commits import FollowedConnection
 from stockpyle.orm.connections import is_own
 from stockpyle.orm.databases import is_told_same, same_database, tell_same
@@ -236,7 +237,7 @@ def _layer(store: Any) -> Layer:
     if isinstance(store, Tier):
         return Layer(store)
     if not callable(getattr(store, "batch_delete", None)):
-        raise ImproperlyConfigured(f"{store!r} is no store")
+        raise ImproperlyConfigured(f"{displayed(store)} is no store")
     return Layer(VerbTier(store))
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
-from stockpyle.addresses import masked
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
+from stockpyle.masking import displayed, masked
 
 
 def engine_for(uri: Any) -> tuple[sa.Engine, bool]:
@@ -17,8 +17,7 @@ def engine_for(uri: Any) -> tuple[sa.Engine, bool]:
         url = sa.make_url(uri)
     except (sa.exc.ArgumentError, ValueError):
         # its error may show the password
-        shown = masked(uri) if isinstance(uri, str) else uri
-        raise ImproperlyConfigured(f"{shown!r} is no database URL, such as 'sqlite:///file.db'") from None
+        raise ImproperlyConfigured(f"{displayed(uri)} is no database URL, such as 'sqlite:///file.db'") from None
     in_memory = url.get_backend_name() == "sqlite" and (
         url.database in (None, "", ":memory:", "file::memory:") or url.query.get("mode") == "memory"
     )

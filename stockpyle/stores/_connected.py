@@ -58,7 +58,10 @@ class Connected:
     def database(self) -> str | None:
         """The database, or whatever the backend calls what it keeps apart; None if there is no such thing."""
         url = self._address()
-        return url.path.lstrip("/") or None if url is not None else None
+        if url is None:
+            return None
+        names = parameters_of(type(self))
+        return (url.path if "path" in names and "database" not in names else url.path.lstrip("/")) or None
 
     @property
     def dns(self) -> str | None:

@@ -14,6 +14,7 @@ from stockpyle.coherence.validated import ValidatedLayer
 from stockpyle.coherence.verbs import VerbSource, VerbTier
 from stockpyle.exceptions import ImproperlyConfigured, UnsupportedOperation
 from stockpyle.keys import KeySpec
+from stockpyle.masking import displayed
 from stockpyle.protocols import Listening, Source
 from stockpyle.stats import Stats
 from stockpyle.stores._hits import Hits
@@ -115,7 +116,7 @@ def check_is_store(store: Any) -> None:
         )
     if not has(store, VERBS) and not (has(store, TIER) and has(store, SOURCE)):
         lacks = ", ".join(verb for verb in VERBS if not callable(getattr(store, verb, None)))
-        raise ImproperlyConfigured(f"{store!r} is no store: it lacks {lacks}")
+        raise ImproperlyConfigured(f"{displayed(store)} is no store: it lacks {lacks}")
 
 
 def _in_memory(store: Any) -> bool:

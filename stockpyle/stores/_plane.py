@@ -11,6 +11,7 @@ from stockpyle.coherence.cleaning import clean
 from stockpyle.coherence.messages import Changes
 from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.lifetimes import check_seconds
+from stockpyle.masking import displayed
 from stockpyle.stores._levels import Levels
 
 _MAX_CHANNEL = 255
@@ -67,5 +68,5 @@ def _check_same_database(backplane: Any, stores: Sequence[Any]) -> None:
             return
     raise ImproperlyConfigured(
         "backplane_in_transaction=True needs a backplane on the PostgreSQL database that the source is on: give "
-        f"that SqlAlchemyStore, or its pub/sub, not {backplane!r}"
+        f"that SqlAlchemyStore, or its pub/sub, not {displayed(backplane)}"
     )

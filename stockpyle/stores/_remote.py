@@ -13,6 +13,7 @@ from stockpyle.coherence.parts import Parts
 from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.keys import Key, checked_prefix
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.masking import masked
 from stockpyle.protocols import Tier
 from stockpyle.records import Alias, Found, Lease, Lock, Record
 from stockpyle.stores.cache import CacheStore
@@ -166,4 +167,4 @@ class RemoteStore(CacheStore):
             part.close()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(servers={[part.name for part in self.parts]!r}, prefix={self.prefix!r})"
+        return f"{type(self).__name__}(servers={[masked(part.name) for part in self.parts]!r}, prefix={self.prefix!r})"

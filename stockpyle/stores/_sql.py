@@ -19,6 +19,9 @@ class SqlVerbs:
 
     _commands: SqlCommands
 
+    path_is_database = True
+    """Of a database that is a file, the path is its name."""
+
     timeout = 5.0
     """Seconds that a ping may take; set it on the store for another."""
 

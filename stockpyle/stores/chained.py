@@ -19,6 +19,7 @@ from stockpyle.coherence.writer import LOCK_SECONDS, Writer, drop, related_epoch
 from stockpyle.exceptions import ImproperlyConfigured, StoreUnavailable, UnsupportedOperation
 from stockpyle.keys import KeySpec
 from stockpyle.lifetimes import check_seconds
+from stockpyle.masking import displayed
 from stockpyle.protocols import Outcome, Pending
 from stockpyle.records import Record
 from stockpyle.stores._connected import with_text
@@ -87,7 +88,7 @@ class ChainedStore(SessionStore):
             raise ImproperlyConfigured(f'on_write is "publish" or "invalidate", not {on_write!r}')
         check_seconds("lock_seconds", lock_seconds)
         if stores is not None and (isinstance(stores, str | Mapping) or not isinstance(stores, Iterable)):
-            raise ImproperlyConfigured(f"a chain is made of a list of stores, not of {stores!r}")
+            raise ImproperlyConfigured(f"a chain is made of a list of stores, not of {displayed(stores)}")
         self.stores: tuple[Any, ...] = tuple(_flatten(stores or ()))
         if not self.stores:
             raise ImproperlyConfigured(

@@ -15,6 +15,7 @@ from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, StoreUnavaila
 from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Key, KeySpec, checked_prefix
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy, deadline_of, earlier
+from stockpyle.masking import displayed
 from stockpyle.records import Record
 from stockpyle.stores.base import ConcreteStore, listed
 from stockpyle.values import write_name
@@ -62,7 +63,9 @@ class BaseDictionaryStore(ConcreteStore):
     ) -> None:
         super().__init__()
         if dictionary is not None and (isinstance(dictionary, type) or not _is_mapping(dictionary)):
-            raise ImproperlyConfigured(f"a {type(self).__name__} is made over a mutable mapping, not {dictionary!r}")
+            raise ImproperlyConfigured(
+                f"a {type(self).__name__} is made over a mutable mapping, not {displayed(dictionary)}"
+            )
         self._dictionary: MutableMapping[str, Any] = {} if dictionary is None else dictionary
         self.polymorphic = polymorphic
         self.lifetimes = LifetimePolicy(lifetime_cb, lifetime)

@@ -16,6 +16,7 @@ from stockpyle.codecs import Codec
 from stockpyle.coherence.layers import Unreachable
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StoreError, UnsupportedOperation
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, check_seconds
+from stockpyle.masking import displayed
 from stockpyle.memcached.commands import MemcachedCommand
 from stockpyle.memcached.server import Server
 from stockpyle.memcached.tier import MemcachedTier
@@ -73,7 +74,7 @@ class MemcacheStore(RemoteStore):
         check_seconds("timeout", timeout, none=True)
         check_seconds("connect_timeout", connect_timeout, none=True)
         if tls_context is not None and not isinstance(tls_context, ssl.SSLContext):
-            raise ImproperlyConfigured(f"tls_context is an ssl.SSLContext, not {tls_context!r}")
+            raise ImproperlyConfigured(f"tls_context is an ssl.SSLContext, not {displayed(tls_context)}")
         if isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size < 1:
             raise ImproperlyConfigured(f"pool_size is a number of connections, 1 or more, not {pool_size!r}")
         options = {"timeout": timeout, "connect_timeout": connect_timeout, "tls_context": tls_context, "no_delay": True}
@@ -204,7 +205,7 @@ def _clients(client: Any, servers: Any, options: Mapping[str, Any]) -> dict[str,
                 "returns: give servers=[...] instead"
             )
         if not isinstance(client, Client | PooledClient):
-            raise ImproperlyConfigured(f"client is a pymemcache Client or PooledClient, not {client!r}")
+            raise ImproperlyConfigured(f"client is a pymemcache Client or PooledClient, not {displayed(client)}")
         if client.key_prefix:
             raise ImproperlyConfigured(f"the client's key_prefix {client.key_prefix!r} is not used: give prefix=")
         try:
@@ -222,13 +223,17 @@ def _clients(client: Any, servers: Any, options: Mapping[str, Any]) -> dict[str,
         return {_name(address): partial(Client, address, **own)}
     listed = [servers] if isinstance(servers, str) or _is_pair(servers) else servers
     if not isinstance(listed, Sequence) or isinstance(listed, bytes) or not listed:
-        raise ImproperlyConfigured(f'servers is a list such as ["host:11211"], not {servers!r}')
+        raise ImproperlyConfigured(f'servers is a list such as ["host:11211"], not {displayed(servers)}')
     makers: dict[str, partial[Any]] = {}
     for server in listed:
+        if isinstance(server, str) and "@" in server:
+            raise ImproperlyConfigured(f"{displayed(server)}: memcached asks for no user and no password")
         try:
             address = _checked(normalize_server_spec(tuple(server) if isinstance(server, list) else server))
         except (ValueError, TypeError, AttributeError, MemcacheError) as error:
-            raise ImproperlyConfigured(f'{server!r} is no memcached server, such as "host:11211": {error}') from error
+            raise ImproperlyConfigured(
+                f'{displayed(server)} is no memcached server, such as "host:11211": {error}'
+            ) from error
         if _name(address) in makers:
             raise ImproperlyConfigured(f"{server!r} is named twice")
         makers[_name(address)] = partial(Client, address, **options)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from stockpyle.addresses import ConnectionString, masked
+from stockpyle.addresses import ConnectionString
 from stockpyle.codecs import Codec
 from stockpyle.exceptions import (
     ImproperlyConfigured,
@@ -20,6 +20,7 @@ from stockpyle.exceptions import (
     StoreUnavailable,
 )
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.masking import masked
 from stockpyle.parameters import parameters_of, text_of
 from stockpyle.stores._durable import Batch, DurableStore, Entry, Held, check_size
 from stockpyle.stores._mongo_views import MongoEntries, MongoNumbers

@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from stockpyle.addresses import ConnectionString, masked
+from stockpyle.addresses import ConnectionString
 from stockpyle.codecs import Codec
 from stockpyle.coherence.layers import Unreachable
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, check_seconds
+from stockpyle.masking import displayed, masked
 from stockpyle.parameters import parameters_of, text_of
 from stockpyle.protocols import PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
@@ -91,7 +92,7 @@ class RedisStore(RemoteStore):
             return {**own, **rest.params}
         if rest.scheme not in SCHEMES:
             rest = replace(rest, scheme="redis")
-        lost = [name for name, value in rest.params.items() if text_of(value) is None]
+        lost = [name for name, value in rest.params.items() if value is None or text_of(value) is None]
         if lost:
             raise url.wrong(f"a {cls.__name__} has no parameter {lost[0]!r}; it has {', '.join(parameters_of(cls))}")
         return {**own, "url": rest.written(text_of)}
@@ -112,7 +113,8 @@ class RedisStore(RemoteStore):
             path = []
         elif url.scheme.endswith("+sentinel"):
             path = path[1:]
-        return path[0] if path else str(url.params.get("db", 0) if url is not None else 0)
+        given = url.params.get("db") if url is not None else None
+        return str(given) if given is not None else path[0] if path else "0"
 
     def connect(self) -> Any:
         """Return a new redis.Redis, or RedisCluster, that has reached the server. It is the caller's, who closes it."""
@@ -185,9 +187,7 @@ def _clients(url: Any, client: Any, timeout: float | None, connect_timeout: floa
     if client is not None:
         return _of_client(redis, client, options)
     if not isinstance(url, str) or url.partition("://")[0].lower() not in SCHEMES:
-        raise ImproperlyConfigured(
-            f"{masked(url) if isinstance(url, str) else url!r} is no URL of a Redis, such as {_EXAMPLES}"
-        )
+        raise ImproperlyConfigured(f"{displayed(url)} is no URL of a Redis, such as {_EXAMPLES}")
     scheme, _, kind = url.partition("://")[0].lower().partition("+")
     try:
         check_url(ConnectionString.parse(url))
@@ -222,7 +222,9 @@ def _without_notifications() -> dict[str, Any]:
 def _of_client(redis: Any, client: Any, options: dict[str, Any]) -> tuple[str, Maker, Kind]:
     pool: Any = getattr(client, "connection_pool", None)
     if not isinstance(client, redis.Redis) or type(pool) not in (redis.ConnectionPool, redis.BlockingConnectionPool):
-        raise ImproperlyConfigured(f"client is a redis.Redis on a ConnectionPool, not {client!r}: else give a url")
+        raise ImproperlyConfigured(
+            f"client is a redis.Redis on a ConnectionPool, not {displayed(client)}: else give a url"
+        )
     own = dict(pool.connection_kwargs)
     for name in ("maint_notifications_pool_handler", "oss_cluster_maint_notifications_handler"):
         own.pop(name, None)
@@ -258,15 +260,16 @@ def _of_several(redis: Any, url: str, scheme: str, kind: str, options: dict[str,
         from redis.cluster import ClusterNode, RedisCluster
 
         node: Any = ClusterNode
-        nodes = [node(host, port) for host, port in addresses]
 
         def make_cluster(arrives: Callable[[Any], None]) -> Any:
+            # a node asks for the address of its name
+            nodes = [node(host, port) for host, port in addresses]
             return RedisCluster(startup_nodes=nodes, redis_connect_func=arrives, **options)
 
         return listed, make_cluster, "cluster"
     if not path or len(path) > 2 or not "".join(path[1:] or ["0"]).isdigit():
         raise ValueError("the path of a Sentinel's URL is /service or /service/database")
-    options["db"] = int(path[1]) if len(path) == 2 else 0
+    options.setdefault("db", int(path[1]) if len(path) == 2 else 0)
 
     def make_master(arrives: Callable[[Any], None]) -> Any:
         asking = {

@@ -25,6 +25,7 @@ from stockpyle.stores.dictionary import BaseDictionaryStore
 from stockpyle.views.collection import Entries
 
 _IN_PROCESS = ("simple", "memory")
+_OF_SHOVE = (*_IN_PROCESS, "file", "lite", "dbm")
 
 
 class ShoveStore(BaseDictionaryStore):
@@ -44,6 +45,9 @@ class ShoveStore(BaseDictionaryStore):
     def from_url(cls, url: ConnectionString) -> dict[str, Any]:
         """See BaseStore.from_url: what follows the scheme's + is the URI of a shove."""
         own, rest = url.take(parameters_of(cls))
+        if url.inner in _OF_SHOVE:
+            # these have paths and no parameters: what looks like one would become the end of a path
+            return {"shoveuri": f"{url.inner}://{rest.rest}", **own, **rest.params}
         if url.inner:
             return {"shoveuri": replace(rest, scheme=url.inner).written(text_of), **own}
         if rest.rest or not own.keys() & {"shove", "shoveuri"}:

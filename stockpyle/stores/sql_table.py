@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stockpyle.addresses import ConnectionString, masked
+from stockpyle.addresses import ConnectionString
 from stockpyle.codecs import Codec
 from stockpyle.exceptions import ImproperlyConfigured, MissingDependency, StockpyleError, StoreError, StoreUnavailable
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
+from stockpyle.masking import displayed, masked
 from stockpyle.parameters import parameters_of, text_of
 from stockpyle.stores._connected import with_text
 from stockpyle.stores._durable import PAGE, Batch, DurableStore, Held
@@ -77,13 +79,13 @@ class SqlTableStore(SqlVerbs, DurableStore):
         from stockpyle.stores._sql_entries import Entries
 
         if not isinstance(bind, sqlalchemy.Engine):
-            raise ImproperlyConfigured(f"bind is a SQLAlchemy Engine, not {bind!r}")
+            raise ImproperlyConfigured(f"bind is a SQLAlchemy Engine, not {displayed(bind)}")
         if bind.dialect.is_async:
             raise ImproperlyConfigured(f"{bind.dialect.driver} is an async driver: give an Engine with another one")
         if not isinstance(metadata, sqlalchemy.MetaData):
-            raise ImproperlyConfigured(f"metadata is a SQLAlchemy MetaData, not {metadata!r}")
+            raise ImproperlyConfigured(f"metadata is a SQLAlchemy MetaData, not {displayed(metadata)}")
         if not isinstance(tablename, str) or not tablename:
-            raise ImproperlyConfigured(f"tablename is the name of a table, not {tablename!r}")
+            raise ImproperlyConfigured(f"tablename is the name of a table, not {displayed(tablename)}")
         self._entries: Entries = Entries(bind, metadata, tablename, clock)
         self._connections = SourceConnections(bind, self.name)
         self._commands = SqlCommands(bind, self._connections, self.name)
@@ -100,6 +102,10 @@ class SqlTableStore(SqlVerbs, DurableStore):
             if rest.rest or "bind" not in own:
                 raise url.wrong("it names no database: write sqltable+postgresql://..., for example")
             return {**own, **rest.params}
+        for name in rest.params:
+            near = get_close_matches(name, parameters_of(cls), 1, 0.8)
+            if near:
+                raise url.wrong(f"there is no parameter {name!r} (do you mean {near[0]!r}?)")
         import sqlalchemy
 
         from stockpyle.orm.engines import engine_for

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stockpyle.addresses import ConnectionString, masked
+from stockpyle.addresses import ConnectionString
 from stockpyle.classes import is_mapped, spec_of
 from stockpyle.coherence.outcomes import committed
 from stockpyle.exceptions import ImproperlyConfigured, InvalidKey, MissingDependency, UnsupportedOperation
 from stockpyle.keys import Key
+from stockpyle.masking import displayed, masked
 from stockpyle.parameters import text_of
 from stockpyle.protocols import Pending, PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
@@ -80,7 +81,7 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
                 "application keeps its AsyncEngine"
             )
         if not isinstance(engine, sqlalchemy.Engine):
-            raise ImproperlyConfigured(f"engine must be a SQLAlchemy Engine, not {engine!r}")
+            raise ImproperlyConfigured(f"engine must be a SQLAlchemy Engine, not {displayed(engine)}")
         self._owns_engine = uri is not None
         self.engine = engine
         self._connections = SourceConnections(engine, self.name)
@@ -101,7 +102,9 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
     def from_url(cls, url: ConnectionString) -> dict[str, Any]:
         """See BaseStore.from_url."""
         dialect = url.scheme if url.scheme.partition("+")[0] in DIALECTS else url.inner
-        objects, rest = url.take({name: None for name, value in url.params.items() if text_of(value) is None})
+        objects, rest = url.take(
+            {name: None for name, value in url.params.items() if value is None or text_of(value) is None}
+        )
         if not dialect or (not rest.rest and "uri" in rest.params):
             if rest.rest or not url.params:
                 raise url.wrong("it names no database: write sqlalchemy+postgresql://..., for example")

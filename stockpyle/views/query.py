@@ -173,6 +173,10 @@ class Query(Generic[T]):
     def __bool__(self) -> NoReturn:
         raise TypeError(f"{self!r} is a query, and not what it finds: ask if it exists()")
 
+    def __str__(self) -> str:
+        """Ask the store, and return what a list of all the objects is printed as; repr() asks nobody."""
+        return str(list(self))
+
     def __repr__(self) -> str:
         selection = self._selection
         text = f"<Query {self._klass.__qualname__}"

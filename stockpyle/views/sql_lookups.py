@@ -189,8 +189,10 @@ class ColumnLookups:
         if self._dialect == "sqlite":
             # as bytes, because substr() of a text ends at a NUL
             wanted = operand.encode()
-            end = sa.func.substr(sa.cast(self._column, sa.LargeBinary), sa.literal(-len(wanted), sa.Integer()))
-            return end == sa.literal(wanted, sa.LargeBinary())
+            size = sa.literal(len(wanted), sa.Integer())
+            own = sa.cast(self._column, sa.LargeBinary)
+            # the end of no bytes at all is NULL, and would be under a NOT
+            return sa.and_(sa.func.length(own) >= size, sa.func.substr(own, -size) == sa.literal(wanted))
         right = sa.func.right(self._column, sa.literal(len(operand), sa.Integer()))
         found: Clause = self._columns.by_code_points(right) == self._bound(operand)
         return found

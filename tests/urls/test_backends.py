@@ -11,7 +11,14 @@ import pytest
 from stockpyle import create_store, data_stores, register_store
 from stockpyle.exceptions import ImproperlyConfigured, NoSuchStoreBackend, StockpyleWarning
 from stockpyle.schemes import GROUP, DataStores
-from stockpyle.stores import BaseStore, MemcacheStore, ProcessMemoryStore, RedisStore, SqlAlchemyStore
+from stockpyle.stores import (
+    BaseDictionaryStore,
+    BaseStore,
+    MemcacheStore,
+    ProcessMemoryStore,
+    RedisStore,
+    SqlAlchemyStore,
+)
 
 
 class Local(BaseStore):
@@ -71,6 +78,18 @@ def test_one_changed_line_switches_backends() -> None:
     assert create_store({"backend": Local, "host": "h", "port": "5"}).made_with == ("h", 5, "", "", 3)
 
 
+@pytest.mark.parametrize("backend", ["sqlite", "sqlalchemy+sqlite", "sqltable+sqlite"])
+def test_the_path_of_a_database_is_the_file(backend: str, tmp_path: Path) -> None:
+    """An absolute one is one, and a relative one is none."""
+    store = create_store({"backend": backend, "path": str(tmp_path / "x.db")})
+    assert store.database == str(tmp_path / "x.db")
+    store.execute("SELECT 1")
+    assert (tmp_path / "x.db").exists()
+    assert create_store(store.dns).database == store.database
+    assert create_store({"backend": backend, "path": "x.db"}).database == "x.db"
+    assert create_store({"backend": backend, "database": "y.db"}).database == "y.db"
+
+
 def test_settings_are_the_constructors_parameters_too() -> None:
     """Text is read as in a connection string, other values are taken as they are; keyword parameters win."""
     store = create_store({"backend": "memory", "maxsize": "10k", "polymorphic": True}, maxsize=5)
@@ -111,6 +130,7 @@ def test_wrong_backends(settings: Any, says: str) -> None:
     ("settings", "says"),
     [
         ({"backend": "memory", 5: 6}, "the names of settings are text, not 5"),
+        ({"backend": "postgresql", "host": "h", "": 6}, "a parameter has an empty name"),
         ({"backend": "memory", "maxsize": [1]}, "maxsize is a whole number, .* not \\[1\\]"),
         ({"backend": "memory", "polymorphic": 3}, "polymorphic is true or false, not 3"),
         ({"backend": "memory", "maxsize": True}, "maxsize is a whole number, .* not True"),
@@ -120,6 +140,9 @@ def test_wrong_backends(settings: Any, says: str) -> None:
         ({"backend": "redis", "port": 70000}, "is no port"),
         ({"backend": "redis", "hosts": [5]}, "hosts is a text, not list"),
         ({"backend": "redis", "codec": 5}, "codec"),
+        ({"backend": "memory", "clock": 5}, "clock is a function, not 5"),
+        ({"backend": "memcache", "lifetime_cb": {}}, "lifetime_cb is a function \\(or none\\), not a dict"),
+        ({"backend": "redis", "password": 5, "url": "redis://h"}, "it names a server, and so does its url"),
         ({"backend": "memcache", "servers": 5}, "servers is a list such as"),
         ({"backend": "chain", "stores": 5}, "a chain is made of a list of stores, not of 5"),
         (
@@ -132,6 +155,40 @@ def test_wrong_settings(settings: Any, says: str) -> None:
     """What does not fit a parameter is refused by its name."""
     with pytest.raises(ImproperlyConfigured, match=says):
         create_store(settings)
+
+
+def test_a_path_is_the_database_as_it_is(schemes: None) -> None:
+    """An absolute path stays absolute in what the store says of itself."""
+
+    class InFile(Local):
+        schemes = ("in-file",)
+
+        def __init__(self, path: str = "") -> None:
+            super().__init__("")
+
+    assert create_store("in-file:///var/x").database == "/var/x"
+    assert create_store("in-file://").database is None
+
+
+def test_parameters_that_are_handed_on_are_those_of_the_class_above() -> None:
+    """Their types are known, though the constructor says `**options`, or their names alone."""
+
+    class HandingOn(BaseDictionaryStore):
+        def __init__(self, path: Path, polymorphic=False, **options):  # type: ignore[no-untyped-def]
+            super().__init__({}, polymorphic, **options)
+            self.path = path
+
+    class Further(HandingOn):
+        def __init__(self, *rest, depth: int = 0, **options):  # type: ignore[no-untyped-def]
+            super().__init__(*rest, **options)
+
+    store = create_store({"backend": Further, "path": "x", "polymorphic": "yes", "lifetime": "5m", "depth": "3"})
+    assert (store.path, store.polymorphic) == (Path("x"), True)
+    assert store.lifetimes.deadline(None, 0.0) == 300
+    with pytest.raises(ImproperlyConfigured, match="lifetime is a duration"):
+        create_store({"backend": HandingOn, "path": "x", "lifetime": "soon"})
+    with pytest.raises(ImproperlyConfigured, match="unexpected keyword argument 'bogus'"):
+        create_store({"backend": HandingOn, "path": "x", "bogus": "1"})
 
 
 def test_a_path_that_fails_to_import_shows_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,8 +60,11 @@ def test_a_mongo() -> None:
     [
         ("sqltable://h", "it names no database: write sqltable"),
         ("sqltable+postgresql://h:many/x", "is no database URL"),
+        ("sqltable+sqlite://?liftime=5m", "no parameter 'liftime' \\(do you mean 'lifetime'\\?\\)"),
         ("shove://x", "it names no shove"),
         ("shove+s3://key:secret@bucket", "this shove has no store for s3"),
+        ("shove+file:///tmp/x?lifetme=5m", "a ShoveStore has no parameter 'lifetme'; it has shove, shoveuri"),
+        ("shove+memory://?bogus=1", "a ShoveStore has no parameter 'bogus'"),
         ("mongodb://h", "it names no database"),
         ("mongodb://h/a/b", "it names no database"),
         ("mongodb://h/a?bogus=1", "bogus"),

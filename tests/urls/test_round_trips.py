@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from stockpyle import create_store
-from stockpyle.addresses import ConnectionString, masked
+from stockpyle.addresses import ConnectionString
 from stockpyle.exceptions import ImproperlyConfigured
+from stockpyle.masking import masked
 from stockpyle.parameters import converted, parameters_of, text_of
 from stockpyle.stores import BaseStore, ChainedStore, MemcacheStore, ProcessMemoryStore, RedisStore
 
@@ -220,6 +221,16 @@ SECRET = "s3cr3t-Pa55"
         f"postgresql://u:{SECRET}@h:x/db",
         f"postgresql+nosuch://u:{SECRET}@h/db",
         f"postgresql+nosuch://h/db?password={SECRET}",
+        f"postgresql://u:{SECRET}/db",
+        f"redis://u:{SECRET}/0",
+        f"redis://:{SECRET}",
+        f"redis://u:{SECRET}:6379/0",
+        f"redis://[::1]:{SECRET}",
+        f"redis://u:a?{SECRET}@h",
+        f"memcache://h?a:{SECRET}@h=5",
+        f"no scheme://u:{SECRET}@h?x=y://z",
+        f"memory://?polymorphic=redis://u:{SECRET}@h",
+        f"memcache://h?prefix=redis://u:{SECRET}@h/é",
         f"postgresql//u:{SECRET}@h/db",
         f"sqlite://u:{SECRET}@h/db",
         f"chain://?stores=memory://&stores=redis://:{SECRET}@h/x",
@@ -265,12 +276,118 @@ def test_neither_repr_nor_log_nor_failure_shows_a_password(url: str, caplog: pyt
     assert SECRET not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        f"redis://u:{SECRET}@h".encode(),
+        {"backend": {"backend": "redis", "password": SECRET}},
+        {"backend": "redis", "password": {"is": SECRET}},
+        {"backend": "redis", "client": f"redis://u:{SECRET}@h"},
+        {"backend": "redis", "url": [f"redis://u:{SECRET}@h"], "client": None},
+        {"backend": "memcache", "client": f"memcache://u:{SECRET}@h"},
+        {"backend": "memcache", "servers": [f"u:{SECRET}@h"]},
+        {"backend": "memory", "maxsize": {"of": SECRET}},
+        {"backend": "memory", "lifetime": [f"redis://u:{SECRET}@h"]},
+        {"backend": "sqlalchemy", "uri": {"url": SECRET}},
+        {"backend": "sqlalchemy", "uri": [f"postgresql://u:{SECRET}@h/db"]},
+        {"backend": "sqlalchemy", "engine": f"postgresql://u:{SECRET}@h/db"},
+        {"backend": "sqltable", "bind": f"postgresql://u:{SECRET}@h/db", "metadata": None, "tablename": "t"},
+        {"backend": "shove", "shove": f"s3://u:{SECRET}@h"},
+        {"backend": "mongodb", "db": f"mongodb://u:{SECRET}@h", "collection": "c"},
+        {"backend": "chain", "stores": {"redis": f"redis://u:{SECRET}@h"}},
+        {"backend": "chain", "stores": ["memory://"], "backplane": f"redis://u:{SECRET}@h"},
+        ["memory://", [f"redis://u:{SECRET}@h:x"]],
+        ["memory://", b"redis://u:" + SECRET.encode() + b"@h"],
+    ],
+)
+def test_no_error_shows_a_password_of_wrong_settings(spec: Any) -> None:
+    """A connection string, or a mapping, where something else belongs, is not shown as it is."""
+    with pytest.raises(ImproperlyConfigured) as told:
+        create_store(spec)
+    assert SECRET not in str(told.value) + repr(told.value) + repr(told.value.__cause__)
+
+
+def test_a_chain_of_texts_shows_no_password() -> None:
+    """ChainedStore takes stores; given connection strings it says so, without their passwords."""
+    with pytest.raises(ImproperlyConfigured) as told:
+        ChainedStore([f"redis://u:{SECRET}@h"])  # type: ignore[list-item]
+    assert SECRET not in str(told.value)
+
+
+class Unshowable:
+    """What cannot even be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+own = [Unshowable()]
+own.append(own)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_values_that_cannot_be_shown_are_a_wrong_configuration(number: int) -> None:
+    """An error about them is made of their types."""
+    name: Any = ["backend", "maxsize", "polymorphic", "lifetime", 5, Unshowable()][number]
+    for value in (Unshowable(), [Unshowable()], own, {1: own}):
+        with pytest.raises(ImproperlyConfigured):
+            create_store({"backend": "memory" if name != "backend" else value, name: value})
+        with pytest.raises(ImproperlyConfigured):
+            create_store(value)
+
+
+def test_numbers_too_long_to_be_written_have_no_text() -> None:
+    """They are refused by name, or are left out of the connection string."""
+    assert create_store({"backend": "memory", "maxsize": 10**5000}).dns == "memory://"
+    for wrong in ({"backend": 10**5000}, {"backend": "memory", "polymorphic": 10**5000}, 10**5000):
+        with pytest.raises(ImproperlyConfigured, match=r"an int|of an int"):
+            create_store(wrong)
+
+
+def test_a_list_that_holds_itself_is_a_wrong_configuration() -> None:
+    """It is not gone into for ever."""
+    endless: list[Any] = ["memory://"]
+    endless.append(endless)
+    with pytest.raises(ImproperlyConfigured):
+        create_store(endless)
+
+
+def test_an_empty_list_has_no_text() -> None:
+    """It does not leave a parameter without a name in the string."""
+    assert str(ConnectionString.parse("postgresql://h/db").with_params({"x": []}).written(text_of)) == (
+        "postgresql://h/db"
+    )
+
+
 def test_a_connection_string_in_hand_shows_no_password() -> None:
     """Its repr is masked, and so is any text that was meant as one."""
     assert repr(ConnectionString.parse("redis://u:p@h/1?x=1")) == "<redis://u:***@h/1?x=1>"
     assert masked("redis://h/1?password=p&x=1&ssl_password=q") == "redis://h/1?password=***&x=1&ssl_password=***"
     assert masked("redis://user@h/1") == "redis://user@h/1"
-    assert masked("redis://h:6379/1") == "redis://h:6379/1"
+    for plain in ("redis://h:6379/1", "memcache://h:1,[::1]:2,g", "redis://h:", "sqlite:///C:/x", "a.b:C"):
+        assert masked(plain) == plain
+    assert masked("redis://u:p@h/postgresql://u:q@h") == "redis://u:***@h"
+    assert masked("x://h/1?a=redis%3A%2F%2Fu%3Asecret%40h") == "x://h/1?a=redis%3A%2F%2Fu%3A***%40h"
+    assert masked("memcache://h1:1,u:secret/x?y=1") == "memcache://h1:1,u:***/x?y=1"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h?" + "pass" * 100_000,
+        "redis://h?" + ";pass" * 100_000,
+        "redis://" + "a:1," * 50_000 + ":x",
+        "redis://" + "[" * 100_000,
+        "memory://?lifetime=" + "1h" * 100_000 + "x",
+        "a" * 100_000 + "://:@",
+        "chain://?stores=" * 1_000,
+    ],
+    ids=lambda url: url[:30],
+)
+def test_strings_that_were_made_to_take_long(url: str) -> None:
+    """They are refused as soon as others: in minutes, if each part of them were looked at with each other."""
+    with pytest.raises(ImproperlyConfigured):
+        create_store(url)
 
 
 def test_what_has_no_text_is_left_out() -> None:

@@ -225,6 +225,29 @@ def test_keyword_parameters_win() -> None:
     assert create_store("memory://", lifetime_cb=lambda obj: 5).dns == "memory://"
 
 
+def test_a_part_that_is_none_is_not_given() -> None:
+    """What a setting does not have, as `os.environ.get("PASSWORD")`, is as if it were not there."""
+    assert create_store("redis://u:p@h/3", password=None, port=None).dns == "redis://u:p@h/3"
+    for backend, given in (("redis", {"host": "h"}), ("sqlite", {}), ("memory", {}), ("memcache", {"host": "h"})):
+        nothing = dict.fromkeys(("user", "password", "port", "hosts", "database", "path"))
+        with_none = create_store({"backend": backend, **nothing, **given})
+        assert with_none.dns == create_store({"backend": backend, **given}).dns
+    for url, name in (("redis://h", "ssl_ca_certs"), ("postgresql://h/db", "sslmode")):
+        with pytest.raises(ImproperlyConfigured, match=f"no parameter '{name}'"):
+            create_store(url, **{name: None})
+
+
+@pytest.mark.parametrize("url", ["redis://h/3", "redis+sentinel://h/service/3"])
+def test_the_database_of_redis_as_a_parameter(url: str) -> None:
+    """It wins over the path's, as every parameter does, and the store says so."""
+    store = create_store(url, db=4)
+    assert store.database == "4"
+    assert create_store("redis://h?db=3", database=4).dns == "redis://h/4"
+    assert create_store(store.dns).database == "4"
+    made = store._server._new_client(lambda connection: None)
+    assert made.connection_pool.connection_kwargs["db"] == 4
+
+
 def test_a_list_is_a_chain() -> None:
     """A list of whatever makes stores makes a chain of them, with the keyword parameters for the chain."""
     source = create_store("sqlite://")
@@ -279,9 +302,10 @@ def test_no_connection_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
     monkeypatch.setattr("socket.socket.connect", refuse)
     monkeypatch.setattr("socket.getaddrinfo", refuse)
+    monkeypatch.setattr("socket.gethostbyname", refuse)
     for url in (
         "redis://h/1",
-        "redis+cluster://a,b",
+        "redis+cluster://a,localhost",
         "redis+sentinel://a,b/s",
         "memcache://a,b",
         "memcaches://a",

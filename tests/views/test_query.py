@@ -184,6 +184,21 @@ def test_repr_says_what_is_asked() -> None:
     assert len(repr(query.where(name="x" * 10_000))) < 200
 
 
+def test_a_query_is_printed_as_its_objects() -> None:
+    """print(Person.objects(store)) prints all the objects; repr() asks nobody."""
+
+    class Shown(Reader):
+        def __repr__(self) -> str:
+            return f"<Shown {self.id}>"
+
+    store = Listed()
+    query = Shown.objects(store)
+    assert str(query) == "[]"
+    store.batch_put([Shown(2), Shown(1)])
+    assert str(query) == f"{query}" == "[<Shown 1>, <Shown 2>]"
+    assert repr(query).startswith("<Query ")
+
+
 UNKNOWN = [
     ({"age": 1}, "Slotted has no attribute 'age'; it has id, name"),
     ({"age__gte": 1}, "Slotted has no attribute 'age'; it has id, name"),

@@ -348,6 +348,25 @@ def test_what_is_asked_is_never_cut(people: sa.Engine) -> None:
     assert ids(query.where(name="x" * 51)) == ids(query.where(name__startswith="x" * 51)) == []
 
 
+def test_empty_texts(people: sa.Engine) -> None:
+    """No lookup is unknown of an empty text: either it holds, or it does not."""
+    save(people, [Person(id=9, name="")])
+    query = SqlAlchemyStore(engine=people).query(Person).where(id=9)
+    held = {
+        "name__startswith": ["a", ""],
+        "name__endswith": ["a", "ab", ""],
+        "name__contains": ["a", ""],
+        "name__matches": ["a", "^$"],
+        "name__in": [["a"], [""]],
+        "name__between": [("a", "b"), ("", "b")],
+    }
+    for lookup, operands in held.items():
+        for operand in operands:
+            holds = operand in ("", "^$", [""], ("", "b"))
+            assert query.where(**{lookup: operand}).count() == holds, (lookup, operand)
+            assert query.where_not(**{lookup: operand}).count() == (not holds), (lookup, operand)
+
+
 def test_nul_and_surrogates(things: Any) -> None:
     """Characters that a database cannot have are looked for in vain, and compared with all the same."""
     texts = ["a", "b", "a\0b"] if things.engine.dialect.name == "sqlite" else ["a", "b"]

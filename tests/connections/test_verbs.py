@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,83 +29,9 @@ from stockpyle.stores import (
     SqlAlchemyStore,
     ThreadLocalStore,
 )
+from tests.connections.places import ANSWERS, Place, fails, garbage, half, nothing
 from tests.ext.models import Base, User
-from tests.memcached.parts import Meddler, meddler
-from tests.servers import Memcached, Postgres, Redis, RedisCluster
-
-TIMEOUT = 1.0
-ANSWERS = {"redis": b"1", "memcache": "1", "postgresql+psycopg": 1, "postgresql+psycopg2": 1}
-KINDS = list(ANSWERS)
-
-
-class Place:
-    """A server of one kind, and a store on it through somebody who can meddle."""
-
-    def __init__(self, kind: str, server: Any, between: Meddler) -> None:
-        self.kind = kind
-        self.server = server
-        self.between = between
-        host, port = between.address
-        if kind.startswith("postgresql"):
-            self.url = f"{kind}://postgres@{host}:{port}/postgres"
-        else:
-            self.url = f"{kind}://{host}:{port}"
-        self.store = create_store(self.url)
-        self.store.timeout = TIMEOUT
-
-    def ask(self) -> Any:
-        """Run a command that every server answers with 1."""
-        if self.kind == "redis":
-            return self.store.execute("ECHO", "1")
-        if self.kind == "memcache":
-            return "1" if self.store.execute("version").startswith("VERSION 1.") else None
-        return self.store.execute("SELECT 1")[0][0]
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[dict[str, Any]]:
-    """Servers of these tests' own, which any of them may stop."""
-    with Redis() as redis, Memcached() as memcached, Postgres() as postgres:
-        yield {"redis": redis, "memcache": memcached, "postgresql+psycopg": postgres, "postgresql+psycopg2": postgres}
-        memcached.stop("immediate")
-
-
-@pytest.fixture(params=KINDS)
-def place(request: pytest.FixtureRequest, servers: dict[str, Any]) -> Iterator[Place]:
-    """A store on a server that runs."""
-    server = servers[request.param]
-    server.start()
-    with meddler((server.host, server.port)) as between:
-        place = Place(request.param, server, between)
-        yield place
-        place.store.close()
-
-
-def garbage(answer: bytes) -> Iterable[bytes]:
-    """Say what no such server would."""
-    yield b"HTTP/1.1 400 Bad Request\r\n\r\n"
-
-
-def half(answer: bytes) -> Iterable[bytes]:
-    """Say half of it, and go."""
-    yield answer[: len(answer) // 2]
-
-
-def nothing(answer: bytes) -> Iterable[bytes]:
-    """Go without a word."""
-    yield b""
-
-
-def fails(ask: Callable[[], Any], operation: str, kind: type[StoreError] = StoreUnavailable) -> None:
-    """Assert that a call fails in time, and that its error says where and survives pickling."""
-    began = time.monotonic()
-    with pytest.raises(kind) as told:
-        ask()
-    # connecting and asking may take the timeout each; the rest is for a busy machine
-    assert time.monotonic() - began < 20
-    assert told.value.operation == operation
-    again = pickle.loads(pickle.dumps(told.value))
-    assert (type(again), str(again), again.store) == (type(told.value), str(told.value), told.value.store)
+from tests.servers import Memcached, RedisCluster
 
 
 def test_a_server_answers(place: Place) -> None:
