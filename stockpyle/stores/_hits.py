@@ -77,10 +77,10 @@ class Hits:
                 return None
             if not way.sure:
                 own = way.own(record.value)
-                # what cannot be hashed is no key, and may have an equality of its own
-                if hash(own) != hash(asked) or own != asked:
+                # what is of another type may have an equality of its own
+                if own is not asked and (type(own) is not type(asked) or own != asked):
                     return None
-        except (KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, AttributeError, ValueError):
             return None
         deadline = record.deadline
         if deadline is not None and deadline <= self._clock():

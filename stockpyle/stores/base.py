@@ -264,8 +264,10 @@ class ConcreteStore(BaseStore, abstract=True):
         ``get(key)`` without a class looks among the exact classes put or loaded through this very store.
         """
         if key is not None:
-            found = None if self._hits is None else self._hits.get(klass, key)
-            return self.batch_get(klass, [key])[0] if found is None else found
+            record = None if self._hits is None else self._hits.find(klass, key)
+            if record is None:
+                return self.batch_get(klass, [key])[0]
+            return record.spec.materialise(record.value) if record.spec.mapped else record.value
         asked: Any = klass if isinstance(klass, type) else [klass]
         return self.batch_get(asked)[0]
 
