@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
-from operator import attrgetter
+from operator import add, attrgetter
 from typing import Any
 
 from stockpyle.exceptions import (
@@ -58,7 +58,7 @@ class KeyDefinition:
     this key holds a lock of the source's, up to the commit, that excludes every other writer of the key.
     """
 
-    __slots__ = ("_written", "attributes", "coerce", "names", "natural", "row_locked", "space")
+    __slots__ = ("_heads", "attributes", "coerce", "names", "natural", "row_locked", "space")
 
     def __init__(
         self,
@@ -75,14 +75,16 @@ class KeyDefinition:
         self.names = names or attributes
         self.coerce = coerce
         self.natural = natural
-        self._written: tuple[str, tuple[str, ...]] | None = None
+        self._heads: dict[str, tuple[str, ...]] = {}
 
-    @property
-    def written(self) -> tuple[str, tuple[str, ...]]:
-        """The space, and each name with an equals sign, as they stand in the texts of keys."""
-        if self._written is None:
-            self._written = write_name(self.space), tuple(f"{write_name(name)}=" for name in self.names)
-        return self._written
+    def heads(self, prefix: str) -> tuple[str, ...]:
+        """Return what stands before each value in the texts of keys, which begin with `prefix`; the same each time."""
+        heads = self._heads.get(prefix)
+        if heads is None:
+            names = [f"{write_name(name)}=" for name in self.names] or [""]
+            first = f"{prefix}:{write_name(self.space)}:{names[0]}"
+            heads = self._heads[prefix] = (first, *(f",{name}" for name in names[1:]))
+        return heads
 
     def __repr__(self) -> str:
         return f"KeyDefinition({self.space!r}, {self.attributes!r})"
@@ -120,18 +122,27 @@ class Key:
         Readable (``stockpyle:users:id=5``) where it fits, else the prefix and a BLAKE2b of the readable text. The
         prefix is one that checked_prefix lets pass.
         """
-        space, names = self.definition.written
-        parts = []
-        for i, (name, value) in enumerate(zip(names, self.values, strict=True)):
-            try:
-                parts.append(name + write(value))
-            except UnusableValue as error:
-                attribute = self.definition.attributes[i]
-                raise InvalidKeyType(f"{self.spec.klass.__name__}.{attribute}: {error}") from None
-        text = f"{prefix}:{space}:{','.join(parts)}"
+        values = self.values
+        heads = self.definition.heads(prefix)
+        try:
+            if len(values) == 1:
+                text = heads[0] + write(values[0])
+            else:
+                text = "".join(map(add, heads, map(write, values))) if values else heads[0]
+        except UnusableValue:
+            raise self._unwritable() from None
         if len(text) <= MAX_TEXT:
             return text
         return f"{prefix}:#{blake2b(text.encode('ascii'), digest_size=32).hexdigest()}"
+
+    def _unwritable(self) -> InvalidKeyType:
+        """The error that names the attribute whose value has no text."""
+        for attribute, value in zip(self.definition.attributes, self.values, strict=True):
+            try:
+                write(value)
+            except UnusableValue as error:
+                return InvalidKeyType(f"{self.spec.klass.__name__}.{attribute}: {error}")
+        raise AssertionError("every value can be written alone")
 
     def __eq__(self, other: object) -> bool:
         return self.ident == other.ident if isinstance(other, Key) else NotImplemented
@@ -195,6 +206,10 @@ class KeySpec:
         except (KeyError, TypeError):
             raise self._undeclared(asked) from None
         return self._make(definition, values)
+
+    def keys(self, asked: Sequence[Mapping[str, Any]]) -> list[Key | None]:
+        """Return what key() does of each."""
+        return [self.key(each) for each in asked]
 
     def _make(self, definition: KeyDefinition, values: tuple[Any, ...]) -> Key | None:
         if definition.natural is not None and definition.natural == tuple(map(type, values)):

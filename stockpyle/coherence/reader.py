@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from stockpyle.coherence.layers import Layer
 from stockpyle.keys import Ident, Key
 from stockpyle.protocols import Source
-from stockpyle.records import LOCKED, Alias, Busy, Found, Lease, Record
+from stockpyle.records import ABSENT, LOCKED, Alias, Busy, Found, Lease, Record
 from stockpyle.stats import Stats
 
 BUSY_SECONDS = 1.0
@@ -37,16 +37,35 @@ def fetch(layers: Sequence[Layer], source: Source | None, keys: Iterable[Key]) -
     Without a source no leases are taken and nothing is filled.
     """
     asked = {key.ident: key for key in keys}
-    if not asked:
-        return {}
-    first = _Fetch(layers, source, patient=True)
+    return dict(zip(asked, _fetch(layers, source, asked), strict=True)) if asked else {}
+
+
+def fetch_each(layers: Sequence[Layer], source: Source | None, keys: Sequence[Key]) -> list[Record | None]:
+    """Return what fetch() does, for each key in turn."""
+    asked = {key.ident: key for key in keys}
+    found = _fetch(layers, source, asked) if asked else []
+    if len(asked) == len(keys):
+        return found
+    by_ident = dict(zip(asked, found, strict=True))
+    return [by_ident[key.ident] for key in keys]
+
+
+def _fetch(layers: Sequence[Layer], source: Source | None, asked: Asked) -> list[Record | None]:
+    told: list[Found] = []
+    if layers:
+        told = layers[0].read(list(asked.values()), lease=source is not None)
+        rows = _all_rows(asked.values(), told)
+        if rows is not None:
+            layers[0].stats.hits += len(rows)
+            return rows
+    first = _Fetch(layers, source, patient=True, told=dict(zip(asked, told, strict=False)))
     try:
         hits = first.all_hits(asked)
     except BaseException:
         first.give_back()
         raise
     if hits is not None:
-        return {ident: None if record.is_absent else record for ident, record in hits.items()}
+        return [None if record.is_absent else record for record in hits]
     answers = first.run(asked)
     left = {ident: key for ident, key in asked.items() if ident not in answers and first.busy_with(ident)}
     if left:
@@ -55,7 +74,25 @@ def fetch(layers: Sequence[Layer], source: Source | None, keys: Iterable[Key]) -
             for other in first.busy_with(ident):
                 other.wait(max(0.0, until - time.monotonic()))
         answers.update(_Fetch(layers, source, patient=False).run(left))
-    return {ident: _object(answers.get(ident), key) for ident, key in asked.items()}
+    return [_object(answers.get(ident), key) for ident, key in asked.items()]
+
+
+def _all_rows(keys: Iterable[Key], told: Sequence[Found]) -> list[Record | None] | None:
+    """Return what the fastest layer has told if it is a row, or a known absence, for every key: the warm cache's way.
+
+    Nothing of the user's runs here: what has leases may not fail before somebody minds them.
+    """
+    rows: list[Record | None] = []
+    for key, answer in zip(keys, told, strict=True):
+        if type(answer) is not Record:
+            return None
+        if answer.value is ABSENT:
+            rows.append(None)
+        elif answer.spec is key.spec and answer.spec.mapped:
+            rows.append(answer)
+        else:
+            return None
+    return rows
 
 
 def _object(record: Record | None, key: Key) -> Record | None:
@@ -67,7 +104,14 @@ def _object(record: Record | None, key: Key) -> Record | None:
 class _Fetch:
     """One pass over a batch. Its state is what the tiers and the source have said so far, by ident."""
 
-    def __init__(self, layers: Sequence[Layer], source: Source | None, *, patient: bool) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        source: Source | None,
+        *,
+        patient: bool,
+        told: dict[Ident, Found] | None = None,
+    ) -> None:
         self.layers = layers
         self.source = source
         self.source_stats: Stats | None = getattr(source, "stats", None)
@@ -80,21 +124,22 @@ class _Fetch:
         self.leases: dict[Ident, list[tuple[Layer, Lease]]] = {}
         self.locked: set[Ident] = set()
         self.busy: dict[Ident, Busy] = {}
-        self.told: dict[Ident, Found] = {}
+        self.told: dict[Ident, Found] = told or {}
+        """What the fastest layer has said, and nobody has looked at yet."""
 
-    def all_hits(self, asked: Asked) -> dict[Ident, Record] | None:
-        """Ask the fastest layer; return its records if it has all that was asked for, as a warm cache does.
+    def all_hits(self, asked: Asked) -> list[Record] | None:
+        """Return the records of all that was asked for if the fastest layer has them, be it by aliases.
 
         What it says otherwise is not lost: run() goes on from there.
         """
-        if not self.layers:
+        if not self.told:
             return None
-        told = self.told = self._ask_fastest(asked)
+        told = self.told
         identities = {alias.identity.ident: alias.identity for alias in told.values() if isinstance(alias, Alias)}
         identities = {ident: key for ident, key in identities.items() if ident not in told}
         if identities:
             told.update(self._ask_fastest(identities))
-        records: dict[Ident, Record] = {}
+        records: list[Record] = []
         for ident, key in asked.items():
             answer = told[ident]
             by_alias = isinstance(answer, Alias)
@@ -102,7 +147,7 @@ class _Fetch:
                 answer = told[answer.identity.ident]
             if not isinstance(answer, Record) or not _is_hit(answer, key, by_alias=by_alias):
                 return None
-            records[ident] = answer
+            records.append(answer)
         self.layers[0].stats.hits += len(asked)
         return records
 
@@ -344,7 +389,7 @@ def _own_identity(record: Record, key: Key) -> Key | None:
 
 def _is_hit(record: Record, key: Key, *, by_alias: bool) -> bool:
     """True if what the fastest layer holds is the asked object, or that there is none."""
-    if record.is_absent:
+    if record.value is ABSENT:
         return not by_alias
     if record.spec is not key.spec:
         return False

@@ -89,7 +89,7 @@ class MemcachedTier(RemoteTier):
 
     def revisions(self, keys: Sequence[Key], expected: Sequence[bytes] = ()) -> Sequence[bytes | None]:
         """See Revised.revisions."""
-        texts = [self._text(key) for key in keys]
+        texts = self._texts(keys)
         spaces = self._spaces(keys)
         asked = [self._everything, *spaces.values()]
         usual = _usual_answer(expected, asked)
@@ -105,47 +105,48 @@ class MemcachedTier(RemoteTier):
         ]
 
     def _read_all(self, keys: Sequence[Key], lease: bool, *, revised: bool) -> list[Found]:
-        texts = [self._text(key) for key in keys]
-        asked = dict(zip(texts, keys, strict=True))
-        found = self.server.call("read", lambda connection: self._read(connection, asked, lease, revised))
-        return [found[text] for text in texts]
+        texts = self._texts(keys)
+        return self.server.call("read", lambda connection: self._read(connection, texts, keys, lease, revised))
 
     def _read(
-        self, connection: Connection, asked: Mapping[bytes, Key], lease: bool, revised: bool
-    ) -> dict[bytes, Found]:
-        epochs = self._epochs(asked.values())
+        self, connection: Connection, texts: Sequence[bytes], keys: Sequence[Key], lease: bool, revised: bool
+    ) -> list[Found]:
+        epochs = self._epochs(keys)
         ids: Mapping[bytes, int] = {}
         if revised:
-            held, ids = connection.gets([*asked, *epochs.keys])
+            held, ids = connection.gets([*texts, *epochs.keys])
         else:
-            held = connection.get([*asked, *epochs.keys])
+            held = connection.get([*texts, *epochs.keys])
         epochs.learn(held)
+        epoch_of = epochs.by_space()
         busy = BusyElsewhere()
-        found: dict[bytes, Found] = {}
+        found: list[Found] = []
         left: dict[bytes, Key] = {}
-        for text, key in asked.items():
+        for text, key in zip(texts, keys, strict=True):
             item = held.get(text)
-            answer = None if item is None else self._judge(key, item[0], item[1], epochs.of(key.spec.space), busy)
-            if answer is not None:
-                found[text] = answer
-                if revised and isinstance(answer, Record):
-                    answer.revision = _revision(epochs.usable(key.spec.space), ids[text])
-            elif lease:
+            answer = None if item is None else self._judge(key, item[0], item[1], epoch_of[key.spec.space], busy)
+            if answer is None:
                 left[text] = key
-            else:
-                found[text] = MISS
-        if left:
-            found.update(self._lease(connection, left, held, epochs, busy))
+                answer = MISS
+            elif revised and isinstance(answer, Record):
+                answer.revision = _revision(epochs.usable(key.spec.space), ids[text])
+            found.append(answer)
+        if left and lease:
+            leased = self._lease(connection, left, held, epochs, busy)
+            return [leased.get(text, answer) for text, answer in zip(texts, found, strict=True)]
         return found
 
     def _judge(
         self, key: Key, flags: int, data: bytes, epoch: Epoch, busy: Busy, *, again: bool = False
     ) -> Found | None:
         """What is there, as a reader takes it; None if it is of no use. again: this reader has been told before."""
-        if epoch is CLOSED or (flags == Kind.LOCK and not data):
+        if epoch is CLOSED:
             return LOCKED
-        if flags == Kind.LEASE and not data:
-            return busy
+        if not data:
+            if flags == Kind.LOCK:
+                return LOCKED
+            if flags == Kind.LEASE:
+                return busy
         if not isinstance(epoch, bytes):
             return None
         return self._decode(key, data, epoch, again=again)

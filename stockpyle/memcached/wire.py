@@ -35,6 +35,11 @@ LONGEST_LINE = 2048
 MOST_SETTINGS = 1000
 """More lines than ``stats settings`` has."""
 
+_VALUE = b"VALUE "
+_NEXT = b"\r\nVALUE "
+_END = b"\r\nEND\r\n"
+_FLAGS = {b"%d" % flags: flags for flags in range(16)}
+
 SLOWEST = 2**20
 """Bytes a second: an answer that comes no slower may take longer than the timeout."""
 
@@ -231,7 +236,15 @@ class Connection:
 
     def _values(self, count: int, found: dict[bytes, tuple[int, bytes]], ids: dict[bytes, int] | None) -> None:
         words = 4 if ids is None else 5
-        for _ in range(count + 1):
+        seen = None
+        if self._at == len(self._buffer):
+            self._more()
+        for left in range(count, -1, -1):
+            if seen is not self._buffer:
+                # more has come, so that this may be all of it
+                if self._values_at_once(left, found, ids):
+                    return
+                seen = self._buffer
             line = self._line()
             if line == b"END":
                 return
@@ -242,6 +255,30 @@ class Connection:
             if ids is not None:
                 ids[parts[1]] = _size(parts[4:])
         raise Garbage("memcached answered more values than it was asked for")
+
+    def _values_at_once(self, count: int, found: dict[bytes, tuple[int, bytes]], ids: dict[bytes, int] | None) -> bool:
+        """Take an answer that is there as a whole, cut where values seem to begin; True if all are as long as they say.
+
+        If not (a value may have such bytes in it), what is in `found` by then is found once more, value by value.
+        """
+        end = self._buffer.find(_END, self._at)
+        if end < 0 or not self._buffer.startswith(_VALUE, self._at):
+            return False
+        words = 3 if ids is None else 4
+        values = self._buffer[self._at + len(_VALUE) : end].split(_NEXT)
+        if len(values) > count:
+            return False
+        for each in values:
+            head, _, data = each.partition(b"\r\n")
+            parts = head.split(b" ")
+            if len(parts) != words or parts[2] != b"%d" % len(data):
+                return False
+            flags = _FLAGS.get(parts[1])
+            found[parts[0]] = (_size(parts[1:2]) if flags is None else flags, data)
+            if ids is not None:
+                ids[parts[0]] = _size(parts[3:])
+        self._at = end + len(_END)
+        return True
 
     # the socket
 
@@ -295,7 +332,8 @@ class Connection:
 
     def _more(self) -> None:
         """Receive more, and drop what was read from the buffer."""
-        self._buffer = self._buffer[self._at :] + self._receive()
+        received = self._receive()
+        self._buffer = self._buffer[self._at :] + received if self._at < len(self._buffer) else received
         self._at = 0
 
     def _receive(self) -> bytes:

@@ -48,11 +48,14 @@ class Epochs:
 
     def of(self, space: str) -> Epoch:
         """Return the epoch of the class that lives in `space`."""
-        both = [self._known.get(self._everything), self._known.get(self._texts[space])]
-        if CLOSED in both:
+        first, second = self._known.get(self._everything), self._known.get(self._texts[space])
+        if first is CLOSED or second is CLOSED:
             return CLOSED
-        first, second = both
         return first + second if isinstance(first, bytes) and isinstance(second, bytes) else None
+
+    def by_space(self) -> dict[str, Epoch]:
+        """Return the epochs of all these classes."""
+        return {space: self.of(space) for space in self._texts}
 
     def usable(self, space: str) -> bytes | None:
         """Return the epoch of a class if records can be put under it."""

@@ -37,6 +37,10 @@ class BusyElsewhere(Busy):
 
     waited = False
 
+    def __init__(self) -> None:
+        # nobody here tells when it has finished: it takes no event
+        pass
+
     def wait(self, seconds: float) -> None:
         """Wait a little, once, however many keys are waited for."""
         if not self.waited:
@@ -150,10 +154,18 @@ class RemoteTier:
     def _text(self, key: Key) -> bytes:
         return key.text(self._prefix).encode("ascii")
 
+    def _texts(self, keys: Iterable[Key]) -> list[bytes]:
+        prefix = self._prefix
+        return [key.text(prefix).encode("ascii") for key in keys]
+
     def _spaces(self, keys: Iterable[Key]) -> dict[str, bytes]:
         """Return the epoch keys of these keys' classes, by the classes' spaces."""
         texts = {}
+        last = None
         for key in keys:
+            if key.spec is last:
+                continue
+            last = key.spec
             space = key.spec.space
             text = self._epoch_texts.get(space)
             if text is None:

@@ -10,7 +10,7 @@ from typing import Any
 from stockpyle.classes import spec_of
 from stockpyle.coherence.guards import Guards
 from stockpyle.coherence.layers import Layer
-from stockpyle.coherence.reader import fetch
+from stockpyle.coherence.reader import fetch_each
 from stockpyle.coherence.writer import LOCK_SECONDS, drop
 from stockpyle.keys import Key, KeySpec
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy
@@ -53,6 +53,8 @@ class CacheStore(WritingStore):
     ) -> None:
         super().__init__()
         self.guards = Guards(self)
+        self._alone: dict[bool, Layer] = {}
+        """What reads it when no chain does: with revisions, or without."""
         self.polymorphic = polymorphic
         self.lifetimes = LifetimePolicy(lifetime_cb, lifetime)
         self.clock = clock
@@ -83,17 +85,18 @@ class CacheStore(WritingStore):
 
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         spec = spec_of(klass)
-        asked = [spec.key(key) for key in keys]
-        found = self._records(asked)
-        self.stats.hits += sum(record is not None for record in found)
-        self.stats.misses += sum(record is None for record in found)
+        found = self._records(spec.keys(keys))
+        missing = found.count(None)
+        self.stats.hits += len(found) - missing
+        self.stats.misses += missing
         return [None if record is None else record.spec.materialise(record.value) for record in found]
 
     def _records(self, keys: Sequence[Key | None], *, revised: bool = False) -> list[Record | None]:
-        layer = Layer(self, counted=False, revised=revised)
-        found = fetch([layer], None, [key for key in keys if key is not None])
-        records = [None if key is None else found[key.ident] for key in keys]
-        return [None if record is None or record.is_absent else record for record in records]
+        layer = self._alone.get(revised)
+        if layer is None:
+            layer = self._alone[revised] = Layer(self, counted=False, revised=revised)
+        known = iter(fetch_each([layer], None, [key for key in keys if key is not None]))
+        return [None if key is None else next(known) for key in keys]
 
     def clear(self) -> None:
         """Forget every object."""

@@ -13,7 +13,7 @@ from stockpyle.coherence.announced import GRACE
 from stockpyle.coherence.backplane import Backplane
 from stockpyle.coherence.layers import Layer, Unreachable, checked_unreachable
 from stockpyle.coherence.publishing import OnWrite, publish_committed, read_back
-from stockpyle.coherence.reader import fetch
+from stockpyle.coherence.reader import fetch_each
 from stockpyle.coherence.verbs import VerbSource
 from stockpyle.coherence.writer import LOCK_SECONDS, Writer, drop, related_epochs
 from stockpyle.exceptions import ImproperlyConfigured, StoreUnavailable, UnsupportedOperation
@@ -151,7 +151,7 @@ class ChainedStore(SessionStore):
             session,
             route.spec,
             keys,
-            lambda missing: self._records(klass, missing),
+            lambda missing: dict(zip([key.ident for key in missing], self._records(route, missing), strict=True)),
             route.engine,
             None if hits is None else lambda key: hits.find(klass, key),
         )
@@ -162,22 +162,27 @@ class ChainedStore(SessionStore):
         return found
 
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
-        spec = self.spec(klass)
-        asked = [spec.key(key) for key in keys]
-        records = self._records(klass, [key for key in asked if key is not None])
-        results = [None if key is None else records[key.ident] for key in asked]
-        found = sum(record is not None for record in results)
-        self.stats.hits += found
-        self.stats.misses += len(results) - found
+        route = self.route(klass)
+        asked = route.spec.keys(keys)
+        if all(asked):
+            results = self._records(route, asked)
+        else:
+            known = iter(self._records(route, [key for key in asked if key is not None]))
+            results = [None if key is None else next(known) for key in asked]
+        missing = results.count(None)
+        self.stats.hits += len(results) - missing
+        self.stats.misses += missing
         return [None if record is None else record.spec.materialise(record.value) for record in results]
 
-    def _records(self, klass: type, keys: Sequence[Any]) -> dict[Any, Record | None]:
-        route = self.route(klass)
+    def _records(self, route: Route, keys: Sequence[Any]) -> list[Record | None]:
         if self.backplane is not None and not self.backplane.started:
             self.backplane.start()
-        records = fetch(route.layers, route.source, keys)
-        for spec in {record.spec for record in records.values() if record is not None}:
-            self.seen.add(spec)
+        records = fetch_each(route.layers, route.source, keys)
+        last = None
+        for record in records:
+            if record is not None and record.spec is not last:
+                last = record.spec
+                self.seen.add(last)
         return records
 
     def search(self, klass: type) -> Search:
