@@ -209,7 +209,24 @@ class KeySpec:
 
     def keys(self, asked: Sequence[Mapping[str, Any]]) -> list[Key | None]:
         """Return what key() does of each."""
-        return [self.key(each) for each in asked]
+        return self._alike(asked) or [self.key(each) for each in asked]
+
+    def _alike(self, asked: Sequence[Mapping[str, Any]]) -> list[Key | None] | None:
+        """The keys of dicts that all have one and the same attribute, with values that stand in keys as they are."""
+        if len(asked) < 2 or set(map(type, asked)) != {dict} or set(map(len, asked)) != {1}:
+            return None
+        names = tuple(asked[0])
+        definition = self._by_names.get(names)
+        if definition is None or definition.natural is None:
+            return None
+        (name,) = names
+        try:
+            values = [each[name] for each in asked]
+        except KeyError:
+            return None
+        if set(map(type, values)) != set(definition.natural):
+            return None
+        return [Key(self, definition, (value,)) for value in values]
 
     def _make(self, definition: KeyDefinition, values: tuple[Any, ...]) -> Key | None:
         if definition.natural is not None and definition.natural == tuple(map(type, values)):

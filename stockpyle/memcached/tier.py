@@ -124,7 +124,7 @@ class MemcachedTier(RemoteTier):
         left: dict[bytes, Key] = {}
         for text, key in zip(texts, keys, strict=True):
             item = held.get(text)
-            answer = None if item is None else self._judge(key, item[0], item[1], epoch_of[key.spec.space], busy)
+            answer = None if item is None else self._judge(key, *item, epoch_of[key.spec.space], busy)
             if answer is None:
                 left[text] = key
                 answer = MISS
@@ -140,13 +140,12 @@ class MemcachedTier(RemoteTier):
         self, key: Key, flags: int, data: bytes, epoch: Epoch, busy: Busy, *, again: bool = False
     ) -> Found | None:
         """What is there, as a reader takes it; None if it is of no use. again: this reader has been told before."""
-        if epoch is CLOSED:
+        if data and isinstance(epoch, bytes):
+            return self._decode(key, data, epoch, again=again)
+        if epoch is CLOSED or (flags == Kind.LOCK and not data):
             return LOCKED
-        if not data:
-            if flags == Kind.LOCK:
-                return LOCKED
-            if flags == Kind.LEASE:
-                return busy
+        if flags == Kind.LEASE and not data:
+            return busy
         if not isinstance(epoch, bytes):
             return None
         return self._decode(key, data, epoch, again=again)

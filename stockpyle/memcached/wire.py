@@ -162,7 +162,12 @@ class Connection:
     def _get(self, verb: bytes, keys: Sequence[bytes], ids: dict[bytes, int] | None) -> dict[bytes, tuple[int, bytes]]:
         found: dict[bytes, tuple[int, bytes]] = {}
         under_way = 0
-        for chunk in _chunks(keys, self._chunk_bytes):
+        whole = b"%b%b\r\n" % (verb, b" ".join(keys))
+        chunks = _chunks(keys, self._chunk_bytes)
+        if len(keys) <= CHUNK_COMMANDS and len(whole) <= self._chunk_bytes:
+            self._send(whole)
+            under_way, chunks = len(keys), iter(())
+        for chunk in chunks:
             self._send(verb + b" ".join(chunk) + b"\r\n")
             if under_way:
                 self._values(under_way, found, ids)

@@ -85,7 +85,8 @@ class RowCodec:
                 plan = self._by_fingerprint.get(fingerprint)
             if plan is None:
                 return None
-        row = plan.decode(variant, payload)
+        quick = plan.quick
+        row = quick(payload) if quick is not None and variant == _TYPED else plan.decode(variant, payload)
         if key is not None and not plan.is_of(row, key):
             raise DecodeError(f"a row of {plan.spec.klass.__name__} is stored under a key that is not its own")
         return plan.spec, row
@@ -134,6 +135,8 @@ class _Plan:
             tuple[tuple(_annotation(kind) for kind in self._types)],  # type: ignore[misc]
             ext_hook=_no_extension,
         ).decode
+        self.quick = None if self._plain or self._members else self._read
+        """What reads typed rows of which nothing is left to check, or to turn into something else."""
         self._primary_key = [spec.attributes.index(name) for name in spec.identity.attributes]
 
     def encode(self, row: Row) -> tuple[bytes, int, bytes]:
@@ -169,8 +172,8 @@ class _Plan:
                 return key.spec.serves(spec, row) and spec.has(row, key)
             own = spec.key_in(row, spec.identity)
             return own is not None and own.ident == key.ident
-        for i, asked in zip(self._primary_key, key.values, strict=True):
-            own_value = row[i]
+        for i, asked in enumerate(key.values):
+            own_value = row[self._primary_key[i]]
             if type(own_value) is not type(asked) or type(own_value) not in ALWAYS_NORMAL:
                 return spec.has(row, key)
             if own_value != asked:

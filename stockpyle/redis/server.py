@@ -13,6 +13,7 @@ every read. In a cluster such a server sends its clients away by itself.
 from __future__ import annotations
 
 import re
+import select
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from typing import Any, Literal, TypeVar
 
 from stockpyle.exceptions import ImproperlyConfigured, StockpyleError, StoreTimeout, StoreUnavailable
 from stockpyle.forks import renew_after_fork
-from stockpyle.redis.failures import failures
+from stockpyle.redis.failures import failure_of
 from stockpyle.redis.scripts import ARRIVE, new_epoch
 
 T = TypeVar("T")
@@ -63,6 +64,7 @@ class RedisServer:
         self._arrivals = 0
         self._known: set[tuple[bytes, bytes]] = set()
         self._most_spare = MOST_SPARE
+        self._packed = _packer()
         self._spare: deque[Any] = deque()
         """Connections of the pool's that nobody uses, for what is asked most: a few of those that it may have."""
         renew_after_fork(self)
@@ -90,16 +92,19 @@ class RedisServer:
 
     def _run(self, operation: str, work: Callable[[], T]) -> T:
         try:
-            with failures(self.name, self._store, operation):
-                return work()
-        except StoreTimeout:
+            return work()
+        except StockpyleError as error:
+            if isinstance(error, StoreUnavailable) and not isinstance(error, StoreTimeout):
+                self.close()
             raise
-        except StoreUnavailable:
-            # whatever it was, replies to what was sent may still come
-            self.close()
-            raise
-        except StockpyleError:
-            raise
+        except Exception as error:
+            failure = failure_of(error, self.name, self._store, operation)
+            if not isinstance(failure, StoreTimeout):
+                # whatever it was, replies to what was sent may still come
+                self.close()
+            if failure is None:
+                raise
+            raise failure from error
         except BaseException:
             # an interrupt between a command and its answer: redis-py takes the connection for one that is free
             self.close()
@@ -134,17 +139,17 @@ class RedisServer:
 
     def get(self, texts: Sequence[bytes]) -> list[bytes | None]:
         """Return the strings under these keys, None for others."""
-        if self._asks_role:
-            pipeline = self._client.pipeline(transaction=False)
-            pipeline.mget(texts)
-            pipeline.execute_command("ROLE")
-            found, role = self._execute(pipeline)
-            self._expect_master(role)
+        if not self._is_cluster:
+            commands: list[tuple[Any, ...]] = [(b"MGET", *texts)]
+            if self._asks_role:
+                commands.append((b"ROLE",))
+            replies = self._replies(commands)
+            found = replies[0]
+            if self._asks_role:
+                self._expect_master(replies[1])
             if isinstance(found, Exception):
                 raise found
             return list(found)
-        if not self._is_cluster:
-            return list(self._client.mget(texts))
         pipeline = self._client.pipeline(transaction=False)
         for text in texts:
             pipeline.get(text)
@@ -183,14 +188,18 @@ class RedisServer:
         heads = [b"" if isinstance(reply, Exception) else reply for reply in replies[: len(texts)]]
         return heads, [None if isinstance(reply, Exception) else reply for reply in whole]
 
-    def _exchange(self, commands: Sequence[Sequence[bytes]], expected: bytes) -> list[Any] | None:
+    def _replies(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send commands and return their replies, of which one may be an error."""
+        return self._exchange(commands, b"") or []
+
+    def _exchange(self, commands: Sequence[tuple[Any, ...]], expected: bytes) -> list[Any] | None:
         """Send commands and return their replies: a pipeline, without what redis-py's takes longer for than Redis.
 
         None if the replies are what is expected.
         """
         connection = self._take()
         try:
-            connection.send_packed_command([b"".join(map(_packed, commands))])
+            connection.send_packed_command([b"".join(map(self._packed, commands))])
             if expected and self._is_next(connection, expected):
                 self._keep(connection)
                 return None
@@ -214,7 +223,7 @@ class RedisServer:
         except IndexError:
             return self._client.connection_pool.get_connection()
         with suppress(self._errors.RedisError, OSError):
-            if not connection.can_read():
+            if _is_quiet(connection) or not connection.can_read():
                 return connection
         self._give_back(connection)
         return self._client.connection_pool.get_connection()
@@ -249,9 +258,12 @@ class RedisServer:
         """Run scripts, each with a key and arguments, in one round trip; an error that is one key's is its reply."""
         if not commands:
             return []
+        evals = [(b"EVAL", script, b"1", text, *arguments) for script, text, *arguments in commands]
+        if not self._is_cluster:
+            return self._replies(evals)
         pipeline = self._client.pipeline(transaction=False)
-        for script, text, *arguments in commands:
-            pipeline.execute_command("EVAL", script, 1, text, *arguments)
+        for each in evals:
+            pipeline.execute_command(*each)
         return self._execute(pipeline)
 
     def set(self, values: Sequence[tuple[bytes, bytes, bytes]]) -> list[Any]:
@@ -342,8 +354,28 @@ class RedisServer:
                 client.connection_pool.disconnect(inuse_connections=False)
 
 
-def _packed(command: Sequence[bytes]) -> bytes:
+def _packer() -> Callable[[tuple[Any, ...]], bytes]:
+    """Return what turns a command, made of bytes, into what is sent."""
+    try:
+        from hiredis import pack_command
+    except ImportError:
+        return _packed
+    packed: Callable[[tuple[Any, ...]], bytes] = pack_command
+    return packed
+
+
+def _packed(command: tuple[Any, ...]) -> bytes:
     return b"*%d\r\n%b" % (len(command), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in command]))
+
+
+def _is_quiet(connection: Any) -> bool:
+    """True if nothing has come that nobody has asked for, as far as that is quickly told."""
+    reader, sock = getattr(connection._parser, "_reader", None), connection._sock
+    if reader is None or sock is None or reader.has_data():
+        return False
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return not poll.poll(0)
 
 
 def _bytes(told: Any) -> bytes:

@@ -99,7 +99,7 @@ class RedisTier(RemoteTier):
         """See Revised.revisions."""
         epochs = Epochs(self._everything, self._spaces(keys))
         asked = epochs.keys
-        texts = [self._text(key) for key in keys]
+        texts = self._texts(keys)
         usual = _usual_answer(expected, asked)
         told = self.server.call("read", lambda: self.server.heads(texts, HEAD, asked, usual))
         if told is None:
@@ -110,57 +110,55 @@ class RedisTier(RemoteTier):
         return [_revision(epochs.usable(key.spec.space), head) for key, head in zip(keys, heads, strict=True)]
 
     def _read_all(self, keys: Sequence[Key], lease: bool, *, revised: bool) -> list[Found]:
-        texts = [self._text(key) for key in keys]
-        asked = dict(zip(texts, keys, strict=True))
-        found = self.server.call("read", lambda: self._read(asked, lease, revised))
-        return [found[text] for text in texts]
+        texts = self._texts(keys)
+        return self.server.call("read", lambda: self._read(texts, keys, lease, revised))
 
-    def _read(self, asked: Mapping[bytes, Key], lease: bool, revised: bool) -> dict[bytes, Found]:
-        epochs = Epochs(self._everything, self._spaces(asked.values()))
-        values = self.server.get([*asked, *epochs.keys])
-        for text, value in zip(epochs.keys, values[len(asked) :], strict=True):
+    def _read(self, texts: Sequence[bytes], keys: Sequence[Key], lease: bool, revised: bool) -> list[Found]:
+        epochs = Epochs(self._everything, self._spaces(keys))
+        asked = epochs.keys
+        values = self.server.get([*texts, *asked])
+        for text, value in zip(asked, values[len(texts) :], strict=True):
             epochs.know(text, _epoch(value))
+        epoch_of = epochs.by_space()
         busy = BusyElsewhere()
-        found: dict[bytes, Found] = {}
-        left: dict[bytes, bytes] = {}
-        for (text, key), value in zip(asked.items(), values, strict=False):
-            answer = None if value is None else self._judge(key, value, epochs.of(key.spec.space), busy)
-            if answer is not None:
-                found[text] = answer
-                if revised and value and isinstance(answer, Record):
-                    answer.revision = _revision(epochs.usable(key.spec.space), value[:HEAD])
-            elif lease:
-                left[text] = value or b""
-            else:
-                found[text] = MISS
-        if left:
-            found.update(self._lease(asked, left, epochs, busy))
+        found: list[Found] = []
+        left: dict[bytes, tuple[Key, bytes]] = {}
+        for text, key, value in zip(texts, keys, values, strict=False):
+            answer = None if value is None else self._judge(key, value, epoch_of[key.spec.space], busy)
+            if answer is None:
+                left[text] = key, value or b""
+                answer = MISS
+            elif revised and value and isinstance(answer, Record):
+                answer.revision = _revision(epochs.usable(key.spec.space), value[:HEAD])
+            found.append(answer)
+        if left and lease:
+            leased = self._lease(left, epochs, busy)
+            return [leased.get(text, answer) for text, answer in zip(texts, found, strict=True)]
         return found
 
     def _judge(self, key: Key, value: bytes, epoch: Epoch, busy: Busy, *, again: bool = False) -> Found | None:
         """What is there, as a reader takes it; None if it is of no use. again: this reader has been told before."""
         kind = value[:1]
+        if kind == RECORD and isinstance(epoch, bytes):
+            return self._decode(key, value[HEAD:], epoch, again=again)
         if epoch is CLOSED or kind == LOCK:
             return LOCKED
         if kind == LEASE:
             return busy
         if not isinstance(epoch, bytes):
             return None
-        return self._decode(key, value[HEAD:] if kind == RECORD else value, epoch, again=again)
+        return self._decode(key, value, epoch, again=again)
 
-    def _lease(
-        self, asked: Mapping[bytes, Key], left: Mapping[bytes, bytes], epochs: Epochs, busy: Busy
-    ) -> dict[bytes, Found]:
+    def _lease(self, left: Mapping[bytes, tuple[Key, bytes]], epochs: Epochs, busy: Busy) -> dict[bytes, Found]:
         """Take the leases of what is missing, or in place of what is there and of no use."""
         makes = self._makes(epochs)
         mine = {text: LEASE + secrets.token_bytes(TOKEN_BYTES) for text in left}
-        takes = [(TAKE_LEASE, text, mine[text], self._lease_for, useless) for text, useless in left.items()]
+        takes = [(TAKE_LEASE, text, mine[text], self._lease_for, useless) for text, (_, useless) in left.items()]
         replies = self.server.run([*makes, *takes])
         self._learn(epochs, replies)
         found: dict[bytes, Found] = {}
         unwanted = []
-        for (text, useless), reply in zip(left.items(), replies[len(makes) :], strict=True):
-            key = asked[text]
+        for (text, (key, useless)), reply in zip(left.items(), replies[len(makes) :], strict=True):
             epoch = epochs.of(key.spec.space)
             if isinstance(reply, Exception):
                 # no room for a lease
