@@ -60,7 +60,7 @@ class Server:
 
     def client(self, operation: str) -> Any:
         """Return a pymemcache Client of the caller's own, connected to a server that is fit for use."""
-        return self._connect(operation).client
+        return self._connect(operation).give_away()
 
     def _idle_connection(self) -> Connection | None:
         try:

@@ -10,6 +10,9 @@ from __future__ import annotations
 import re
 import secrets
 import select
+import socket
+import struct
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -93,6 +96,7 @@ class Connection:
         self._until = 0.0
         _connect(client)
         self._socket = client.sock
+        leave_timeout_to_system(self._socket, self._timeout)
         self._chunk_bytes = TLS_CHUNK_BYTES if client.tls_context else CHUNK_BYTES
         self.largest = self._ask_settings(name)
         self.run = self._name_run(name, run_key)
@@ -213,6 +217,11 @@ class Connection:
         """Close the socket."""
         self.client.close()
 
+    def give_away(self) -> Any:
+        """Return the pymemcache Client, for somebody else to use: the connection is of no use here any more."""
+        self._socket.settimeout(self._timeout)
+        return self.client
+
     # replies
 
     def _meta_replies(self, count: int, replies: list[Reply]) -> None:
@@ -290,7 +299,10 @@ class Connection:
     def _send(self, data: bytes) -> None:
         if self._timeout is not None:
             self._until = time.monotonic() + self._timeout
-        self._socket.sendall(data)
+        try:
+            self._socket.sendall(data)
+        except BlockingIOError as error:
+            raise TimeoutError("memcached did not take what was sent in time") from error
 
     def _expect_no_more(self) -> None:
         # it would be taken for the answer to the next question
@@ -345,11 +357,29 @@ class Connection:
         # a server that sends a byte now and then must not hold us much longer than one that sends none
         if self._timeout is not None and time.monotonic() > self._until:
             raise TimeoutError("memcached did not finish its answer in time")
-        received: bytes = self._socket.recv(65536)
+        try:
+            received: bytes = self._socket.recv(65536)
+        except BlockingIOError as error:
+            raise TimeoutError("memcached did not answer in time") from error
         if not received:
             raise ConnectionError("memcached closed the connection")
         self._until += len(received) / SLOWEST
         return received
+
+
+def leave_timeout_to_system(connected: Any, seconds: float | None) -> None:
+    """Have the system itself break off what takes a plain socket longer, with a BlockingIOError.
+
+    Python would ask it, before each call, to wait until there is something to do: twice as many calls, and a thread
+    that is put to sleep and woken more often. Sockets of other libraries (gevent's, say) wait in ways of their own.
+    """
+    if seconds is None or not sys.platform.startswith("linux") or type(connected).__module__ != "socket":
+        return
+    microseconds = max(1, int(seconds * 1_000_000))
+    longest = struct.pack("@ll", *divmod(microseconds, 1_000_000))
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        connected.setsockopt(socket.SOL_SOCKET, option, longest)
+    connected.settimeout(None)
 
 
 class _OneAddress:

@@ -258,22 +258,25 @@ class RedisServer:
         """Run scripts, each with a key and arguments, in one round trip; an error that is one key's is its reply."""
         if not commands:
             return []
-        evals = [(b"EVAL", script, b"1", text, *arguments) for script, text, *arguments in commands]
-        if not self._is_cluster:
-            return self._replies(evals)
-        pipeline = self._client.pipeline(transaction=False)
-        for each in evals:
-            pipeline.execute_command(*each)
-        return self._execute(pipeline)
+        return self._all([(b"EVAL", script, b"1", text, *arguments) for script, text, *arguments in commands])
 
     def set(self, values: Sequence[tuple[bytes, bytes, bytes]]) -> list[Any]:
         """Put keys' values, each for so many milliseconds (0: for ever), over whatever is there; remove empty ones."""
-        pipeline = self._client.pipeline(transaction=False)
+        commands: list[tuple[Any, ...]] = []
         for text, value, lasts in values:
             if not value:
-                pipeline.delete(text)
+                commands.append((b"DEL", text))
             else:
-                pipeline.set(text, value, px=int(lasts) or None)
+                commands.append((b"SET", text, value, b"PX", lasts) if int(lasts) else (b"SET", text, value))
+        return self._all(commands)
+
+    def _all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send commands, each of one key, in one round trip; a reply may be an error."""
+        if not self._is_cluster:
+            return self._replies(commands)
+        pipeline = self._client.pipeline(transaction=False)
+        for name, *arguments in commands:
+            pipeline.execute_command(name.decode("ascii"), *arguments)
         return self._execute(pipeline)
 
     def _execute(self, pipeline: Any) -> list[Any]:
@@ -355,7 +358,7 @@ class RedisServer:
 
 
 def _packer() -> Callable[[tuple[Any, ...]], bytes]:
-    """Return what turns a command, made of bytes, into what is sent."""
+    """Return what turns a command, of bytes and scripts, into what is sent."""
     try:
         from hiredis import pack_command
     except ImportError:
@@ -365,7 +368,8 @@ def _packer() -> Callable[[tuple[Any, ...]], bytes]:
 
 
 def _packed(command: tuple[Any, ...]) -> bytes:
-    return b"*%d\r\n%b" % (len(command), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in command]))
+    words = [word.encode("ascii") if isinstance(word, str) else word for word in command]
+    return b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
 
 
 def _is_quiet(connection: Any) -> bool:
