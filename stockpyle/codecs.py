@@ -76,6 +76,10 @@ _MAGIC: Final = b"\xf5S"
 _FORMAT: Final = 1
 _HEADER: Final = struct.Struct("!2sBBIB16s8sdd")
 _SIZE: Final = _HEADER.size
+_READ: Final = struct.Struct("!4sIB16s8s8xd")
+"""What of it is read: all that begins the bytes of a record as one, and not when they were stored."""
+_LEAD: Final = _MAGIC + bytes((_FORMAT, Kind.RECORD))
+_ENDLESS: Final = math.inf
 _CHECKED_FROM: Final = 8
 """Where that begins which the checksum is over, and the signature with it."""
 
@@ -117,7 +121,7 @@ class RecordCodec:
         else:
             kind = Kind.RECORD
             fingerprint, variant, payload = room.encode(value.spec, value.value)
-        deadline = math.inf if value.deadline is None else value.deadline
+        deadline = _ENDLESS if value.deadline is None else value.deadline
         head = _HEADER.pack(_MAGIC, _FORMAT, kind, 0, variant, epoch, fingerprint, now, deadline)
         checked = head[_CHECKED_FROM:] + payload
         if self._signer is not None:
@@ -150,12 +154,17 @@ class RecordCodec:
 
     def _decode(self, spec: KeySpec, under: Key | str, data: bytes, epoch: bytes) -> Record | Alias | None:
         try:
-            magic, version, kind, checksum, variant, own_epoch, fingerprint, _, deadline = _HEADER.unpack_from(data)
+            lead, checksum, variant, own_epoch, fingerprint, deadline = _READ.unpack_from(data)
         except struct.error:
             raise DecodeError(f"{len(data)} bytes are too few to be a record") from None
-        if magic != _MAGIC:
-            raise DecodeError("these bytes were not written by stockpyle")
-        if version != _FORMAT or own_epoch != epoch:
+        kind = 1
+        if lead != _LEAD:
+            if lead[:2] != _MAGIC:
+                raise DecodeError("these bytes were not written by stockpyle")
+            if lead[2] != _FORMAT:
+                return None
+            kind = lead[3]
+        if own_epoch != epoch:
             return None
         checked = data[_CHECKED_FROM:]
         if crc32(checked, kind) != checksum:
@@ -167,7 +176,7 @@ class RecordCodec:
             payload, signature = payload[:-SIGNATURE_SIZE], payload[-SIGNATURE_SIZE:]
             text = under if isinstance(under, str) else under.text(self._prefix)
             self._signer.verify(signature, *self._signed(text, kind, checked[:-SIGNATURE_SIZE]))
-        if not deadline > -math.inf:
+        if not deadline > -_ENDLESS:
             raise DecodeError(f"{deadline} is no deadline")
         try:
             room = self._rooms.get(spec) or self._room(spec)
@@ -176,7 +185,7 @@ class RecordCodec:
                 found = room.decode(key, fingerprint, variant, payload)
                 if found is None:
                     return None
-                return Record(found[0], found[1], None if deadline == math.inf else deadline)
+                return Record(found[0], found[1], None if deadline == _ENDLESS else deadline)
             if key is None:
                 raise DecodeError("what is stored is no object")
             return self._decode_other(room, key, kind, fingerprint, variant, payload, deadline)
@@ -193,7 +202,7 @@ class RecordCodec:
             raise DecodeError(f"{kind} is no kind of record")
         if fingerprint != room.fingerprint:
             return None
-        ends = None if deadline == math.inf else deadline
+        ends = None if deadline == _ENDLESS else deadline
         if kind == Kind.ABSENT:
             if payload or variant:
                 raise DecodeError("a known absence has no payload")

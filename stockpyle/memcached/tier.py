@@ -41,6 +41,9 @@ from stockpyle.stats import Stats
 
 CAS_BYTES = 8
 
+_NOTHING = (-1, None)
+"""In place of flags and value, where a key is empty."""
+
 
 @dataclass(slots=True)
 class Token:
@@ -123,8 +126,12 @@ class MemcachedTier(RemoteTier):
         found: list[Found] = []
         left: dict[bytes, Key] = {}
         for text, key in zip(texts, keys, strict=True):
-            item = held.get(text)
-            answer = None if item is None else self._judge(key, *item, epoch_of[key.spec.space], busy)
+            flags, data = held.get(text, _NOTHING)
+            epoch = epoch_of[key.spec.space]
+            if data and isinstance(epoch, bytes):
+                answer: Found | None = self._decode(key, data, epoch)
+            else:
+                answer = None if data is None else self._judge(key, flags, data, epoch, busy)
             if answer is None:
                 left[text] = key
                 answer = MISS
@@ -140,8 +147,6 @@ class MemcachedTier(RemoteTier):
         self, key: Key, flags: int, data: bytes, epoch: Epoch, busy: Busy, *, again: bool = False
     ) -> Found | None:
         """What is there, as a reader takes it; None if it is of no use. again: this reader has been told before."""
-        if data and isinstance(epoch, bytes):
-            return self._decode(key, data, epoch, again=again)
         if epoch is CLOSED or (flags == Kind.LOCK and not data):
             return LOCKED
         if flags == Kind.LEASE and not data:
