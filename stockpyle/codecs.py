@@ -21,6 +21,7 @@ from enum import IntEnum
 from typing import Any, Final
 from zlib import crc32
 
+from stockpyle.compression import checked_threshold, deflated, inflated
 from stockpyle.exceptions import DecodeError, ImproperlyConfigured, InvalidKey
 from stockpyle.keys import Key, KeySpec, checked_prefix
 from stockpyle.objects import Codec, ObjectCodec, PickleCodec, checked_codec
@@ -80,6 +81,8 @@ _READ: Final = struct.Struct("!4sIB16s8s8xd")
 """What of it is read: all that begins the bytes of a record as one, and not when they were stored."""
 _LEAD: Final = _MAGIC + bytes((_FORMAT, Kind.RECORD))
 _ENDLESS: Final = math.inf
+_COMPRESSED: Final = 0x80
+"""In the variant of a record whose payload is compressed."""
 _CHECKED_FROM: Final = 8
 """Where that begins which the checksum is over, and the signature with it."""
 
@@ -89,9 +92,17 @@ class RecordCodec:
 
     codec: for plain objects; a SignedCodec signs everything. allow_pickle: pickle, and unpickle, those values in rows
     of mapped classes that are of no known type. prefix: that of the store's keys; a signature is good under it only.
+    compress_over: compress the records that take more bytes; none if it is None. Such bytes are read in any case.
     """
 
-    def __init__(self, codec: Codec | None = None, *, allow_pickle: bool = False, prefix: str = "stockpyle") -> None:
+    def __init__(
+        self,
+        codec: Codec | None = None,
+        *,
+        allow_pickle: bool = False,
+        prefix: str = "stockpyle",
+        compress_over: int | None = None,
+    ) -> None:
         if not isinstance(allow_pickle, bool):
             # a setting that was read as text would allow what it forbids
             raise ImproperlyConfigured(f"allow_pickle is True or False, not {allow_pickle!r}")
@@ -101,6 +112,7 @@ class RecordCodec:
         self._allow_pickle = allow_pickle
         self._prefix = checked_prefix(prefix)
         self._settings = f"{_FORMAT} {codec.name!r} {'pickles' if allow_pickle else 'safe'}"
+        self._compress_over = checked_threshold(compress_over)
         self._rooms: dict[KeySpec, Any] = {}
         # what is missing is said at once, not with the first record
         load_msgspec()
@@ -121,6 +133,10 @@ class RecordCodec:
         else:
             kind = Kind.RECORD
             fingerprint, variant, payload = room.encode(value.spec, value.value)
+            if self._compress_over is not None and len(payload) > self._compress_over:
+                smaller = deflated(payload)
+                if smaller is not None:
+                    variant, payload = variant | _COMPRESSED, smaller
         deadline = _ENDLESS if value.deadline is None else value.deadline
         head = _HEADER.pack(_MAGIC, _FORMAT, kind, 0, variant, epoch, fingerprint, now, deadline)
         checked = head[_CHECKED_FROM:] + payload
@@ -182,6 +198,8 @@ class RecordCodec:
             room = self._rooms.get(spec) or self._room(spec)
             key = None if isinstance(under, str) else under
             if kind == 1:
+                if variant & _COMPRESSED:
+                    variant, payload = variant ^ _COMPRESSED, inflated(payload)
                 found = room.decode(key, fingerprint, variant, payload)
                 if found is None:
                     return None

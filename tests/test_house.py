@@ -19,7 +19,7 @@ PACKAGE = Path(stockpyle.__file__).parent
 LAYERS: list[tuple[str, ...]] = [
     # from the ground up; a module's place is where its name is, else where a pattern fits it
     ("exceptions", "forks", "stats", "values", "capabilities", "masking"),
-    ("keys", "lifetimes", "packing", "signing", "addresses", "parameters", "schemes"),
+    ("keys", "lifetimes", "packing", "compression", "signing", "addresses", "parameters", "schemes"),
     ("records",),
     ("protocols", "classes"),
     ("objects",),

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from collections import UserDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
@@ -21,6 +22,7 @@ from stockpyle.exceptions import (
 )
 from stockpyle.keys import MAX_TEXT, Key, KeyDefinition, KeySpec, spec_of_plain
 from stockpyle.stores import BaseDictionaryStore
+from tests.ext.models import User as MappedUser
 from tests.test_values import PAIRS, VALUES, as_python_says, local_enum, usable
 
 
@@ -591,3 +593,35 @@ def test_a_prefix_that_no_key_can_begin_with_is_refused(prefix: Any) -> None:
     """A prefix is 1 to 100 printable ASCII characters without blanks; a store says so when it is made."""
     with pytest.raises(ImproperlyConfigured, match="prefix"):
         BaseDictionaryStore(prefix=prefix)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        [],
+        [{"id": 1}],
+        [{"id": 1}, {"id": 2}, {"id": 1}],
+        [{"id": 1}, {"id": None}],
+        [{"id": 1}, {"id": True}, {"id": 2.0}, {"id": "3"}],
+        [{"id": 1}, {"email": "a"}],
+        [{"email": "a"}, {"email": "b"}],
+        [{"login": "a", "org": 1}, {"org": 2, "login": "b"}],
+        [{"id": 1}, MappingProxyType({"id": 2})],
+        [{"id": 1}, {"nothing": 2}],
+        [{"nothing": 1}, {"nothing": 2}],
+        [{"id": 1}, "id"],
+        [{"id": 1}, {"id": []}],
+    ],
+)
+@pytest.mark.parametrize("klass", [User, MappedUser])
+def test_keys_of_a_batch_are_those_of_each(klass: type, asked: list[Any]) -> None:
+    """A batch of keys is read as each of them is, alike or not, and refused as each of them is."""
+
+    def outcome(work: Callable[[], list[Key | None]]) -> Any:
+        try:
+            return [key and (key.ident, [type(value) for value in key.values]) for key in work()]
+        except InvalidKey as error:
+            return repr(error)
+
+    spec = spec_of(klass)
+    assert outcome(lambda: spec.keys(asked)) == outcome(lambda: [spec.key(each) for each in asked])

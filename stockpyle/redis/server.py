@@ -64,7 +64,7 @@ class RedisServer:
         self._arrivals = 0
         self._known: set[tuple[bytes, bytes]] = set()
         self._most_spare = MOST_SPARE
-        self._packed = _packer()
+        self._packed = packer()
         self._spare: deque[Any] = deque()
         """Connections of the pool's that nobody uses, for what is asked most: a few of those that it may have."""
         renew_after_fork(self)
@@ -357,7 +357,7 @@ class RedisServer:
                 client.connection_pool.disconnect(inuse_connections=False)
 
 
-def _packer() -> Callable[[tuple[Any, ...]], bytes]:
+def packer() -> Callable[[tuple[Any, ...]], bytes]:
     """Return what turns a command, of bytes and scripts, into what is sent."""
     try:
         from hiredis import pack_command

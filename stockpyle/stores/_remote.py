@@ -74,6 +74,7 @@ class RemoteStore(CacheStore):
         lifetime: Lifetime,
         unreachable: Unreachable,
         clock: Callable[[], float],
+        compress_over: int | None,
     ) -> None:
         super().__init__(polymorphic, lifetime_cb, lifetime=lifetime, clock=clock)
         if prefix is not None and namespace is not None:
@@ -82,7 +83,7 @@ class RemoteStore(CacheStore):
         self.prefix = checked_prefix("stockpyle" if own is None else own)
         self.unreachable = checked_unreachable(unreachable)
         self._value_codec = codec
-        self._codec = RecordCodec(codec, allow_pickle=allow_pickle, prefix=self.prefix)
+        self._codec = RecordCodec(codec, allow_pickle=allow_pickle, prefix=self.prefix, compress_over=compress_over)
 
     def _use(self, parts: Iterable[Part], ring: Callable[[str], int] = lambda text: 0) -> None:
         """Use these parts. ring returns the number of the one that keeps a key."""

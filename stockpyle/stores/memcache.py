@@ -39,6 +39,7 @@ class MemcacheStore(RemoteStore):
 
     prefix (or namespace, which is the same) begins all keys. Plain objects are pickled, unless `codec` says otherwise;
     mapped objects are rows in msgpack, and are never unpickled. allow_pickle: pickle column values that need it.
+    compress_over: compress what takes more bytes than that (2ki, say); by default nothing is.
     timeout and connect_timeout are in seconds, and apply to each exchange; at most pool_size connections a server are
     kept open while idle. lease_seconds: how long a reader may take to load before another may.
     unreachable: what happens to a commit that cannot be announced here: "proceed" or "refuse", see ChainedStore.
@@ -68,8 +69,20 @@ class MemcacheStore(RemoteStore):
         lease_seconds: float = 10.0,
         unreachable: Unreachable = "proceed",
         clock: Callable[[], float] = time.time,
+        compress_over: int | None = None,
     ) -> None:
-        super().__init__(polymorphic, lifetime_cb, prefix, namespace, codec, allow_pickle, lifetime, unreachable, clock)
+        super().__init__(
+            polymorphic,
+            lifetime_cb,
+            prefix,
+            namespace,
+            codec,
+            allow_pickle,
+            lifetime,
+            unreachable,
+            clock,
+            compress_over,
+        )
         check_seconds("lease_seconds", lease_seconds)
         check_seconds("timeout", timeout, none=True)
         check_seconds("connect_timeout", connect_timeout, none=True)

@@ -248,6 +248,39 @@ def test_answer_that_comes_in_drops(between: Meddler, fresh: bool) -> None:
     assert holds(store) == "x" * 5000
 
 
+@pytest.mark.parametrize("timeout", [0.25, None])
+def test_client_that_is_given_away_has_its_timeout(memcached: tuple[str, int], timeout: float | None) -> None:
+    """A Client from connect() waits as long as pymemcache's own do."""
+    client = store_on(memcached, timeout=timeout).connect()
+    with contextlib.closing(client):
+        assert client.sock.gettimeout() == timeout
+        assert client.set("k", b"v", noreply=False)
+
+
+LIKE_AN_ANSWER = [
+    "\r\nEND\r\n",
+    "\r\nVALUE k 1 1\r\nx",
+    "\r\nVALUE k 1 1\r\nx\r\nEND\r\n",
+    "END\r\nVALUE ",
+    "\r\n" * 9,
+]
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "in packets"])
+def test_values_that_look_like_an_answer(between: Meddler, at_once: bool) -> None:
+    """What a value holds is never taken for the end of it, nor for another value, however the answer is cut."""
+    store = store_on(between.address, timeout=5)
+    fill(store, *[record(i, name=name) for i, name in enumerate(LIKE_AN_ANSWER)])
+    if not at_once:
+        between.forwarding = lambda answer: (answer[i : i + 7] for i in range(0, len(answer), 7))
+    keys = [key(id=i) for i in range(len(LIKE_AN_ANSWER) + 1)]
+    *found, missing = store.read(keys, lease=False)
+    assert [each.value.name for each in found] == LIKE_AN_ANSWER
+    assert missing is MISS
+    for each, name in zip(keys, LIKE_AN_ANSWER, strict=False):
+        assert [one.value.name for one in store.read_revised([each, each])] == [name, name]
+
+
 def test_bytes_one_by_one_are_an_answer(between: Meddler) -> None:
     """However an answer is cut into packets, it is understood."""
     store = store_on(between.address, timeout=5)
@@ -307,6 +340,10 @@ GARBAGE = [
     b"VALUE k 1 -1\r\nEND\r\n",
     b"VALUE k x 1\r\nx\r\nEND\r\n",
     b"VALUE k 1 1\r\nxEND\r\n",
+    b"VALUE k 1 2\r\nx\r\nEND\r\n",
+    b"VALUE k 1 1\r\nxx\r\nEND\r\n",
+    b"VALUE k 1 1\r\nx\r\nVALUE k 1 1\r\nxx\r\nEND\r\n",
+    b"VALUE k 1 1 1\r\nx\r\nEND\r\n",
     b"VALUE k 1 100\r\nx\r\n",
     b"VA\r\nMN\r\n",
     b"VA x f1\r\n\r\nMN\r\n",

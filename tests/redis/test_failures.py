@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from redis._parsers import _RESP2Parser as PythonParser
 
 from stockpyle.exceptions import StoreError, StoreTimeout, StoreUnavailable
 from stockpyle.records import LOCKED, MISS, Lease, Lock
+from stockpyle.redis.scripts import TAKE_LEASE
+from stockpyle.redis.server import packer
 from stockpyle.stores import RedisStore
 from stockpyle.testing.samples import Person
 from tests.ext.models import User
@@ -250,6 +253,15 @@ def test_client_without_hiredis(cache: OnRedis) -> None:
     (lock,) = store.lock([ONE], 30)
     store.publish([(lock, record(1, name="one"))])
     assert store.revisions([ONE], [found.revision]) != [found.revision]
+
+
+def test_commands_without_hiredis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent is the same, whether hiredis packs it or not."""
+    commands = [(b"MGET", b"a", "b"), (b"EVAL", TAKE_LEASE, b"1", b"key", b"\0\r\n" * 1000, b""), (b"ROLE",)]
+    packed = packer()
+    monkeypatch.setitem(sys.modules, "hiredis", None)
+    assert packer() is not packed
+    assert [packer()(each) for each in commands] == [packed(each) for each in commands]
 
 
 def test_bounded_pool(cache: OnRedis) -> None:
