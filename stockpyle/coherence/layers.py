@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -403,4 +402,6 @@ class Layer:
         deadline = earlier(deadline, record.deadline)
         if deadline is not None and deadline <= self._clock():
             return None
-        return record if deadline == record.deadline else replace(record, deadline=deadline)
+        if deadline == record.deadline:
+            return record
+        return Record(record.spec, record.value, deadline, record.fillable, record.revision)

@@ -41,6 +41,8 @@ MOST_SETTINGS = 1000
 _VALUE = b"VALUE "
 _NEXT = b"\r\nVALUE "
 _END = b"\r\nEND\r\n"
+_MN = b"\r\nMN\r\n"
+_WITHOUT_DATA = frozenset({b"HD", b"EN", b"NF", b"NS", b"EX", b"SERVER_ERROR"})
 _FLAGS = {b"%d" % flags: flags for flags in range(16)}
 
 SLOWEST = 2**20
@@ -225,17 +227,37 @@ class Connection:
     # replies
 
     def _meta_replies(self, count: int, replies: list[Reply]) -> None:
+        if self._at == len(self._buffer):
+            self._more()
+        if self._meta_at_once(count, replies):
+            return
         for _ in range(count):
             status, *flags = self._line().split(b" ")
             if status == b"VA":
                 replies.append(Reply(status, flags[1:], self._block(_size(flags[:1]))))
-            elif status in (b"HD", b"EN", b"NF", b"NS", b"EX", b"SERVER_ERROR"):
+            elif status in _WITHOUT_DATA:
                 replies.append(Reply(status, flags))
             else:
                 raise Garbage(f"memcached answered {status[:80]!r} to a meta command")
         end = self._line()
         if end != b"MN":
             raise Garbage(f"memcached answered {end[:80]!r} where the batch ends")
+
+    def _meta_at_once(self, count: int, replies: list[Reply]) -> bool:
+        """Take as many lines as there are replies, if they are all there and none has data to follow; else nothing."""
+        end = self._buffer.find(_MN, self._at)
+        lines = self._buffer[self._at : end].split(b"\r\n") if end >= 0 else ()
+        if len(lines) != count:
+            return False
+        made = []
+        for line in lines:
+            status, *flags = line.split(b" ")
+            if status not in _WITHOUT_DATA:
+                return False
+            made.append(Reply(status, flags))
+        replies += made
+        self._at = end + len(_MN)
+        return True
 
     def _ids(self, count: int, found: list[int | None]) -> None:
         for _ in range(count):

@@ -152,7 +152,7 @@ class RedisTier(RemoteTier):
     def _lease(self, left: Mapping[bytes, tuple[Key, bytes]], epochs: Epochs, busy: Busy) -> dict[bytes, Found]:
         """Take the leases of what is missing, or in place of what is there and of no use."""
         makes = self._makes(epochs)
-        mine = {text: LEASE + secrets.token_bytes(TOKEN_BYTES) for text in left}
+        mine = _drawn(LEASE, left)
         takes = [(TAKE_LEASE, text, mine[text], self._lease_for, useless) for text, (_, useless) in left.items()]
         replies = self.server.run([*makes, *takes])
         self._learn(epochs, replies)
@@ -193,8 +193,9 @@ class RedisTier(RemoteTier):
         lasts = _milliseconds(seconds)
         epochs_of = self._spaces([key for key in keys if not key.is_epoch])
         self._spaces([key for key in keys if key.is_epoch])
-        mine = {self._text(key): LOCK + secrets.token_bytes(TOKEN_BYTES) for key in keys if not key.is_epoch}
-        marks = {self._text(key): secrets.token_bytes(MARK_BYTES) for key in keys if key.is_epoch}
+        texts = self._texts(keys)
+        mine = _drawn(LOCK, [text for text, key in zip(texts, keys, strict=True) if not key.is_epoch])
+        marks = {text: secrets.token_bytes(MARK_BYTES) for text, key in zip(texts, keys, strict=True) if key.is_epoch}
 
         def work() -> list[Lock]:
             epochs = Epochs(self._everything, epochs_of)
@@ -205,17 +206,17 @@ class RedisTier(RemoteTier):
             over = dict(zip([*mine, *marks], replies[len(makes) :], strict=True))
             self._refuse_failed(over, mine, marks)
             self._learn(epochs, replies)
-            return [self._locked(key, {**mine, **marks}, over, loose, epochs) for key in keys]
+            own = {**mine, **marks}
+            return [
+                Lock(
+                    key,
+                    Token(own[text], self._epoch_for(epochs, key)),
+                    contended=over[text] == 1 and key.ident in loose,
+                )
+                for text, key in zip(texts, keys, strict=True)
+            ]
 
         return self.server.call("lock", work)
-
-    def _locked(
-        self, key: Key, mine: Mapping[bytes, bytes], over: Mapping[bytes, Any], loose: Iterable[Any], epochs: Epochs
-    ) -> Lock:
-        text = self._text(key)
-        return Lock(
-            key, Token(mine[text], self._epoch_for(epochs, key)), contended=key.ident in loose and over[text] == 1
-        )
 
     def _refuse_failed(
         self, over: Mapping[bytes, Any], mine: Mapping[bytes, bytes], marks: Mapping[bytes, bytes]
@@ -314,6 +315,13 @@ class RedisTier(RemoteTier):
     def _learn(epochs: Epochs, replies: Sequence[Any]) -> None:
         for text, reply in zip(epochs.missing(), replies, strict=False):
             epochs.know(text, _epoch(reply))
+
+
+def _drawn(kind: bytes, texts: Iterable[bytes]) -> dict[bytes, bytes]:
+    """Return a lease or a lock, as nobody else has, for each of these keys."""
+    unique = dict.fromkeys(texts)
+    drawn = secrets.token_bytes(TOKEN_BYTES * len(unique))
+    return {text: kind + drawn[i * TOKEN_BYTES : (i + 1) * TOKEN_BYTES] for i, text in enumerate(unique)}
 
 
 def _revision(epoch: bytes | None, head: bytes) -> bytes | None:
