@@ -1,6 +1,6 @@
 """Payloads made smaller before they are stored: zlib at its fastest, for those that are worth it.
 
-Text shrinks to a half or a third, at some 10 microseconds a kilobyte; so it is for large records, or a slow network.
+Text shrinks to a half or less, at a few microseconds a kilobyte; so it is for large records, or a slow network.
 What is read says itself whether it was compressed: processes may be told otherwise, and still read each other's.
 """
 
