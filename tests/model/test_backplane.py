@@ -46,6 +46,10 @@ class Line:
         """See PubSub.subscribe."""
         self.callback = callback
 
+    def unsubscribe(self, channel: str, callback: Any = None) -> None:
+        """See PubSub.unsubscribe."""
+        self.callback = None
+
     def publish(self, channel: str, data: bytes) -> None:
         """See PubSub.publish."""
         self.world.step("tells")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dbm.dumb
 import secrets
 import shelve
 import subprocess
@@ -215,7 +216,8 @@ class TestCollectionsInDbm(InShove, CollectionContract):
 
 class TestCollectionsInShelve(InShove, CollectionContract):
     def make_store(self, **options: Any) -> Any:
-        return ShoveStore(shelve.open(str(self.folder / "kept")), **options)
+        # the shelve that Python 3.13 opens by itself is for the thread that has opened it
+        return ShoveStore(shelve.Shelf(dbm.dumb.open(str(self.folder / "kept"), "c")), **options)
 
 
 class TestCollectionsInDiskcache(InShove, CollectionContract):
