@@ -299,6 +299,10 @@ def test_a_class_first_met_in_a_statement(unmet: tuple[World, Any], how: str) ->
     assert ("Stranger" in locked) == (how != "read")
 
 
+LISTENED_TO: list[type] = []
+"""Classes of which SQLAlchemy's listeners keep no more than a weak reference, and fail when they are gone."""
+
+
 def test_a_class_that_is_not_mapped_yet(unmet: tuple[World, Any]) -> None:
     """Some classes are mapped only when all others are; until then their registry is asked for its other classes."""
     world, stranger = unmet
@@ -306,6 +310,7 @@ def test_a_class_that_is_not_mapped_yet(unmet: tuple[World, Any]) -> None:
     class Later(AbstractConcreteBase, stranger.__bases__[0]):  # type: ignore[misc]
         """Is mapped with its subclasses."""
 
+    LISTENED_TO.append(Later)
     with world.Session() as session:
         session.execute(sa.text("UPDATE odd_strangers SET note = 'new'"))
         session.commit()
