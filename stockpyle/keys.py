@@ -45,6 +45,14 @@ def checked_prefix(prefix: str) -> str:
     return prefix
 
 
+def chosen_prefix(prefix: str | None, namespace: str | None) -> str:
+    """Return what keys begin with, by either of its two names; ImproperlyConfigured for both, or a bad one."""
+    if prefix is not None and namespace is not None:
+        raise ImproperlyConfigured("give either prefix or namespace: both mean the beginning of all keys")
+    own = namespace if prefix is None else prefix
+    return checked_prefix("stockpyle" if own is None else own)
+
+
 _PREFIX = re.compile(r"[!-~]{1,100}\Z")
 
 

@@ -17,8 +17,8 @@ from stockpyle.classes import spec_of
 from stockpyle.codecs import Codec, RecordCodec
 from stockpyle.coherence.logs import Seldom
 from stockpyle.coherence.outcomes import committed
-from stockpyle.exceptions import DecodeError, EncodeError, ImproperlyConfigured
-from stockpyle.keys import Ident, Key, KeySpec, checked_prefix
+from stockpyle.exceptions import DecodeError, EncodeError
+from stockpyle.keys import Ident, Key, KeySpec, chosen_prefix
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy
 from stockpyle.protocols import Change, Pending
 from stockpyle.records import ABSENT, Record
@@ -113,10 +113,7 @@ class DurableStore(WritingStore, abstract=True):
         clock: Callable[[], float] | None,
     ) -> None:
         super().__init__()
-        if prefix is not None and namespace is not None:
-            raise ImproperlyConfigured("give either prefix or namespace: both mean the beginning of all keys")
-        own = namespace if prefix is None else prefix
-        self.prefix = checked_prefix("stockpyle" if own is None else own)
+        self.prefix = chosen_prefix(prefix, namespace)
         self.polymorphic = polymorphic
         self.lifetimes = LifetimePolicy(lifetime_cb, lifetime)
         self.clock = clock or time.time

@@ -10,8 +10,7 @@ from stockpyle.codecs import Codec, RecordCodec
 from stockpyle.coherence.guards import Guards
 from stockpyle.coherence.layers import Unreachable, checked_unreachable
 from stockpyle.coherence.parts import Parts
-from stockpyle.exceptions import ImproperlyConfigured
-from stockpyle.keys import Key, checked_prefix
+from stockpyle.keys import Key, chosen_prefix
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.masking import masked
 from stockpyle.protocols import Tier
@@ -77,10 +76,7 @@ class RemoteStore(CacheStore):
         compress_over: int | None,
     ) -> None:
         super().__init__(polymorphic, lifetime_cb, lifetime=lifetime, clock=clock)
-        if prefix is not None and namespace is not None:
-            raise ImproperlyConfigured("give either prefix or namespace: both mean the beginning of all keys")
-        own = namespace if prefix is None else prefix
-        self.prefix = checked_prefix("stockpyle" if own is None else own)
+        self.prefix = chosen_prefix(prefix, namespace)
         self.unreachable = checked_unreachable(unreachable)
         self._value_codec = codec
         self._codec = RecordCodec(codec, allow_pickle=allow_pickle, prefix=self.prefix, compress_over=compress_over)
