@@ -85,7 +85,7 @@ class Reviver:
         self._new: Callable[[], Any] = mapper.class_manager.new_instance
         self.identity_of: Callable[[Row], Any] = _identity(mapper, self._attributes)
         """Returns the identity key of a row, as SQLAlchemy makes it."""
-        self._directly = _generated(mapper, self._attributes, columns)
+        self._directly = _generated(mapper, self._attributes, columns, self.identity_of)
         self._tried = False
         self.quick: Callable[[Row], Any] | None = None
         """What makes instances directly of rows that are plain tuples, as soon as it is known to do it well."""
@@ -118,7 +118,10 @@ class Reviver:
 
 
 def _generated(
-    mapper: Mapper[Any], attributes: tuple[str, ...], columns: Sequence[sa.Column[Any]]
+    mapper: Mapper[Any],
+    attributes: tuple[str, ...],
+    columns: Sequence[sa.Column[Any]],
+    identity_of: Callable[[Row], Any],
 ) -> Callable[[Row], Any]:
     """Return a function that makes instances directly: as long as the row, so that it has no loop to run."""
     expired = [prop.key for prop in mapper.column_attrs if prop.key not in attributes]
@@ -138,7 +141,7 @@ def _generated(
         "new": mapper.class_manager.new_instance,
         "state_of": instance_state,
         "own_copy": own_copy,
-        "identity_of": _identity(mapper, attributes),
+        "identity_of": identity_of,
         "expired": expired,
     }
     exec("\n".join(lines), namespace)  # of names that are attributes, which are written as strings

@@ -174,8 +174,7 @@ class MappedSpec(KeySpec):
 
     def materialise(self, value: Row) -> Any:
         """Return a new detached instance of the row; it is the caller's own. ``load`` events run."""
-        quick = self._revive.quick
-        instance = self._revive(value) if quick is None or type(value) is not tuple else quick(value)
+        instance = self.revive(value)
         _tell_of_load(instance)
         return instance
 

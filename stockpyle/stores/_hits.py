@@ -8,7 +8,7 @@ the normal value is found, and everything else (a miss, a lock, a mistake) is fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -45,12 +45,14 @@ class Way:
 class Hits:
     """The ways that one reader knows into one table.
 
+    spec_of returns the keys of a class as the reader names them, space_of where the table keeps what is under a key.
     stats are those of the store whose table it is, and own those of a chain above it; a chain has a guard, too, which
     says whether the store is to be believed.
     """
 
     def __init__(
         self,
+        spec_of: Callable[[type], KeySpec],
         space_of: Callable[[Key], Space],
         clock: Callable[[], float],
         stats: Stats,
@@ -58,6 +60,7 @@ class Hits:
         guard: Guard | None = None,
     ) -> None:
         self._ways: dict[tuple[Any, ...], Way] = {}
+        self._spec_of = spec_of
         self._space_of = space_of
         self._clock = clock
         self._stats = stats
@@ -100,12 +103,13 @@ class Hits:
         record = self.find(klass, key)
         return None if record is None else record.spec.materialise(record.value)
 
-    def learn(self, klass: type, asked: Mapping[str, Any], spec_of: Callable[[type], KeySpec]) -> None:
-        """Remember the way by which an object of this class has just been found."""
-        name = (klass, *asked)
-        if name in self._ways:
-            return
-        key = spec_of(klass).key(asked)
-        # a synonym is not what the object's attribute is called
-        if key is not None and key.definition.attributes == tuple(sorted(asked)):
-            self._ways[name] = Way(key, self._space_of(key))
+    def learn(self, klass: type, keys: Iterable[Mapping[str, Any]], found: Iterable[Any]) -> None:
+        """Remember the ways by which objects of this class have just been found; None is one that was not."""
+        for asked, each in zip(keys, found, strict=True):
+            name = None if each is None else (klass, *asked)
+            if name is None or name in self._ways:
+                continue
+            key = self._spec_of(klass).key(asked)
+            # a synonym is not what the object's attribute is called
+            if key is not None and key.definition.attributes == tuple(sorted(asked)):
+                self._ways[name] = Way(key, self._space_of(key))

@@ -68,9 +68,11 @@ class Levels:
 
     def hits(self, stats: Stats) -> Hits | None:
         """Return what finds objects in process memory, if that is the first level."""
-        hits: Callable[[Stats, Any], Hits | None] | None = getattr(self.stores[0], "hits", None)
+        hits: Callable[..., Hits | None] | None = getattr(self.stores[0], "hits", None)
         first = self.above[0]
-        return hits(stats, first.guard) if hits is not None and first is not None and first.guard is not None else None
+        if hits is None or first is None or first.guard is None:
+            return None
+        return hits(lambda klass: self.route(klass).spec, stats, first.guard)
 
     def route(self, klass: type) -> Route:
         """Return the source of a class and the layers above it; UnsupportedOperation if no store accepts it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
-from stockpyle.classes import spec_of
 from stockpyle.exceptions import AmbiguousKeyError, InvalidKey, UndeclaredKeyError, UnsupportedOperation
 from stockpyle.keys import KeySpec
 from stockpyle.protocols import PubSub
@@ -236,9 +235,6 @@ class ConcreteStore(BaseStore, abstract=True):
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         raise NotImplementedError
 
-    def _spec(self, klass: type) -> KeySpec:
-        return spec_of(klass)
-
     def _found(self, klass: type, keys: list[Mapping[str, Any]]) -> list[Any]:
         hits = self._hits
         if hits is None:
@@ -248,9 +244,7 @@ class ConcreteStore(BaseStore, abstract=True):
         if not missing:
             return found
         fetched = self._fetch(klass, missing)
-        for key, each in zip(missing, fetched, strict=True):
-            if each is not None:
-                hits.learn(klass, key, self._spec)
+        hits.learn(klass, missing, fetched)
         rest = iter(fetched)
         return [next(rest) if each is None else each for each in found]
 

@@ -131,9 +131,6 @@ class ChainedStore(SessionStore):
         """All layers that can hold copies."""
         return self._levels.layers
 
-    def _spec(self, klass: type) -> KeySpec:
-        return self.spec(klass)
-
     def spec(self, klass: type) -> KeySpec:
         """Return the keys of a class as its source names them."""
         spec: KeySpec = self.route(klass).spec
@@ -156,9 +153,7 @@ class ChainedStore(SessionStore):
             None if hits is None else lambda key: hits.find(klass, key),
         )
         if hits is not None:
-            for key, each in zip(keys, found, strict=True):
-                if each is not None:
-                    hits.learn(klass, key, self._spec)
+            hits.learn(klass, keys, found)
         return found
 
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:

@@ -13,7 +13,7 @@ from stockpyle.classes import spec_of
 from stockpyle.coherence.guards import Guard
 from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.forks import renew_after_fork
-from stockpyle.keys import Ident, Key
+from stockpyle.keys import Ident, Key, KeySpec
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.protocols import InThisProcess, PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
@@ -66,7 +66,7 @@ class ProcessMemoryStore(InThisProcess, CacheStore):
             raise ImproperlyConfigured(f"validate is True or False, not {validate!r}")
         self.validate = validate
         self._table = MemoryTable(maxsize, policy, clock, lease_seconds)
-        self._hits = self.hits()
+        self._hits = self.hits(spec_of)
         self._hub = Hub()
         self._local_entries = LocalEntries()
         self._local_numbers = LocalNumbers()
@@ -91,11 +91,13 @@ class ProcessMemoryStore(InThisProcess, CacheStore):
     def _counters(self) -> Numbers:
         return self._local_numbers
 
-    def hits(self, own: Stats | None = None, guard: Guard | None = None) -> Hits | None:
+    def hits(
+        self, spec_of: Callable[[type], KeySpec], own: Stats | None = None, guard: Guard | None = None
+    ) -> Hits | None:
         """Return what finds single objects for one reader, see Hits; None if a hit needs more than a look."""
         if self.validate or not self._table.needs_no_lock or type(self).read is not ProcessMemoryStore.read:
             return None
-        return Hits(self._table.space_of, self.clock, self.stats, own, guard)
+        return Hits(spec_of, self._table.space_of, self.clock, self.stats, own, guard)
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Tier.read."""
