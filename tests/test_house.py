@@ -37,7 +37,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("stores.base",),
     ("stores._writing",),
     ("stores.cache",),
-    ("stores._remote", "stores._sql", "stores._durable", "stores.dictionary"),
+    ("stores._remote", "stores._in_memory", "stores._sql", "stores._durable", "stores.dictionary"),
     ("stores._sql_entries",),
     ("stores._sql_views", "stores._mongo_views"),
     ("stores.*",),

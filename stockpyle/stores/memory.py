@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,25 +15,23 @@ from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Ident, Key, KeySpec
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
-from stockpyle.protocols import InThisProcess, PubSub
+from stockpyle.protocols import PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
 from stockpyle.pubsub.local import Hub, LocalPubSub
 from stockpyle.pubsub.wires import Notice
-from stockpyle.records import Alias, Found, Lease, Lock, Record
+from stockpyle.records import Alias, Lock, Record
 from stockpyle.stats import Stats
 from stockpyle.stores._hits import Hits
+from stockpyle.stores._in_memory import TableStore
 from stockpyle.stores._table import LEASE_SECONDS, MemoryTable, Policy
-from stockpyle.stores.cache import CacheStore
 from stockpyle.views.collection import Entries
 from stockpyle.views.counter import Numbers
 from stockpyle.views.local import LocalEntries, LocalNumbers
-from stockpyle.views.scanning import Scan, findable
-from stockpyle.views.selection import Search
 
 T = TypeVar("T")
 
 
-class ProcessMemoryStore(InThisProcess, CacheStore):
+class ProcessMemoryStore(TableStore):
     """Objects in this process's memory, shared by its threads.
 
     Plain objects are kept as they are (``store.get(...) is obj``), mapped instances as rows. Hits take no lock.
@@ -99,14 +97,6 @@ class ProcessMemoryStore(InThisProcess, CacheStore):
             return None
         return Hits(spec_of, self._table.space_of, self.clock, self.stats, own, guard)
 
-    def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
-        """See Tier.read."""
-        return self._table.read(keys, lease=lease)
-
-    def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> int:
-        """See Tier.fill."""
-        return self._table.fill(leased)
-
     def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
         """See Tier.lock."""
         return self._table.lock(keys, seconds, without_row_lock=without_row_lock)
@@ -158,26 +148,6 @@ class ProcessMemoryStore(InThisProcess, CacheStore):
     def _replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
         self._table.replace(values, self.lock_seconds)
 
-    def search(self, klass: type) -> Search:
-        """Return what answers queries: it looks at all objects of the class, as get() finds them."""
-        self._refuse_alone()
-        spec = spec_of(klass)
-        return Scan(spec, lambda: findable(spec, self._table.records(spec)))
-
-    def scan(self, klass: type[T]) -> Iterable[T]:
-        """Yield every object of a class."""
-        self._refuse_alone()
-        spec = spec_of(klass)
-        yield from (record.spec.materialise(record.value) for record in findable(spec, self._table.records(spec)))
-
-    def __len__(self) -> int:
-        """Return how many objects are held."""
-        return len(self._table)
-
-    def __bool__(self) -> bool:
-        """An empty store is a store."""
-        return True
-
     def clear(self) -> None:
         """Forget every object."""
         self._table.clear()
@@ -187,7 +157,7 @@ class ProcessMemoryStore(InThisProcess, CacheStore):
         self.clear()
 
 
-class ThreadLocalStore(InThisProcess, CacheStore):
+class ThreadLocalStore(TableStore):
     """Objects in this process's memory, each thread seeing only what it has put or loaded itself.
 
     In a chain it is a tier like any other: a commit in one thread invalidates the copies of all. release()
@@ -218,7 +188,7 @@ class ThreadLocalStore(InThisProcess, CacheStore):
         renew_after_fork(self)
 
     @property
-    def _table(self) -> MemoryTable:
+    def _table(self) -> MemoryTable:  # type: ignore[override]  # this thread's, which nobody sets
         table: MemoryTable | None = getattr(self._local, "table", None)
         if table is None:
             table = self._local.table = self._new_table()
@@ -234,14 +204,6 @@ class ThreadLocalStore(InThisProcess, CacheStore):
                     if expires > now:
                         (locks[table],) = table.lock([key], expires - now)
         return table
-
-    def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
-        """See Tier.read."""
-        return self._table.read(keys, lease=lease)
-
-    def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> int:
-        """See Tier.fill."""
-        return self._table.fill(leased)
 
     def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
         """See Tier.lock; it locks the keys in the tables of all threads."""
@@ -310,24 +272,6 @@ class ThreadLocalStore(InThisProcess, CacheStore):
             if not lock.contended and self._live.get(name, (0, None, None))[2] is lock.token:
                 del self._live[name]
         return work
-
-    def search(self, klass: type) -> Search:
-        """Return what answers queries: it looks at all objects of the class, as get() finds them."""
-        spec = spec_of(klass)
-        return Scan(spec, lambda: findable(spec, self._table.records(spec)))
-
-    def scan(self, klass: type[T]) -> Iterable[T]:
-        """Yield every object of a class."""
-        spec = spec_of(klass)
-        yield from (record.spec.materialise(record.value) for record in findable(spec, self._table.records(spec)))
-
-    def __len__(self) -> int:
-        """Return how many objects this thread holds."""
-        return len(self._table)
-
-    def __bool__(self) -> bool:
-        """An empty store is a store."""
-        return True
 
     def release(self) -> None:
         """Forget what this thread holds."""
