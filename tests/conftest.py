@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from moto.server import ThreadedMotoServer
 
 from tests.mongod import Mongod
-from tests.servers import MariaDb, Memcached, Postgres, Redis
+from tests.servers import MariaDb, Memcached, Postgres, Redis, RedisCluster
 
 # A busy machine fails no test. `make test` tries the same examples each time; a bare pytest goes on searching.
 settings.register_profile("searching", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -32,6 +32,13 @@ def redis_server() -> Iterator[str]:
     """URL of a Redis."""
     with Redis() as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """A cluster of three Redises."""
+    with RedisCluster() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

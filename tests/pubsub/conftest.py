@@ -15,13 +15,6 @@ from tests.pubsub.parts import Make, OnPostgres, OnRedis, Place
 from tests.servers import PATIENCE, Postgres, RedisCluster
 
 
-@pytest.fixture(scope="session")
-def redis_cluster() -> Iterator[RedisCluster]:
-    """A cluster of three."""
-    with RedisCluster() as made:
-        yield made
-
-
 def pass_all_on(cluster: RedisCluster) -> None:
     """Return when each node has what was published on all others, so that the next test hears nothing of it."""
     with ExitStack() as stack:

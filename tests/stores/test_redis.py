@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -30,19 +30,12 @@ class OnRedis:
         return RedisStore(self.url, prefix=secrets.token_hex(4), **options)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """The URL of a cluster of three."""
-    with RedisCluster() as made:
-        yield made.url
-
-
 class OnCluster(OnRedis):
     """Stores whose keys are spread over the nodes of a cluster."""
 
     @pytest.fixture(autouse=True)
-    def _server(self, cluster: str) -> None:
-        self.url = cluster
+    def _server(self, redis_cluster: RedisCluster) -> None:
+        self.url = redis_cluster.url
 
 
 class TestContract(OnRedis, StoreContract):

@@ -56,19 +56,12 @@ class OnRedis:
         return RedisStore(self.url, prefix=store.prefix)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """The URL of a cluster of three."""
-    with RedisCluster() as made:
-        yield made.url
-
-
 class OnCluster(OnRedis):
     """Stores on a cluster."""
 
     @pytest.fixture(autouse=True)
-    def _server(self, cluster: str) -> None:
-        self.url = cluster
+    def _server(self, redis_cluster: RedisCluster) -> None:
+        self.url = redis_cluster.url
 
 
 class OnMemcached:
