@@ -17,6 +17,7 @@ from stockpyle.pubsub.handle import Handle
 from stockpyle.pubsub.patterns import decoded, encoded
 from stockpyle.pubsub.wires import Inbox, Wire
 from stockpyle.redis.failures import failures
+from stockpyle.redis.forks import abandon
 from stockpyle.redis.server import Kind
 
 MOST_AT_ONCE = 1000
@@ -129,8 +130,10 @@ class RedisPubSub(Handle):
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        """In a child process: redis-py sees to the connections."""
+        """In a child process: the parent's connections are left to the parent."""
         self._mutex = threading.Lock()
+        client, self._client = self._client, None
+        abandon(client)
 
     def _publish(self, channel: str, data: bytes) -> int | None:
         command = ("PUBLISH", encoded(channel), data)

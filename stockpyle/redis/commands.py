@@ -10,6 +10,7 @@ from typing import Any
 from stockpyle.exceptions import StoreError, UnsupportedOperation
 from stockpyle.forks import renew_after_fork
 from stockpyle.redis.failures import failures
+from stockpyle.redis.forks import abandon
 from stockpyle.redis.server import Kind
 
 Command = tuple[Any, ...]
@@ -33,12 +34,14 @@ class RedisCommands:
         self._store = store
         self._is_cluster = kind == "cluster"
         self._client: Any = None
-        self.after_fork()
+        self._mutex = threading.Lock()
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        """In a child process: another thread may have held the mutex; redis-py sees to the connections."""
+        """In a child process: the parent's connections are left to the parent."""
         self._mutex = threading.Lock()
+        client, self._client = self._client, None
+        abandon(client)
 
     def connect(self) -> Any:
         """Return a new client that has reached the server."""

@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeVar
 from stockpyle.exceptions import ImproperlyConfigured, StockpyleError, StoreTimeout, StoreUnavailable
 from stockpyle.forks import renew_after_fork
 from stockpyle.redis.failures import failure_of
+from stockpyle.redis.forks import abandon
 from stockpyle.redis.scripts import ARRIVE, new_epoch
 
 T = TypeVar("T")
@@ -70,9 +71,11 @@ class RedisServer:
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        """In a child process: the parent's connections are left to the parent, which redis-py sees to."""
+        """In a child process: the parent's connections are left to the parent."""
         self._mutex = threading.Lock()
         self._spare = deque()
+        client, self._client = self._client, None
+        abandon(client)
 
     # calls
 

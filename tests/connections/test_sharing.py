@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.connections.calls import Calls, go_on
+from tests.servers import PATIENCE
 
 TIMES = 5
 
@@ -55,3 +59,44 @@ def test_both_sides_of_a_fork(calls: Calls) -> None:
         go_on(asked)
     assert os.waitpid(child, 0)[1] == 0
     assert counted(calls) == [value + 2 * TIMES for value in before]
+
+
+def test_a_child_of_a_busy_parent(calls: Calls) -> None:
+    """A child that is forked while other threads use the store finds no lock held."""
+    go_on(calls)
+    asked = without_puts(calls)
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            go_on(asked)
+
+    with ThreadPoolExecutor(4) as pool:
+        busy = [pool.submit(work) for _ in range(4)]
+        try:
+            endings = [_in_a_child(asked) for _ in range(TIMES)]
+        finally:
+            stop.set()
+    assert endings == [0] * TIMES
+    for each in busy:
+        each.result()
+
+
+def _in_a_child(asked: Calls) -> int:
+    """Return how a child ends that goes on with the calls."""
+    with warnings.catch_warnings():
+        # Python 3.12 warns of forks in processes with threads, which are what is tested here
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            go_on(asked)
+            code = 0
+        finally:
+            os._exit(code)
+    timer = threading.Timer(PATIENCE, os.kill, (child, signal.SIGKILL))
+    timer.start()
+    _, status = os.waitpid(child, 0)
+    timer.cancel()
+    return status
