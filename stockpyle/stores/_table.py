@@ -1,12 +1,13 @@
 """Process memory as a tier: the table that keeps the protocol of leases and locks.
 
-How it is built. Objects of one class (or one table) live in a Space, a dict from key idents to slots; a slot is
-an entry with a record, an alias of an entry, or a reader's lease. Writers' locks stand in a dict beside it. The slot
-object itself is the token of a lease or lock: "unchanged" is ``is``. A hit takes no lock: it is one look into the
-dict, one at the deadline, and it sets the entry's `used` bit; all that changes a dict does so under one mutex.
+How it is built. Objects of one class (or one table) live in a Space, which has an Index for each of the class's keys:
+a dict of slots. A slot is an entry with a record, which stands in the index of the identity and, for its other keys, in
+others, too; or a reader's lease. Writers' locks stand in a dict beside them. The slot object itself is the token of a
+lease or lock: "unchanged" is ``is``. A hit takes no lock: it is one look into the dict, one at the deadline, and it
+sets the entry's `used` bit; all that changes a dict does so under one mutex.
 
-To invalidate a whole class its dict is replaced by an empty one, in one step for those readers, and in the same time
-whatever it held; leases of the old one fill nothing. What was in it is freed a little at a time, by what comes next.
+To invalidate a whole class its dicts are replaced by empty ones, in the same time whatever they held; leases of the old
+ones fill nothing. What was in them is freed a little at a time, by what comes next.
 
 Entries also stand in a ring. Each insertion looks at the next two of it for ones that are expired or that a policy
 has evicted, so that what is never asked for again does not stay for ever; each removal looks at two, for ones that are
@@ -29,7 +30,7 @@ from stockpyle.keys import Ident, Key, KeySpec
 from stockpyle.lifetimes import check_seconds
 from stockpyle.records import LOCKED, MISS, Alias, Found, Lease, Lock, Record
 from stockpyle.stores._sieve import Sieve
-from stockpyle.stores._slots import AliasSlot, Entry, LeaseSlot, LockSlot, Slot, Space
+from stockpyle.stores._slots import Entry, Index, LeaseSlot, LockSlot, Slot, Space
 
 LEASE_SECONDS = 10.0
 """How long a reader may take to load before another may."""
@@ -68,7 +69,7 @@ class MemoryTable:
         self._ring: deque[Entry] = deque()
         self._sieve: Sieve[Entry] | None = None if maxsize is None else Sieve()
         self._locks: deque[LockSlot] = deque()
-        self._dropped: deque[dict[Ident, Slot]] = deque()
+        self._dropped: deque[dict[Any, Slot]] = deque()
         """What was dropped and is not freed yet."""
         self._count = 0
         self._listeners: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -87,8 +88,9 @@ class MemoryTable:
         found: list[Found] = []
         for key in keys:
             space = self._spaces.get(key.spec.space)
-            slot = space.slots.get(key.ident) if space is not None else None
-            if type(slot) is Entry and self._policy is None:
+            index = space.indexes.get(key.definition.names) if space is not None else None
+            slot = index.slots.get(key.values[0] if index.single else key.values) if index is not None else None
+            if type(slot) is Entry and slot.index is index and self._policy is None:
                 record = slot.record
                 if record.deadline is None or record.deadline > self._clock():
                     slot.used = True
@@ -109,41 +111,48 @@ class MemoryTable:
                 if lock.expires > now:
                     return LOCKED
                 del space.locks[ident]
-            slot = space.slots.get(ident)
+            index, at = space.place(key)
+            slot = index.slots.get(at)
             if isinstance(slot, Entry):
                 if self._is_live(slot, now):
+                    if slot.index is not index:
+                        return self._alias(key, slot)
                     self._use(slot)
                     return slot.record
-                self._remove(space, ident)
-            elif isinstance(slot, AliasSlot):
-                if self._is_live(slot.entry, now):
-                    return slot.alias
-                self._remove(space, slot.entry.ident)
+                self._remove(slot.index, slot.at)
             elif slot is not None:
                 if slot.expires > now:
                     return space.busy(slot)
-                self._remove(space, ident)
+                self._remove(index, at)
             if not lease or self._deaf:
                 return MISS
-            mine = space.slots[ident] = LeaseSlot(ident, now + self._lease_seconds)
+            mine = index.slots[at] = LeaseSlot(index, at, now + self._lease_seconds)
             return Lease(key, mine)
+
+    @staticmethod
+    def _alias(key: Key, entry: Entry) -> Alias:
+        spec, (_, _, values) = key.spec, entry.ident
+        return Alias(Key(spec, spec.identity, values), entry.record.deadline)
 
     @property
     def needs_no_lock(self) -> bool:
         """True if a hit changes nothing but its entry; a policy must be told of each."""
         return self._policy is None
 
-    def space_of(self, key: Key) -> Space:
-        """Return where the key's class is kept, now and later."""
-        return self._space(key)
+    def index_of(self, key: Key) -> Index:
+        """Return where what is under such keys is kept, now and later."""
+        return self._space(key).index(key.definition.names)
 
     def records(self, spec: KeySpec) -> list[tuple[Ident, Record]]:
         """Return every record that is held of a class, with the identity that it is held under."""
         with self._mutex:
             now = self._clock()
             space = self._spaces.get(spec.space)
-            slots = [] if space is None else list(space.slots.values())
-            return [(slot.ident, slot.record) for slot in slots if isinstance(slot, Entry) and self._is_live(slot, now)]
+            return [
+                (ident, slot.record)
+                for ident, slot in ([] if space is None else space.items())
+                if isinstance(slot, Entry) and slot.ident == ident and self._is_live(slot, now)
+            ]
 
     # filling
 
@@ -152,10 +161,10 @@ class MemoryTable:
         filled = 0
         with self._mutex:
             for lease, value in leased:
-                space = self._space(lease.key)
-                if space.slots.get(lease.key.ident) is lease.token:
-                    self._remove(space, lease.key.ident)
-                    filled += value is not None and self._set(space, lease.key.ident, value)
+                index, at = self._space(lease.key).place(lease.key)
+                if index.slots.get(at) is lease.token:
+                    self._remove(index, at)
+                    filled += value is not None and self._set(index, at, value)
         return filled
 
     # writing
@@ -177,7 +186,7 @@ class MemoryTable:
                     locks.append(Lock(key, mine))
                     continue
                 over = space.locks.get(ident)
-                self._remove(space, ident)
+                self._remove(*space.place(key))
                 mine = space.locks[ident] = LockSlot(space, ident, now + seconds)
                 self._locks.append(mine)
                 locks.append(Lock(key, mine, ident in loose and over is not None and over.expires > now))
@@ -201,9 +210,10 @@ class MemoryTable:
                 if lock.contended if mine else held is not None and held.expires > now:
                     continue
                 space.locks.pop(ident, None)
-                self._remove(space, ident)
+                index, at = space.place(lock.key)
+                self._remove(index, at)
                 if mine and value is not None and not space.is_closed(now) and lock.token.number == space.number:
-                    self._set(space, ident, value)
+                    self._set(index, at, value)
 
     def unlock(self, locks: Sequence[Lock]) -> None:
         """See Tier.unlock."""
@@ -227,10 +237,10 @@ class MemoryTable:
         """Forget these records, unless others have taken their places."""
         with self._mutex:
             for key, record in held:
-                space = self._space(key)
-                slot = space.slots.get(key.ident)
-                if isinstance(slot, Entry) and slot.record is record:
-                    self._remove(space, key.ident)
+                index, at = self._space(key).place(key)
+                slot = index.slots.get(at)
+                if isinstance(slot, Entry) and slot.index is index and slot.record is record:
+                    self._remove(index, at)
 
     def clear(self) -> None:
         """Forget every record; locks stay."""
@@ -273,23 +283,24 @@ class MemoryTable:
         if lock is not None:
             # readers stay locked out; its owner publishes nothing that was loaded before this
             lock.number = -1
-        slot = space.slots.get(ident)
-        entry = slot.entry if isinstance(slot, AliasSlot) else slot
-        record = entry.record if isinstance(entry, Entry) else None
-        self._remove(space, ident)
-        if isinstance(slot, AliasSlot):
-            self._remove(space, slot.entry.ident)
-        if record is not None and not record.is_absent and record.spec.bases:
+        index = space.index(ident[1])
+        at = index.at(ident[2])
+        slot = index.slots.get(at)
+        if not isinstance(slot, Entry):
+            self._remove(index, at)
+            return
+        record = slot.record
+        self._remove(slot.index, slot.at)
+        if not record.is_absent and record.spec.bases:
             # a plain object may be kept as one of its bases, too
             for spec in (record.spec, *record.spec.bases):
                 key = spec.key_in(record.value, spec.identity)
                 if key is not None:
-                    self._remove(self._space(key), key.ident)
+                    self._remove(*self._space(key).place(key))
 
     def _space(self, key: Key) -> Space:
-        # not by the key's own space: a subclass's alternate keys have one, but belong to the table's epoch
         name = key.spec.space
-        return self._spaces.get(name) or self._spaces.setdefault(name, Space())
+        return self._spaces.get(name) or self._spaces.setdefault(name, Space(name))
 
     def _is_live(self, entry: Entry, now: float) -> bool:
         if not entry.is_held or (entry.record.deadline is not None and entry.record.deadline <= now):
@@ -301,29 +312,30 @@ class MemoryTable:
         if self._policy is not None:
             self._policy.get(entry.ident)
 
-    def _set(self, space: Space, ident: Ident, value: Record | Alias) -> bool:
+    def _set(self, index: Index, at: Any, value: Record | Alias) -> bool:
         """Put a value into an empty slot; False if there is no room or no record for it."""
         if self._deaf:
             return False
         if isinstance(value, Alias):
-            entry = space.slots.get(value.identity.ident)
-            if not isinstance(entry, Entry):
+            home, name = self._space(value.identity).place(value.identity)
+            entry = home.slots.get(name)
+            if not isinstance(entry, Entry) or entry.index is not home:
                 return False
-            space.slots[ident] = AliasSlot(value, entry)
-            entry.aliases.append(ident)
+            index.slots[at] = entry
+            entry.is_at(index, at)
             return True
         if value.deadline is not None and value.deadline <= self._clock():
             return False
         self._make_room()
-        entry = Entry(space, ident, value)
+        entry = Entry(index, at, value)
         if self._policy is not None:
             try:
-                self._policy[ident] = entry
+                self._policy[entry.ident] = entry
             except ValueError:
                 # cachetools refuses a value that is larger than the whole cache
                 return False
-        space.slots[ident] = entry
-        space.count += 1
+        index.slots[at] = entry
+        index.space.count += 1
         self._count += 1
         self._ring.append(entry)
         if self._sieve is not None:
@@ -333,7 +345,7 @@ class MemoryTable:
     def _drop(self, space: Space) -> None:
         """Drop a whole class, but the locks of single keys, whose owners may not publish any more."""
         self._count -= space.count
-        self._dropped.append(space.drop())
+        self._dropped += space.drop()
         # a policy goes on counting what it holds
         self._free(FREED_AT_ONCE if self._policy is None else None)
         self._pass_over(FREED_AT_ONCE)
@@ -355,16 +367,16 @@ class MemoryTable:
             if isinstance(slot, Entry):
                 self._let_go(slot)
 
-    def _remove(self, space: Space, ident: Ident) -> None:
-        slot = space.slots.pop(ident, None)
+    def _remove(self, index: Index, at: Any) -> None:
+        slot = index.slots.pop(at, None)
         if isinstance(slot, LeaseSlot):
             slot.finish()
-        elif isinstance(slot, AliasSlot):
-            slot.entry.aliases.remove(ident)
-        elif isinstance(slot, Entry):
-            for alias in slot.aliases:
-                del space.slots[alias]
-            space.count -= 1
+        elif slot is not None and slot.index is not index:
+            slot.is_not_at(index, at)
+        elif slot is not None:
+            for other, name in slot.places():
+                del other.slots[name]
+            index.space.count -= 1
             self._count -= 1
             self._let_go(slot)
             self._pass_over(2)
@@ -398,7 +410,7 @@ class MemoryTable:
             if self._is_live(entry, now):
                 self._ring.append(entry)
             elif entry.is_held:
-                self._remove(entry.space, entry.ident)
+                self._remove(entry.index, entry.at)
         sieve = self._sieve
         while sieve is not None and self._maxsize is not None and self._count >= self._maxsize:
             entry = sieve.take()
@@ -408,7 +420,7 @@ class MemoryTable:
                 entry.used = False
                 sieve.keep(entry)
             else:
-                self._remove(entry.space, entry.ident)
+                self._remove(entry.index, entry.at)
 
     def _forget_old_locks(self, now: float, most: int) -> None:
         """Remove so many of the locks that ran out and that nobody has asked for since."""

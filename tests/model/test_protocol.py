@@ -24,7 +24,7 @@ from stockpyle.keys import Key
 from stockpyle.protocols import Change
 from stockpyle.records import ABSENT, Alias, Busy, Lease, Lock, Record, Sentinel
 from stockpyle.stores import ProcessMemoryStore
-from stockpyle.stores._slots import AliasSlot, Entry, LeaseSlot, Space
+from stockpyle.stores._slots import Entry, LeaseSlot, Space
 from stockpyle.stores._table import MemoryTable
 from tests.model.explorer import Actor, World, Wrong, always, explore
 
@@ -83,12 +83,14 @@ class Table(World):
         for i, store in enumerate(self.stores):
             for space, held in sorted(store._table._spaces.items()):
                 for ident, slot in [
-                    *sorted(held.slots.items()),
+                    *sorted(held.items()),
                     *sorted(held.locks.items()),
                     *enumerate(held.closed_by),
                 ]:
-                    names[id(slot)] = i, space, ident
-                    memory.append((i, space, ident, plain_slot(slot)))
+                    is_alias = isinstance(slot, Entry) and slot.ident != ident
+                    if not is_alias:
+                        names[id(slot)] = i, space, ident
+                    memory.append((i, space, ident, ("alias", slot.ident) if is_alias else plain_slot(slot)))
         unsettled = [each for each in self.committed.items() if each[1] > self.settled]
         emails = [row.email for row in self.history]
         rest = self.clock.now, self.row_owner, self.settled, self.faults_left, *emails, *unsettled
@@ -205,8 +207,6 @@ def plain_slot(slot: Any) -> Hashable:
     """Return what is held in a tier, but for whose it is: tokens are known by the place they are held in."""
     if isinstance(slot, Entry):
         return plain(slot.record, {})
-    if isinstance(slot, AliasSlot):
-        return plain(slot.alias, {})
     if isinstance(slot, LeaseSlot):
         return "lease", slot.expires
     return None if slot is None else ("lock", slot.expires, slot.number != slot.space.number)
@@ -448,10 +448,10 @@ def test_no_schedule_hands_out_a_stale_value(scenario: Scenario) -> None:
 def fill_without_lease(self: MemoryTable, leased: Leased) -> int:
     """Fill whatever has happened to the lease."""
     for lease, value in leased:
-        space = self._space(lease.key)
-        self._remove(space, lease.key.ident)
+        index, at = self._space(lease.key).place(lease.key)
+        self._remove(index, at)
         if value is not None:
-            self._set(space, lease.key.ident, value)
+            self._set(index, at, value)
     return len(leased)
 
 
@@ -460,9 +460,10 @@ def publish_without_comparing(self: MemoryTable, locked: Locked) -> None:
     for lock, value in locked:
         space = self._space(lock.key)
         space.locks.pop(lock.key.ident, None)
-        self._remove(space, lock.key.ident)
+        index, at = space.place(lock.key)
+        self._remove(index, at)
         if value is not None:
-            self._set(space, lock.key.ident, value)
+            self._set(index, at, value)
 
 
 def unlock_without_comparing(self: MemoryTable, locks: Sequence[Lock]) -> None:
@@ -470,7 +471,7 @@ def unlock_without_comparing(self: MemoryTable, locks: Sequence[Lock]) -> None:
     for lock in locks:
         space = self._space(lock.key)
         space.locks.pop(lock.key.ident, None)
-        self._remove(space, lock.key.ident)
+        self._remove(*space.place(lock.key))
 
 
 def lock_nothing(self: MemoryTable, keys: Sequence[Key], seconds: float, **_: Any) -> list[Lock]:
@@ -500,9 +501,10 @@ def publish_only_what_is_locked(self: MemoryTable, locked: Locked) -> None:
 
 def keep_leases_of_the_class(self: MemoryTable, space: Space) -> None:
     """Invalidate a class, and let those who are loading fill what they load."""
-    leases = {ident: slot for ident, slot in space.slots.items() if isinstance(slot, LeaseSlot)}
+    leases = [slot for _, slot in space.items() if isinstance(slot, LeaseSlot)]
     real_drop(self, space)
-    space.slots.update(leases)
+    for lease in leases:
+        lease.index.slots[lease.at] = lease
 
 
 def fill_the_first_load(self: Any, loaded: Any, asked: Any, answers: Any, source: Any) -> None:
