@@ -21,7 +21,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
 from stockpyle.exceptions import ImproperlyConfigured
@@ -143,6 +143,15 @@ class MemoryTable:
         """Return where what is under such keys is kept, now and later."""
         return self._space(key).index(key.definition.names)
 
+    def lacks(self, key: Key) -> bool:
+        """True if nothing at all is known of a key: it has no value, and nobody loads it or writes it."""
+        space = self._spaces.get(key.spec.space)
+        if space is None:
+            return True
+        index = space.indexes.get(key.definition.names)
+        has = index is not None and index.at(key.values) in index.slots
+        return not (has or space.locks or space.closed_by)
+
     def records(self, spec: KeySpec) -> list[tuple[Ident, Record]]:
         """Return every record that is held of a class, with the identity that it is held under."""
         with self._mutex:
@@ -227,11 +236,19 @@ class MemoryTable:
                 elif space.locks.get(lock.key.ident) is lock.token:
                     del space.locks[lock.key.ident]
 
-    def replace(self, values: Mapping[Key, Record | Alias | None], seconds: float) -> None:
-        """Put these values in place of whatever is held, at once: no reader sees the keys without a value."""
+    def replace(self, values: Iterable[tuple[Key, Record | Alias | None]]) -> None:
+        """Put these values in place of whatever is held, in their order; who has locked a key publishes nothing."""
         with self._mutex:
-            locks = self.lock(list(values), seconds)
-            self.publish([(lock, values[lock.key]) for lock in locks])
+            now = self._clock()
+            for key, value in values:
+                space = self._space(key)
+                index, at = space.place(key)
+                if space.locks:
+                    space.locks.pop(key.ident, None)
+                if at in index.slots:
+                    self._remove(index, at)
+                if value is not None and not (space.closed_by and space.is_closed(now)):
+                    self._set(index, at, value)
 
     def discard(self, held: Sequence[tuple[Key, Record]]) -> None:
         """Forget these records, unless others have taken their places."""

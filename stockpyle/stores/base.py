@@ -327,6 +327,9 @@ class SessionStore(ConcreteStore, abstract=True):
     def _fetch_into(self, session: Session, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         raise NotImplementedError
 
+    def _one_into(self, session: Session, klass: type, key: Mapping[str, Any]) -> Any:
+        return self._fetch_into(session, klass, [key])[0]
+
     @overload
     def get(self, klass: type[T], key: Mapping[str, Any], *, session: Session | None = None) -> T | None: ...
     @overload
@@ -339,8 +342,9 @@ class SessionStore(ConcreteStore, abstract=True):
         ``get(key)`` without a class looks among the exact classes put or loaded through this very store.
         """
         if session is not None:
-            keys: Any = None if key is None else [key]
-            return self.batch_get(klass, keys, session=session)[0]
+            if key is None:
+                raise needs_class_and_keys(klass)
+            return self._one_into(session, klass, key)
         return super().get(klass, key)
 
     @overload

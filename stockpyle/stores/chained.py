@@ -156,6 +156,17 @@ class ChainedStore(SessionStore):
             hits.learn(klass, keys, found)
         return found
 
+    def _one_into(self, session: Session, klass: type, key: Mapping[str, Any]) -> Any:
+        route, hits = self.route(klass), self._hits
+        if hits is not None and route.spec.mapped:
+            from stockpyle.orm.sessions import checked_session
+
+            own, is_clean = checked_session(session, route.spec, route.engine)
+            record: Any = hits.find(klass, key) if is_clean else None
+            if record is not None:
+                return record.spec.materialise_into(own, record.value)
+        return self._fetch_into(session, klass, [key])[0]
+
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         route = self.route(klass)
         asked = route.spec.keys(keys)

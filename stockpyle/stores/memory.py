@@ -142,7 +142,7 @@ class ProcessMemoryStore(TableStore):
         self._table.hears(listener)
 
     def _replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
-        self._table.replace(values, self.lock_seconds)
+        self._table.replace(values.items())
 
     def clear(self) -> None:
         """Forget every object."""
@@ -256,7 +256,7 @@ class ThreadLocalStore(TableStore):
 
     def _replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
         # what is put or deleted here, and not in a chain above, concerns this thread only
-        self._table.replace(values, self.lock_seconds)
+        self._table.replace(values.items())
 
     def _by_table(self, locks: Sequence[Lock]) -> dict[MemoryTable, list[Lock]]:
         work: dict[MemoryTable, list[Lock]] = {table: [] for table in self._tables}
