@@ -193,7 +193,7 @@ class MappedSpec(KeySpec):
             tell_of_load(instance)
             return instance
         state = instance_state(existing)
-        if not any(name in state.dict for name in self.attributes):
+        if state.dict.keys().isdisjoint(self.attributes):
             for name, column_value in zip(self.attributes, value, strict=True):
                 if column_value is not UNKNOWN:
                     set_committed_value(existing, name, own_copy(column_value))
