@@ -37,7 +37,7 @@ class TableStore(InThisProcess, CacheStore):
     def _records(self, keys: Sequence[Key | None], *, revised: bool = False) -> list[Record | None]:
         table = self._table
         # a subclass may have a read() of its own
-        if type(self).read is TableStore.read and all(key is None or table.lacks(key) for key in keys):
+        if type(self).read is TableStore.read and table.lacks(keys):
             return [None] * len(keys)
         return super()._records(keys, revised=revised)
 

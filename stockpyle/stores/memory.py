@@ -20,8 +20,9 @@ from stockpyle.pubsub.local import Hub, LocalPubSub
 from stockpyle.pubsub.wires import Notice
 from stockpyle.records import Alias, Lock, Record
 from stockpyle.stores._hits import Above, Hits
+from stockpyle.stores._holding import Policy
 from stockpyle.stores._in_memory import TableStore
-from stockpyle.stores._table import LEASE_SECONDS, MemoryTable, Policy
+from stockpyle.stores._table import LEASE_SECONDS, MemoryTable
 from stockpyle.views.collection import Entries
 from stockpyle.views.counter import Numbers
 from stockpyle.views.local import LocalEntries, LocalNumbers

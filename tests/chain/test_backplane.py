@@ -675,7 +675,7 @@ def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def wrong(self: MemoryTable, space: Any, ident: Any) -> None:
         index = space.index(ident[1])
-        self._remove(index, index.at(ident[2]))
+        self._held.remove(index, index.at(ident[2]))
 
     monkeypatch.setattr(MemoryTable, "_disown", wrong)
 

@@ -261,13 +261,13 @@ def keeps_leases(self: MemoryTable, space: Any, ident: Any) -> None:
     """A message that leaves leases alone."""
     index = space.index(ident[1])
     if not isinstance(index.slots.get(index.at(ident[2])), LeaseSlot):
-        self._remove(index, index.at(ident[2]))
+        self._held.remove(index, index.at(ident[2]))
 
 
 def keeps_locks(self: MemoryTable, space: Any, ident: Any) -> None:
     """A message that lets a lock's owner publish what it has loaded before."""
     index = space.index(ident[1])
-    self._remove(index, index.at(ident[2]))
+    self._held.remove(index, index.at(ident[2]))
 
 
 def keeps_entries(self: MemoryTable, listener: object) -> None:

@@ -24,6 +24,7 @@ from stockpyle.keys import Key
 from stockpyle.protocols import Change
 from stockpyle.records import ABSENT, Alias, Busy, Lease, Lock, Record, Sentinel
 from stockpyle.stores import ProcessMemoryStore
+from stockpyle.stores._holding import Holding
 from stockpyle.stores._slots import Entry, LeaseSlot, Space
 from stockpyle.stores._table import MemoryTable
 from tests.model.explorer import Actor, World, Wrong, always, explore
@@ -449,7 +450,7 @@ def fill_without_lease(self: MemoryTable, leased: Leased) -> int:
     """Fill whatever has happened to the lease."""
     for lease, value in leased:
         index, at = self._space(lease.key).place(lease.key)
-        self._remove(index, at)
+        self._held.remove(index, at)
         if value is not None:
             self._set(index, at, value)
     return len(leased)
@@ -461,7 +462,7 @@ def publish_without_comparing(self: MemoryTable, locked: Locked) -> None:
         space = self._space(lock.key)
         space.locks.pop(lock.key.ident, None)
         index, at = space.place(lock.key)
-        self._remove(index, at)
+        self._held.remove(index, at)
         if value is not None:
             self._set(index, at, value)
 
@@ -471,7 +472,7 @@ def unlock_without_comparing(self: MemoryTable, locks: Sequence[Lock]) -> None:
     for lock in locks:
         space = self._space(lock.key)
         space.locks.pop(lock.key.ident, None)
-        self._remove(*space.place(lock.key))
+        self._held.remove(*space.place(lock.key))
 
 
 def lock_nothing(self: MemoryTable, keys: Sequence[Key], seconds: float, **_: Any) -> list[Lock]:
@@ -499,7 +500,7 @@ def publish_only_what_is_locked(self: MemoryTable, locked: Locked) -> None:
     real_publish(self, [each for each in locked if each[0].token in self._space(each[0].key).closed_by])
 
 
-def keep_leases_of_the_class(self: MemoryTable, space: Space) -> None:
+def keep_leases_of_the_class(self: Holding, space: Space) -> None:
     """Invalidate a class, and let those who are loading fill what they load."""
     leases = [slot for _, slot in space.items() if isinstance(slot, LeaseSlot)]
     real_drop(self, space)
@@ -528,7 +529,7 @@ def lock_identities_only(self: Writer, layer: Layer) -> dict[Any, Key]:
 
 
 PUT_AFTER_COMMIT = {"lock": lock_nothing, "publish": publish_without_comparing, "fill": fill_without_lease}
-real_lock, real_drop, real_publish = MemoryTable.lock, MemoryTable._drop, MemoryTable.publish
+real_lock, real_drop, real_publish = MemoryTable.lock, Holding.drop, MemoryTable.publish
 real_learn, real_keys_for = reader_module._Fetch._learn_identities, Writer._keys_for
 
 
@@ -545,7 +546,7 @@ real_learn, real_keys_for = reader_module._Fetch._learn_identities, Writer._keys
         (two_whole_classes, Space, {"open": open_for_all}),
         (two_whole_classes, Space, {"is_closed": closed_by_one_only}),
         (slow_whole_classes, MemoryTable, {"publish": publish_only_what_is_locked}),
-        (two_whole_classes, MemoryTable, {"_drop": keep_leases_of_the_class}),
+        (two_whole_classes, Holding, {"drop": keep_leases_of_the_class}),
         (cold_alternate_key, reader_module._Fetch, {"_learn_identities": fill_the_first_load}),
         (moved_key, Writer, {"_keys_for": lock_identities_only, "_strays": staticmethod(no_strays)}),
     ],
