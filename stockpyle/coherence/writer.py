@@ -42,11 +42,14 @@ class Writer:
         self._untold = False
         self._found: dict[Ident, Key] = {}
         """Keys that nobody knew of before the commit."""
+        self._keys_loaded: dict[int, list[Key | None]] = {}
+        """Those of what is published, by the records' id()."""
         self._layers = layers
         self._changes = changes
         self._epochs = {key.ident: key for key in epochs}
         self._seconds = lock_seconds
         self._locks: list[tuple[Layer, list[Lock]]] = []
+        self._keys: dict[Ident, Key] | None = None
         self._unprotected: set[Ident] = {
             key.ident for change in changes if change.unprotected for key in (*change.unprotected, *_base_keys(change))
         }
@@ -62,10 +65,12 @@ class Writer:
         found: dict[Ident, Key] = {}
         if all(lock.owed for _, locks in self._locks for lock in locks):
             return []
+        unprotected = self._unprotected
         for change in self._changes:
-            for key in (*change.before[:1], *change.after[:1]) if change.reload else ():
-                if key.ident not in self._unprotected and key.spec.cacheable:
-                    found[key.ident] = key
+            if change.reload and change.spec.cacheable:
+                for key in change.identities:
+                    if not unprotected or key.ident not in unprotected:
+                        found[key.ident] = key
         return list(found.values())
 
     def lock(self, *, late: bool = False) -> None:
@@ -80,7 +85,9 @@ class Writer:
             keys = self._keys_for(layer)
             if not keys:
                 continue
-            loose = [key for ident, key in keys.items() if ident in self._unprotected or key.is_epoch]
+            loose: list[Key] = []
+            if self._unprotected or self._epochs:
+                loose = [key for ident, key in keys.items() if ident in self._unprotected or key.is_epoch]
             wanted = list(keys.values())
             try:
                 if layer.forgets:
@@ -158,17 +165,31 @@ class Writer:
             self._locks[-1] = (layer, [*locks, *(Lock(key, owed=True) for key in strays)])
             locks = [*locks, *layer.lock(strays, self._seconds, without_row_lock=strays, unreachable="proceed")]
             self._locks[-1] = (layer, locks)
-        first = [(lock, values[lock.key.ident]) for lock in locks if isinstance(values.get(lock.key.ident), Record)]
-        rest = [(lock, values.get(lock.key.ident)) for lock in locks]
-        rest = [(lock, value) for lock, value in rest if not isinstance(value, Record)]
-        layer.publish([*first, *rest], self._seconds)
+        first: list[tuple[Lock, Record | Alias | None]] = []
+        rest: list[tuple[Lock, Record | Alias | None]] = []
+        for lock in locks:
+            value = values.get(lock.key.ident)
+            (first if isinstance(value, Record) else rest).append((lock, value))
+        layer.publish(first + rest, self._seconds)
 
-    @staticmethod
-    def _strays(locks: Iterable[Lock], records: Mapping[Ident, Record]) -> list[Key]:
+    def _strays(self, locks: Iterable[Lock], records: Mapping[Ident, Record]) -> list[Key]:
         """The keys that the database, a trigger for one, has given to what was written, and that nobody knew of."""
         locked = {lock.key.ident for lock in locks}
-        found = {key.ident: key for r in records.values() if not r.is_absent for key in r.spec.keys_in(r.value)}
-        return [key for ident, key in found.items() if ident not in locked]
+        found: dict[Ident, Key] = {}
+        for record in records.values():
+            if not record.is_absent:
+                own = self._keys_of(record)
+                if own[0] is None:
+                    record.spec.keys_in(record.value)
+                found.update((key.ident, key) for key in own if key is not None and key.ident not in locked)
+        return list(found.values())
+
+    def _keys_of(self, record: Record) -> list[Key | None]:
+        """The keys of a record, the same for all layers."""
+        own = self._keys_loaded.get(id(record))
+        if own is None:
+            own = self._keys_loaded[id(record)] = record.spec.each_key_in(record.value)
+        return own
 
     def unlock(self) -> None:
         """After a definite rollback: remove our locks. Nothing is owed."""
@@ -211,12 +232,16 @@ class Writer:
             layer.owe(self._locks[-1][1], self._seconds)
 
     def _keys_for(self, layer: Layer | None = None) -> dict[Ident, Key]:
-        keys = dict(self._epochs)
-        for change in self._changes:
-            # also where a tier keeps no Car as an Automobile: it may keep that there is no such Automobile
-            for key in (*change.before, *change.after, *_base_keys(change)):
-                keys[key.ident] = key
-        return keys
+        # all layers: also where a tier keeps no Car as an Automobile it may keep that there is no such Automobile
+        if self._keys is None:
+            keys = dict(self._epochs)
+            for change in self._changes:
+                for key in change.keys:
+                    keys[key.ident] = key
+                if change.obj is not None:
+                    keys.update((key.ident, key) for key in _base_keys(change))
+            self._keys = keys
+        return self._keys
 
     def _values_for(
         self,
@@ -234,10 +259,11 @@ class Writer:
             if kept.is_absent:
                 values[ident] = kept
                 continue
-            specs = (record.spec, *record.spec.bases) if layer.polymorphic else (record.spec,)
-            for spec in specs:
+            each = [self._keys_of(record)]
+            if layer.polymorphic:
                 # the base's own keys: a tier that finds the alias must see an identity key of the base in it
-                identity, *alternates = [spec.key_in(record.value, definition) for definition in spec.definitions]
+                each += [base.each_key_in(record.value) for base in record.spec.bases]
+            for identity, *alternates in each:
                 if identity is None or identity.ident not in locked:
                     continue
                 values[identity.ident] = kept

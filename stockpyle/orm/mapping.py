@@ -215,7 +215,27 @@ class MappedSpec(KeySpec):
     def key_in(self, value: Row, definition: KeyDefinition) -> Key | None:
         """Return one key of a row."""
         own = tuple([value[self._position[name]] for name in definition.attributes])
+        if tuple(map(type, own)) == definition.natural:
+            return Key(self, definition, own)
         return None if any(part is UNKNOWN for part in own) else self._usable(definition, own)
+
+    def each_key_in(self, value: Row) -> list[Key | None]:
+        """Return the key of each definition in a row; None where one cannot be told, or has a None in it."""
+        found = []
+        for definition, read in self._readers:
+            own = read(value)
+            if tuple(map(type, own)) == definition.natural:
+                found.append(Key(self, definition, own))
+            else:
+                found.append(self.key_in(value, definition))
+        return found
+
+    @cached_property
+    def _readers(self) -> list[tuple[KeyDefinition, Callable[[Row], tuple[Any, ...]]]]:
+        places = [
+            (definition, [self._position[name] for name in definition.attributes]) for definition in self.definitions
+        ]
+        return [(definition, _tuple_of(own)) for definition, own in places]
 
     def has(self, value: Row, key: Key) -> bool:
         """True if a row has the values of `key` itself."""
@@ -267,6 +287,13 @@ class MappedSpec(KeySpec):
         on = getattr(self.mapper.polymorphic_on, "table", None)
         united = any(mapper.concrete for mapper in self.mapper.self_and_descendants if mapper is not self.mapper)
         return self.mapper.selectable if united and on is not None and on not in self.mapper.tables else None
+
+
+def _tuple_of(places: list[int]) -> Callable[[Row], tuple[Any, ...]]:
+    if len(places) == 1:
+        (place,) = places
+        return lambda row: (row[place],)
+    return itemgetter(*places)
 
 
 _specs: dict[tuple[Mapper[Any], tuple[tuple[str | None, str | None], ...]], MappedSpec] = {}
