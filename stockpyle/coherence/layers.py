@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from stockpyle.coherence.debts import Debt
 from stockpyle.coherence.guards import Bypassed, DebtListener, Guard, Guards, guards_of
 from stockpyle.coherence.logs import Seldom, logger
-from stockpyle.coherence.parts import Places
+from stockpyle.coherence.parts import Places, Value
 from stockpyle.exceptions import ImproperlyConfigured, InvalidLifetime, StoreUnavailable, UnsupportedOperation
 from stockpyle.keys import Ident, Key
 from stockpyle.lifetimes import LifetimePolicy, earlier
@@ -20,7 +20,6 @@ from stockpyle.records import MISS, Alias, Found, Lease, Lock, Record
 from stockpyle.stats import Stats
 
 T = TypeVar("T")
-Value = Record | Alias | None
 
 Unreachable = Literal["proceed", "refuse"]
 """What happens to a commit that a tier cannot be told of beforehand: it happens, and is owed; or it does not."""

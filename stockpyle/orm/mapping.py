@@ -221,7 +221,7 @@ class MappedSpec(KeySpec):
 
     def each_key_in(self, value: Row) -> list[Key | None]:
         """Return the key of each definition in a row; None where one cannot be told, or has a None in it."""
-        found = []
+        found: list[Key | None] = []
         for definition, read in self._readers:
             own = read(value)
             if tuple(map(type, own)) == definition.natural:
