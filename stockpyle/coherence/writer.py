@@ -10,8 +10,9 @@ from stockpyle.coherence.backplane import Backplane
 from stockpyle.coherence.guards import Bypassed
 from stockpyle.coherence.layers import Layer, Unreachable
 from stockpyle.coherence.logs import logger
+from stockpyle.coherence.parts import Value
 from stockpyle.exceptions import StoreUnavailable
-from stockpyle.keys import Ident, Key
+from stockpyle.keys import Ident, Key, KeySpec
 from stockpyle.protocols import Change
 from stockpyle.records import Alias, Lock, Record
 
@@ -42,8 +43,6 @@ class Writer:
         self._untold = False
         self._found: dict[Ident, Key] = {}
         """Keys that nobody knew of before the commit."""
-        self._keys_loaded: dict[int, list[Key | None]] = {}
-        """Those of what is published, by the records' id()."""
         self._layers = layers
         self._changes = changes
         self._epochs = {key.ident: key for key in epochs}
@@ -152,44 +151,19 @@ class Writer:
         records: Mapping[Ident, Record],
         bounded: Callable[[Layer, Record], Record | None],
     ) -> None:
-        try:
-            values = self._values_for(layer, locks, records, bounded)
-        except Exception:  # a user's load event, say; the locks must go all the same
-            layer.stats.errors += 1
-            logger.exception("%s keeps nothing of this commit", layer.name)
-            values = {}
-        strays = self._strays(locks, records)
+        values, strays = self._values_for(layer, {lock.key.ident: lock for lock in locks}, records, bounded)
         if strays:
             self._found.update((key.ident, key) for key in strays)
             # owed from here on, whatever interrupts it
             self._locks[-1] = (layer, [*locks, *(Lock(key, owed=True) for key in strays)])
             locks = [*locks, *layer.lock(strays, self._seconds, without_row_lock=strays, unreachable="proceed")]
             self._locks[-1] = (layer, locks)
-        first: list[tuple[Lock, Record | Alias | None]] = []
-        rest: list[tuple[Lock, Record | Alias | None]] = []
+        first: list[tuple[Lock, Value]] = []
+        rest: list[tuple[Lock, Value]] = []
         for lock in locks:
-            value = values.get(lock.key.ident)
+            value = values.get(id(lock))
             (first if isinstance(value, Record) else rest).append((lock, value))
         layer.publish(first + rest, self._seconds)
-
-    def _strays(self, locks: Iterable[Lock], records: Mapping[Ident, Record]) -> list[Key]:
-        """The keys that the database, a trigger for one, has given to what was written, and that nobody knew of."""
-        locked = {lock.key.ident for lock in locks}
-        found: dict[Ident, Key] = {}
-        for record in records.values():
-            if not record.is_absent:
-                own = self._keys_of(record)
-                if own[0] is None:
-                    record.spec.keys_in(record.value)
-                found.update((key.ident, key) for key in own if key is not None and key.ident not in locked)
-        return list(found.values())
-
-    def _keys_of(self, record: Record) -> list[Key | None]:
-        """The keys of a record, the same for all layers."""
-        own = self._keys_loaded.get(id(record))
-        if own is None:
-            own = self._keys_loaded[id(record)] = record.spec.each_key_in(record.value)
-        return own
 
     def unlock(self) -> None:
         """After a definite rollback: remove our locks. Nothing is owed."""
@@ -246,31 +220,65 @@ class Writer:
     def _values_for(
         self,
         layer: Layer,
-        locks: Sequence[Lock],
+        locked: Mapping[Ident, Lock],
         records: Mapping[Ident, Record],
         bounded: Callable[[Layer, Record], Record | None],
-    ) -> dict[Ident, Record | Alias | None]:
-        values: dict[Ident, Record | Alias | None] = {}
-        locked = {lock.key.ident for lock in locks}
+    ) -> tuple[dict[int, Value], list[Key]]:
+        """What is put in the places of a layer's locks, by the locks' id(); and the strays.
+
+        These are keys that the database, a trigger for one, has given to what was written, and that nobody knew of.
+        """
+        values: dict[int, Value] = {}
+        strays: dict[Ident, Key] = {}
+        fails = False
+        unprotected = self._unprotected
         for ident, record in records.items():
-            kept = bounded(layer, record) if record.fillable else None
-            if kept is None or ident not in locked or ident in self._unprotected:
+            kept = None
+            if record.fillable and ident in locked and not fails and not (unprotected and ident in unprotected):
+                try:
+                    kept = bounded(layer, record)
+                except Exception:  # a user's load event, say; the locks must go all the same
+                    layer.stats.errors += 1
+                    logger.exception("%s keeps nothing of this commit", layer.name)
+                    fails = True
+            if record.is_absent:
+                if kept is not None:
+                    values[id(locked[ident])] = kept
                 continue
-            if kept.is_absent:
-                values[ident] = kept
+            own = record.spec.idents_in(record.value)
+            locks = [locked.get(each) for each in own if each is not None]
+            if None in locks or own[0] is None:
+                keys = record.spec.keys_in(record.value)
+                strays.update((key.ident, key) for key in keys if key.ident not in locked)
+            if kept is None:
                 continue
-            each = [self._keys_of(record)]
+            _lead_to(kept, record.spec, own, locked, values)
             if layer.polymorphic:
                 # the base's own keys: a tier that finds the alias must see an identity key of the base in it
-                each += [base.each_key_in(record.value) for base in record.spec.bases]
-            for identity, *alternates in each:
-                if identity is None or identity.ident not in locked:
-                    continue
-                values[identity.ident] = kept
-                for key in alternates:
-                    if key is not None and key.ident in locked:
-                        values[key.ident] = Alias(identity, kept.deadline)
-        return values
+                for base in record.spec.bases:
+                    _lead_to(kept, base, base.idents_in(record.value), locked, values)
+        return {} if fails else values, list(strays.values())
+
+
+def _lead_to(
+    record: Record,
+    spec: KeySpec,
+    idents: Sequence[Ident | None],
+    locked: Mapping[Ident, Lock],
+    values: dict[int, Value],
+) -> None:
+    """Put a record in the place of the lock of its identity, and aliases of that in those of its other keys."""
+    first, *others = idents
+    lock = None if first is None else locked.get(first)
+    if lock is None:
+        return
+    values[id(lock)] = record
+    identity = lock.key if lock.key.spec is spec else Key(spec, spec.identity, lock.key.values)
+    alias = Alias(identity, record.deadline)
+    for ident in others:
+        other = None if ident is None else locked.get(ident)
+        if other is not None:
+            values[id(other)] = alias
 
 
 def drop(

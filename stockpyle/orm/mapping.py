@@ -18,7 +18,7 @@ from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 from stockpyle.exceptions import InvalidKey, InvalidKeysDeclaration, InvalidKeyType
-from stockpyle.keys import Key, KeyDefinition, KeySpec, declared_keys
+from stockpyle.keys import Ident, Key, KeyDefinition, KeySpec, declared_keys
 from stockpyle.orm.coercion import coercion_for, natural_type
 from stockpyle.orm.instances import UNKNOWN, CarefulRow, Reviver, Row, attach, own_copy, row_of, tell_of_load
 from stockpyle.orm.registries import meet
@@ -219,15 +219,16 @@ class MappedSpec(KeySpec):
             return Key(self, definition, own)
         return None if any(part is UNKNOWN for part in own) else self._usable(definition, own)
 
-    def each_key_in(self, value: Row) -> list[Key | None]:
-        """Return the key of each definition in a row; None where one cannot be told, or has a None in it."""
-        found: list[Key | None] = []
+    def idents_in(self, value: Row) -> list[Ident | None]:
+        """Return the ident of each definition's key in a row; None where one cannot be told, or has a None in it."""
+        found: list[Ident | None] = []
         for definition, read in self._readers:
             own = read(value)
             if tuple(map(type, own)) == definition.natural:
-                found.append(Key(self, definition, own))
+                found.append((definition.space, definition.names, own))
             else:
-                found.append(self.key_in(value, definition))
+                key = self.key_in(value, definition)
+                found.append(None if key is None else key.ident)
         return found
 
     @cached_property

@@ -55,6 +55,7 @@ class WritePlan:
         self._epochs_on_insert = relatives.epochs_on_insert
         self._replaces = [table for table in spec.mapper.tables if replaces_rows(table, dialect)]
         self._reached: dict[frozenset[str] | None, list[Key]] = {}
+        self._spreads = bool(self._epochs or self._replaces or self._discriminator)
 
     @property
     def is_outgrown(self) -> bool:
@@ -134,6 +135,8 @@ class WritePlan:
 
         expressions are the attributes that were set to SQL expressions.
         """
+        if kind == "update" and not expressions and not self._spreads and self._has_its_keys(state, changed):
+            return self._epochs_reached(frozenset(changed))
         found = list(self._epochs)
         if kind != "delete":
             found += self._epochs_of_unknown_keys(kind, state, changed, expressions)
@@ -151,11 +154,14 @@ class WritePlan:
         self, kind: str, state: Any, changed: Collection[str], expressions: Collection[str]
     ) -> list[Key]:
         """The epochs of classes in which the write may have given the object a key that only the database knows."""
-        untouched = kind == "update" and not expressions and self._key_attributes.isdisjoint(changed)
-        if untouched and self._key_attributes <= state.dict.keys():
+        if kind == "update" and not expressions and self._has_its_keys(state, changed):
             return []
         after = self._values_after(state)
         return [key.owner.epoch for key in self._keys if key.is_unknown(kind, after, changed, expressions)]
+
+    def _has_its_keys(self, state: Any, changed: Collection[str]) -> bool:
+        """True if all keys that an object had it has still, and they are known."""
+        return self._key_attributes.isdisjoint(changed) and self._key_attributes <= state.dict.keys()
 
     def _has_other_class(self, state: Any) -> bool:
         name = self._discriminator
