@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.orm.interfaces import EXT_CONTINUE
 
 from stockpyle.keys import Ident, Key
 from stockpyle.orm.mapping import spec_of_mapped
@@ -56,9 +57,8 @@ class WrittenObjects:
 
     # during a flush
 
-    def about_to_write(self, target: Any) -> None:
-        """Note key attributes that are set to SQL expressions: after the flush their values are not known."""
-        state = instance_state(target)
+    def about_to_write(self, state: Any) -> None:
+        """Note attributes that are set to SQL expressions: after the flush their values are not known."""
         values = state.dict
         names = {name for name in state.committed_state if name in values and is_expression(values[name])}
         if names:
@@ -153,6 +153,13 @@ class WrittenObjects:
         """What was durable already has been settled; the transaction, or a flush, goes on."""
         self._durable = _Frame()
 
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing was written, and no flush is on its way."""
+        if self._flushed or self._expressions or len(self._frames) > 1:
+            return False
+        return not any(each.changes or each.epochs for each in (self._durable, *self._frames))
+
     def rolled_back(self) -> None:
         """The transaction was rolled back; what was durable before that still is."""
         self._frames = [_Frame()]
@@ -174,14 +181,16 @@ class WrittenObjects:
         self.rolled_back()
 
 
-_watched: weakref.WeakKeyDictionary[sa.Connection, WrittenObjects] = weakref.WeakKeyDictionary()
+_WRITTEN = "_stockpyle_written"
+"""The attribute of a Connection that is its WrittenObjects, once it is watched: a look at it costs next to nothing."""
 
 
 def watch(connection: sa.Connection) -> WrittenObjects:
     """Collect from now on what units of work write on this Connection."""
-    written = _watched.get(connection)
+    written: WrittenObjects | None = getattr(connection, _WRITTEN, None)
     if written is None:
-        written = _watched[connection] = WrittenObjects(connection)
+        written = WrittenObjects(connection)
+        setattr(connection, _WRITTEN, written)
     return written
 
 
@@ -200,18 +209,21 @@ def start_watching() -> None:
 
 
 def _listen_to_mappers() -> None:
-    def before(mapper: Mapper[Any], connection: sa.Connection, target: Any) -> None:
-        written = _watched.get(connection)
+    # raw and with a value to return, which means nothing: so SQLAlchemy puts no function of its own around these
+    def before(mapper: Mapper[Any], connection: sa.Connection, state: Any) -> Any:
+        written: WrittenObjects | None = getattr(connection, _WRITTEN, None)
         if written is not None:
-            written.about_to_write(target)
+            written.about_to_write(state)
+        return EXT_CONTINUE
 
-    event.listen(Mapper, "before_insert", before)
-    event.listen(Mapper, "before_update", before)
+    event.listen(Mapper, "before_insert", before, raw=True, retval=True)
+    event.listen(Mapper, "before_update", before, raw=True, retval=True)
     for kind in ("insert", "update", "delete"):
 
-        def after(mapper: Mapper[Any], connection: sa.Connection, target: Any, kind: str = kind) -> None:
-            written = _watched.get(connection)
+        def after(mapper: Mapper[Any], connection: sa.Connection, state: Any, kind: str = kind) -> Any:
+            written: WrittenObjects | None = getattr(connection, _WRITTEN, None)
             if written is not None:
-                written.flushed(kind, target)
+                written.flushed(kind, state.obj())
+            return EXT_CONTINUE
 
-        event.listen(Mapper, f"after_{kind}", after)
+        event.listen(Mapper, f"after_{kind}", after, raw=True, retval=True)
