@@ -20,7 +20,7 @@ from sqlalchemy.sql import ClauseElement
 from stockpyle.keys import Key, KeyDefinition
 from stockpyle.orm.cascades import referring, replaces_rows
 from stockpyle.orm.coercion import coercion_for, natural_type
-from stockpyle.orm.mapping import MappedSpec
+from stockpyle.orm.mapping import MappedSpec, spec_of_mapped
 from stockpyle.orm.registries import metadata_generation, name_of
 from stockpyle.orm.relatives import related, table_names
 from stockpyle.orm.statements import specs_of_tables
@@ -38,8 +38,8 @@ class WritePlan:
 
     def __init__(self, spec: MappedSpec, dialect: str) -> None:
         self._made = metadata_generation()
-        self._dialect = dialect
         self._spec = spec
+        self._described = self._describe()
         self.tables = table_names(spec.mapper)
         relatives = related(spec)
         own = [_WrittenKey(spec, spec, each, each.attributes) for each in spec.definitions]
@@ -54,15 +54,17 @@ class WritePlan:
         self._epochs = relatives.epochs
         self._epochs_on_insert = relatives.epochs_on_insert
         self._replaces = [table for table in spec.mapper.tables if replaces_rows(table, dialect)]
-        self._reached: dict[frozenset[str] | None, list[Key]] = {}
+        self._reached: dict[tuple[str, ...] | None, list[Key]] = {}
         self._spreads = bool(self._epochs or self._replaces or self._discriminator)
 
     @property
     def is_outgrown(self) -> bool:
         """True if classes were mapped since, or tables described."""
-        return self._made != metadata_generation() or self._replaces != [
-            table for table in self._spec.mapper.tables if replaces_rows(table, self._dialect)
-        ]
+        return self._made != metadata_generation() or self._described != self._describe()
+
+    def _describe(self) -> list[tuple[int, int]]:
+        tables: Sequence[Any] = self._spec.mapper.tables
+        return [(len(getattr(each, "constraints", ())), len(each.columns)) for each in tables]
 
     def changed(self, state: Any) -> list[str]:
         """Return the attributes, of those with columns, that the flush which ends now has changed."""
@@ -136,7 +138,7 @@ class WritePlan:
         expressions are the attributes that were set to SQL expressions.
         """
         if kind == "update" and not expressions and not self._spreads and self._has_its_keys(state, changed):
-            return self._epochs_reached(frozenset(changed))
+            return self._epochs_reached(tuple(changed))
         found = list(self._epochs)
         if kind != "delete":
             found += self._epochs_of_unknown_keys(kind, state, changed, expressions)
@@ -145,7 +147,7 @@ class WritePlan:
         if kind == "insert":
             found += self._epochs_on_insert
         else:
-            found += self._epochs_reached(None if kind == "delete" else frozenset(changed))
+            found += self._epochs_reached(None if kind == "delete" else tuple(changed))
         if kind != "delete" and self._replaces:
             found += self._epochs_of([*self.tables, *referring(self.tables, deleted=True)])
         return found
@@ -169,7 +171,7 @@ class WritePlan:
             return False
         return bool(state.get_history(name, PASSIVE_NO_INITIALIZE).deleted)
 
-    def _epochs_reached(self, changed: frozenset[str] | None) -> list[Key]:
+    def _epochs_reached(self, changed: tuple[str, ...] | None) -> list[Key]:
         """Those of the rows that refer to the one written, and that the database itself changes for that."""
         known = self._reached.get(changed)
         if known is None:
@@ -208,14 +210,23 @@ class _WrittenKey:
         self._columns = [spec.columns_by_attribute[name] for name in attributes]
         self._coercions = [coercion_for(column.type) for column in self._columns]
         self._natural = tuple(map(natural_type, self._coercions))
+        self._only: str | None = None
+        self._only_natural: type | None = None
+        if len(self.attributes) == 1 and definition.natural is not None:
+            self._only, self._only_natural = self.attributes[0], definition.natural[0]
 
     def key(self, values: Values) -> Key | None:
         """Return this key of an object with these values, or None if it is not known or has a None."""
+        definition = self._definition
+        if self._only is not None:
+            # most keys are of one attribute, whose values are of its column's type
+            value = values.get(self._only)
+            if type(value) is self._only_natural:
+                return Key(self.owner, definition, (value,))
         try:
             own = self._values(values)
         except KeyError:
             return None
-        definition = self._definition
         if tuple(map(type, own)) == definition.natural:
             return Key(self.owner, definition, own)
         return self.owner.key_of_values(definition, dict(zip(definition.attributes, own, strict=True)))
@@ -286,12 +297,22 @@ def _discriminator(spec: MappedSpec) -> str | None:
     return next((name for name, own in spec.columns_by_attribute.items() if own is column), None)
 
 
-_plans: dict[tuple[MappedSpec, str], WritePlan] = {}
+_plans: dict[tuple[type, str], WritePlan] = {}
+_plans_in_schemas: dict[tuple[MappedSpec, str], WritePlan] = {}
 
 
-def plan_for(spec: MappedSpec, dialect: str) -> WritePlan:
-    """Return the plan for objects of a class that are written on connections of a dialect."""
-    plan = _plans.get((spec, dialect))
+def plan_for(klass: type, schemas: Mapping[str | None, str | None] | None, dialect: str) -> WritePlan:
+    """Return the plan for objects of a class that are written on connections of a dialect.
+
+    schemas are those that the connection calls by other names.
+    """
+    if schemas:
+        spec = spec_of_mapped(klass).translated(schemas)
+        plan = _plans_in_schemas.get((spec, dialect))
+        if plan is None or plan.is_outgrown:
+            plan = _plans_in_schemas[spec, dialect] = WritePlan(spec, dialect)
+        return plan
+    plan = _plans.get((klass, dialect))
     if plan is None or plan.is_outgrown:
-        plan = _plans[spec, dialect] = WritePlan(spec, dialect)
+        plan = _plans[klass, dialect] = WritePlan(spec_of_mapped(klass), dialect)
     return plan

@@ -179,12 +179,12 @@ def note_written(connection: sa.Connection, specs: Iterable[MappedSpec]) -> None
     _note_tables(connection, names)
 
 
-def _note_tables(connection: sa.Connection, names: set[str]) -> None:
+def _note_tables(connection: sa.Connection, names: Iterable[str]) -> None:
     known: set[str] | None = getattr(connection, _TABLES, None)
     if known is None:
         setattr(connection, _TABLES, set(names))
     else:
-        known |= names
+        known.update(names)
 
 
 def has_flushed(session: Session, obj: Any) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,6 @@ from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.interfaces import EXT_CONTINUE
 
 from stockpyle.keys import Ident, Key
-from stockpyle.orm.mapping import spec_of_mapped
 from stockpyle.orm.plans import WritePlan, is_expression, plan_for
 from stockpyle.orm.registries import start_counting
 from stockpyle.orm.relatives import table_names
@@ -82,7 +81,7 @@ class WrittenObjects:
         self.flush_failed()
         return tables
 
-    def updated_besides(self, objs: Iterable[Any], tables: set[str]) -> set[str]:
+    def updated_besides(self, objs: Iterable[Any], tables: Set[str]) -> set[str]:
         """Note those of `objs` which the flush that ends now has updated without an event: by a post_update."""
         accounted: set[str] = set()
         known = {id(target) for _, target in self._flushed}
@@ -92,7 +91,7 @@ class WrittenObjects:
         return accounted
 
     def _add(self, kind: str, target: Any) -> list[str]:
-        plan = self._plan_for(type(target))
+        plan = self._plans.get(type(target)) or self._plan_for(type(target))
         state = instance_state(target)
         expressions: Collection[str] = self._expressions.get(state, ())
         changed: Collection[str] = () if kind == "insert" else plan.changed(state)
@@ -105,9 +104,7 @@ class WrittenObjects:
         return plan.tables
 
     def _plan_for(self, klass: type) -> WritePlan:
-        plan = self._plans.get(klass)
-        if plan is None:
-            plan = self._plans[klass] = plan_for(spec_of_mapped(klass).translated(self.schemas), self._dialect)
+        plan = self._plans[klass] = plan_for(klass, self.schemas, self._dialect)
         return plan
 
     def add(self, changes: Iterable[Change]) -> None:
