@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from stockpyle.coherence.debts import Debt
 from stockpyle.coherence.guards import Bypassed, DebtListener, Guard, Guards, guards_of
 from stockpyle.coherence.logs import Seldom, logger
-from stockpyle.coherence.parts import Places, Value
+from stockpyle.coherence.parts import Places
 from stockpyle.exceptions import ImproperlyConfigured, InvalidLifetime, StoreUnavailable, UnsupportedOperation
 from stockpyle.keys import Ident, Key
 from stockpyle.lifetimes import LifetimePolicy, earlier
@@ -185,33 +185,24 @@ class Layer:
         """
         if self._guards is None:
             return self.tier.lock(keys, seconds, without_row_lock=without_row_lock)
-        if self._only is not None:
-            return self._lock(self._only, keys, seconds, without_row_lock, unreachable) if keys else []
         loose = {key.ident for key in without_row_lock}
         taken: dict[int, list[Lock]] = {}
         try:
             for part, own in self._places.split(keys, _itself).items():
+                guard = self._guards.parts[part]
                 own_loose = [key for key in own if key.ident in loose]
-                taken[part] = self._lock(self._guards.parts[part], own, seconds, own_loose, unreachable)
+                try:
+                    taken[part] = guard.use(
+                        "locked", partial(guard.tier.lock, own, seconds, without_row_lock=own_loose)
+                    )
+                except Bypassed as bypassed:
+                    self.may_proceed(unreachable, "lock", bypassed.__cause__)
+                    taken[part] = [Lock(key, owed=True) for key in own]
         except BaseException:
             for part, locks in taken.items():
                 self._unlock(self._guards.parts[part], locks)
             raise
         return self._places.join(keys, taken)
-
-    def _lock(
-        self,
-        guard: Guard,
-        keys: Sequence[Key],
-        seconds: float,
-        without_row_lock: Sequence[Key],
-        unreachable: Unreachable | None,
-    ) -> list[Lock]:
-        try:
-            return guard.use("locked", partial(guard.tier.lock, keys, seconds, without_row_lock=without_row_lock))
-        except Bypassed as bypassed:
-            self.may_proceed(unreachable, "lock", bypassed.__cause__)
-            return [Lock(key, owed=True) for key in keys]
 
     @property
     def owes(self) -> bool:
@@ -237,7 +228,9 @@ class Layer:
                 f'it cannot be reached, and unreachable="refuse" was asked for: {why}', self.name, operation
             ) from cause
 
-    def publish(self, locked: Sequence[tuple[Lock, Value]], seconds: float, *, owing: bool = True) -> None:
+    def publish(
+        self, locked: Sequence[tuple[Lock, Record | Alias | None]], seconds: float, *, owing: bool = True
+    ) -> None:
         """See Tier.publish. What cannot be published is owed; nothing is raised, unless the tier is used alone.
 
         seconds: how long the locks live with which a debt is delivered. owing=False: what could not be locked is not
@@ -246,18 +239,12 @@ class Layer:
         if self._guards is None:
             self.tier.publish(locked)
             return
-        for guard, own in self._shares(locked):
+        for part, own in self._places.shares(locked).items():
             share = own if owing else [each for each in own if not each[0].owed]
             if share:
-                self._publish(guard, share, seconds)
+                self._publish(self._guards.parts[part], share, seconds)
 
-    def _shares(self, locked: Sequence[tuple[Lock, Value]]) -> Sequence[tuple[Guard, Sequence[tuple[Lock, Value]]]]:
-        if self._only is not None:
-            return ((self._only, locked),) if locked else ()
-        parts = self._guards.parts if self._guards else ()
-        return [(parts[part], own) for part, own in self._places.shares(locked).items()]
-
-    def _publish(self, guard: Guard, locked: Sequence[tuple[Lock, Value]], seconds: float) -> None:
+    def _publish(self, guard: Guard, locked: Sequence[tuple[Lock, Record | Alias | None]], seconds: float) -> None:
         if not any(lock.owed for lock, _ in locked):
             try:
                 guard.use("told of a commit", partial(guard.tier.publish, locked))
@@ -274,16 +261,16 @@ class Layer:
         """Have the tier told of these keys later. Raises nothing."""
         if self._guards is None:
             return
-        for guard, own in self._shares([(lock, None) for lock in locks]):
-            guard.owe([Debt(lock.key, lock.contended, seconds) for lock, _ in own])
+        for part, own in self._places.shares((lock, None) for lock in locks).items():
+            self._guards.parts[part].owe([Debt(lock.key, lock.contended, seconds) for lock, _ in own])
 
     def unlock(self, locks: Sequence[Lock]) -> None:
         """See Tier.unlock. In a part that cannot be reached the locks run out by themselves."""
         if self._guards is None:
             self.tier.unlock(locks)
             return
-        for guard, own in self._shares([(lock, None) for lock in locks]):
-            self._unlock(guard, [lock for lock, _ in own])
+        for part, own in self._places.shares((lock, None) for lock in locks).items():
+            self._unlock(self._guards.parts[part], [lock for lock, _ in own])
 
     def _unlock(self, guard: Guard, locks: Sequence[Lock]) -> None:
         own = [lock for lock in locks if not lock.owed]
