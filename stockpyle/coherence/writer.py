@@ -66,10 +66,9 @@ class Writer:
             return []
         unprotected = self._unprotected
         for change in self._changes:
-            if change.reload and change.spec.cacheable:
-                for key in change.identities:
-                    if not unprotected or key.ident not in unprotected:
-                        found[key.ident] = key
+            for key in change.identities if change.reload else ():
+                if key.spec.cacheable and not (unprotected and key.ident in unprotected):
+                    found[key.ident] = key
         return list(found.values())
 
     def lock(self, *, late: bool = False) -> None:

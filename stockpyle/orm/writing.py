@@ -146,8 +146,10 @@ class WritePlan:
             found.append(self._spec.epoch)
         if kind == "insert":
             found += self._epochs_on_insert
+        elif kind == "delete":
+            found += self._epochs_reached(None)
         else:
-            found += self._epochs_reached(None if kind == "delete" else tuple(changed))
+            found += self._epochs_reached(tuple({*changed, *expressions} & self._attributes))
         if kind != "delete" and self._replaces:
             found += self._epochs_of([*self.tables, *referring(self.tables, deleted=True)])
         return found
