@@ -20,9 +20,9 @@ from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.interfaces import EXT_CONTINUE
 
 from stockpyle.keys import Ident, Key
-from stockpyle.orm.writing import WritePlan, is_expression, plan_for
 from stockpyle.orm.registries import start_counting
 from stockpyle.orm.relatives import table_names
+from stockpyle.orm.writing import WritePlan, is_expression, plan_for
 from stockpyle.protocols import Change
 
 
