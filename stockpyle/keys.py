@@ -312,6 +312,11 @@ class KeySpec:
         """Return one key of what a tier kept."""
         return self.key_of(value, definition)
 
+    def idents_in(self, value: Any) -> list[Ident | None]:
+        """Return the ident of each definition's key in what a tier kept; None where an attribute in it is None."""
+        keys = [self.key_in(value, definition) for definition in self.definitions]
+        return [None if key is None else key.ident for key in keys]
+
     def getter(self, attributes: tuple[str, ...]) -> Callable[[Any], Any]:
         """Return what reads these attributes of what a tier kept: a tuple, or of a single one its value."""
         return attrgetter(*attributes)

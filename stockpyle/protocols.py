@@ -188,6 +188,16 @@ class Change:
         """The identity that the object has after the write, if it then still exists."""
         return self.after[0] if self.after else None
 
+    @property
+    def identities(self) -> tuple[Key, ...]:
+        """Those that it had before and has after the write; one and the same may be there twice."""
+        return self.after[:1] if self.before is self.after else (*self.before[:1], *self.after[:1])
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """All that it had before and has after the write; one and the same may be there twice."""
+        return self.after if self.before is self.after else (*self.before, *self.after)
+
 
 @dataclass(slots=True)
 class Pending:

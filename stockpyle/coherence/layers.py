@@ -385,6 +385,8 @@ class Layer:
 
     def bounded(self, record: Record) -> Record | None:
         """Return `record` as this layer may keep it, or None if it may not: expired, or its lifetime cannot be told."""
+        if not self._lifetimes.configured:
+            return self.until(record, self._clock() + self.bound)
         if self._lifetimes.asks_object and record.is_absent:
             own: float | None = self._clock() + self.bound
         else:
@@ -399,7 +401,7 @@ class Layer:
 
     def until(self, record: Record, deadline: float | None) -> Record | None:
         """Return `record` with the earlier of its own deadline and this one, or None if that has passed."""
-        deadline = earlier(deadline, record.deadline)
+        deadline = deadline if record.deadline is None else earlier(deadline, record.deadline)
         if deadline is not None and deadline <= self._clock():
             return None
         if deadline == record.deadline:

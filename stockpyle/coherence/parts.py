@@ -24,6 +24,7 @@ class Places:
 
     def __init__(self, number: int, place: Callable[[Key], int] | None = None) -> None:
         self._all = range(number)
+        self._is_one = number == 1
         self._place = place
 
     def of(self, key: Key) -> Sequence[int]:
@@ -34,6 +35,9 @@ class Places:
 
     def split(self, things: Iterable[T], key_of: Callable[[T], Key]) -> dict[int, list[T]]:
         """Return each part's share of a batch."""
+        if self._is_one:
+            own = list(things)
+            return {0: own} if own else {}
         shares: dict[int, list[T]] = {}
         for thing in things:
             for part in self.of(key_of(thing)):
@@ -42,6 +46,8 @@ class Places:
 
     def join(self, keys: Sequence[Key], taken: Mapping[int, Sequence[Lock]]) -> list[Lock]:
         """Return the locks of these keys, made of those that the parts have taken."""
+        if self._is_one:
+            return list(taken.get(0, ()))
         held: dict[Ident, dict[int, Lock]] = {}
         for part, locks in taken.items():
             for lock in locks:
@@ -59,6 +65,9 @@ class Places:
 
     def shares(self, locked: Iterable[tuple[Lock, Value]]) -> dict[int, list[tuple[Lock, Value]]]:
         """Return each part's share of what is to be published or removed."""
+        if self._is_one:
+            whole = list(locked)
+            return {0: whole} if whole else {}
         shares: dict[int, list[tuple[Lock, Value]]] = {}
         for lock, value in locked:
             if not self._is_joint(lock.key):

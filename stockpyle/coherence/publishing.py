@@ -41,7 +41,10 @@ def publish_committed(writer: Writer, source: Source | None, on_write: OnWrite, 
             return layer.bounded(record)
         return layer.until(record, deadlines[layer])
 
-    writer.publish(records, bounded)
+    if chosen:
+        writer.publish(records, bounded)
+    else:
+        writer.publish(records)
 
 
 def read_back(layers: Sequence[Layer], source: Source, keys: Iterable[Key]) -> None:

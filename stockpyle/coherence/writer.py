@@ -10,8 +10,9 @@ from stockpyle.coherence.backplane import Backplane
 from stockpyle.coherence.guards import Bypassed
 from stockpyle.coherence.layers import Layer, Unreachable
 from stockpyle.coherence.logs import logger
+from stockpyle.coherence.parts import Value
 from stockpyle.exceptions import StoreUnavailable
-from stockpyle.keys import Ident, Key
+from stockpyle.keys import Ident, Key, KeySpec
 from stockpyle.protocols import Change
 from stockpyle.records import Alias, Lock, Record
 
@@ -47,6 +48,7 @@ class Writer:
         self._epochs = {key.ident: key for key in epochs}
         self._seconds = lock_seconds
         self._locks: list[tuple[Layer, list[Lock]]] = []
+        self._keys: dict[Ident, Key] | None = None
         self._unprotected: set[Ident] = {
             key.ident for change in changes if change.unprotected for key in (*change.unprotected, *_base_keys(change))
         }
@@ -62,9 +64,10 @@ class Writer:
         found: dict[Ident, Key] = {}
         if all(lock.owed for _, locks in self._locks for lock in locks):
             return []
+        unprotected = self._unprotected
         for change in self._changes:
-            for key in (*change.before[:1], *change.after[:1]) if change.reload else ():
-                if key.ident not in self._unprotected and key.spec.cacheable:
+            for key in change.identities if change.reload else ():
+                if key.spec.cacheable and not (unprotected and key.ident in unprotected):
                     found[key.ident] = key
         return list(found.values())
 
@@ -80,7 +83,9 @@ class Writer:
             keys = self._keys_for(layer)
             if not keys:
                 continue
-            loose = [key for ident, key in keys.items() if ident in self._unprotected or key.is_epoch]
+            loose: list[Key] = []
+            if self._unprotected or self._epochs:
+                loose = [key for ident, key in keys.items() if ident in self._unprotected or key.is_epoch]
             wanted = list(keys.values())
             try:
                 if layer.forgets:
@@ -145,30 +150,19 @@ class Writer:
         records: Mapping[Ident, Record],
         bounded: Callable[[Layer, Record], Record | None],
     ) -> None:
-        try:
-            values = self._values_for(layer, locks, records, bounded)
-        except Exception:  # a user's load event, say; the locks must go all the same
-            layer.stats.errors += 1
-            logger.exception("%s keeps nothing of this commit", layer.name)
-            values = {}
-        strays = self._strays(locks, records)
+        values, strays = self._values_for(layer, {lock.key.ident: lock for lock in locks}, records, bounded)
         if strays:
             self._found.update((key.ident, key) for key in strays)
             # owed from here on, whatever interrupts it
             self._locks[-1] = (layer, [*locks, *(Lock(key, owed=True) for key in strays)])
             locks = [*locks, *layer.lock(strays, self._seconds, without_row_lock=strays, unreachable="proceed")]
             self._locks[-1] = (layer, locks)
-        first = [(lock, values[lock.key.ident]) for lock in locks if isinstance(values.get(lock.key.ident), Record)]
-        rest = [(lock, values.get(lock.key.ident)) for lock in locks]
-        rest = [(lock, value) for lock, value in rest if not isinstance(value, Record)]
-        layer.publish([*first, *rest], self._seconds)
-
-    @staticmethod
-    def _strays(locks: Iterable[Lock], records: Mapping[Ident, Record]) -> list[Key]:
-        """The keys that the database, a trigger for one, has given to what was written, and that nobody knew of."""
-        locked = {lock.key.ident for lock in locks}
-        found = {key.ident: key for r in records.values() if not r.is_absent for key in r.spec.keys_in(r.value)}
-        return [key for ident, key in found.items() if ident not in locked]
+        first: list[tuple[Lock, Value]] = []
+        rest: list[tuple[Lock, Value]] = []
+        for lock in locks:
+            value = values.get(id(lock))
+            (first if isinstance(value, Record) else rest).append((lock, value))
+        layer.publish(first + rest, self._seconds)
 
     def unlock(self) -> None:
         """After a definite rollback: remove our locks. Nothing is owed."""
@@ -211,40 +205,79 @@ class Writer:
             layer.owe(self._locks[-1][1], self._seconds)
 
     def _keys_for(self, layer: Layer | None = None) -> dict[Ident, Key]:
-        keys = dict(self._epochs)
-        for change in self._changes:
-            # also where a tier keeps no Car as an Automobile: it may keep that there is no such Automobile
-            for key in (*change.before, *change.after, *_base_keys(change)):
-                keys[key.ident] = key
-        return keys
+        # all layers: also where a tier keeps no Car as an Automobile it may keep that there is no such Automobile
+        if self._keys is None:
+            keys = dict(self._epochs)
+            for change in self._changes:
+                for key in change.keys:
+                    keys[key.ident] = key
+                if change.obj is not None:
+                    keys.update((key.ident, key) for key in _base_keys(change))
+            self._keys = keys
+        return self._keys
 
     def _values_for(
         self,
         layer: Layer,
-        locks: Sequence[Lock],
+        locked: Mapping[Ident, Lock],
         records: Mapping[Ident, Record],
         bounded: Callable[[Layer, Record], Record | None],
-    ) -> dict[Ident, Record | Alias | None]:
-        values: dict[Ident, Record | Alias | None] = {}
-        locked = {lock.key.ident for lock in locks}
+    ) -> tuple[dict[int, Value], list[Key]]:
+        """What is put in the places of a layer's locks, by the locks' id(); and the strays.
+
+        These are keys that the database, a trigger for one, has given to what was written, and that nobody knew of.
+        """
+        values: dict[int, Value] = {}
+        strays: dict[Ident, Key] = {}
+        fails = False
+        unprotected = self._unprotected
         for ident, record in records.items():
-            kept = bounded(layer, record) if record.fillable else None
-            if kept is None or ident not in locked or ident in self._unprotected:
+            kept = None
+            if record.fillable and ident in locked and not fails and not (unprotected and ident in unprotected):
+                try:
+                    kept = bounded(layer, record)
+                except Exception:  # a user's load event, say; the locks must go all the same
+                    layer.stats.errors += 1
+                    logger.exception("%s keeps nothing of this commit", layer.name)
+                    fails = True
+            if record.is_absent:
+                if kept is not None:
+                    values[id(locked[ident])] = kept
                 continue
-            if kept.is_absent:
-                values[ident] = kept
+            own = record.spec.idents_in(record.value)
+            locks = [locked.get(each) for each in own if each is not None]
+            if None in locks or own[0] is None:
+                keys = record.spec.keys_in(record.value)
+                strays.update((key.ident, key) for key in keys if key.ident not in locked)
+            if kept is None:
                 continue
-            specs = (record.spec, *record.spec.bases) if layer.polymorphic else (record.spec,)
-            for spec in specs:
+            _lead_to(kept, record.spec, own, locked, values)
+            if layer.polymorphic:
                 # the base's own keys: a tier that finds the alias must see an identity key of the base in it
-                identity, *alternates = [spec.key_in(record.value, definition) for definition in spec.definitions]
-                if identity is None or identity.ident not in locked:
-                    continue
-                values[identity.ident] = kept
-                for key in alternates:
-                    if key is not None and key.ident in locked:
-                        values[key.ident] = Alias(identity, kept.deadline)
-        return values
+                for base in record.spec.bases:
+                    _lead_to(kept, base, base.idents_in(record.value), locked, values)
+        return {} if fails else values, list(strays.values())
+
+
+def _lead_to(
+    record: Record,
+    spec: KeySpec,
+    idents: Sequence[Ident | None],
+    locked: Mapping[Ident, Lock],
+    values: dict[int, Value],
+) -> None:
+    """Put a record in the place of the lock of its identity, and aliases of that in those of its other keys."""
+    first, *others = idents
+    lock = None if first is None else locked.get(first)
+    if lock is None:
+        return
+    values[id(lock)] = record
+    identity = lock.key if lock.key.spec is spec else Key(spec, spec.identity, lock.key.values)
+    alias = Alias(identity, record.deadline)
+    for ident in others:
+        other = None if ident is None else locked.get(ident)
+        if other is not None:
+            values[id(other)] = alias
 
 
 def drop(

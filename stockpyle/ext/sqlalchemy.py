@@ -184,14 +184,14 @@ class StockpyleSessionExtension:
                     followed.statements.end_flush()
             return
         self._flushes.pop(session, None)
+        mine = self._followed.pop(session, ())
+        if len(mine) == 1:
+            _end(mine[0])
+            return
         with ExitStack() as stack:
             # an interrupt while one database's commit is settled must not let another's be forgotten
-            for followed in reversed(self._followed.pop(session, ())):
-                followed.session, followed.statements.flushing = None, False
-                if followed.outcome is not Outcome.OPEN:
-                    stack.callback(followed.settle, followed.outcome, load=followed.is_back_in_pool)
-                elif followed.is_back_in_pool:
-                    stack.callback(followed.forget)
+            for followed in reversed(mine):
+                stack.callback(_end, followed)
 
     def _reaches(self, session: Session, engine: sa.Engine) -> bool:
         reached = self._reached.get(engine)
@@ -222,6 +222,14 @@ _SESSION_EVENTS = (
     "after_commit",
     "after_transaction_end",
 )
+
+
+def _end(followed: FollowedConnection) -> None:
+    followed.session, followed.statements.flushing = None, False
+    if followed.outcome is not Outcome.OPEN:
+        followed.settle(followed.outcome, load=followed.is_back_in_pool)
+    elif followed.is_back_in_pool:
+        followed.forget()
 
 
 def _root(engine: sa.Engine) -> sa.Engine:

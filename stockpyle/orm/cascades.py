@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from stockpyle.orm.registries import generation, known_registries, mappers_of, meet_those_who_map, name_of
+from stockpyle.orm.registries import known_registries, mappers_of, meet_those_who_map, metadata_generation, name_of
 
 _ACTIONS = ("CASCADE", "SET NULL", "SET DEFAULT")
 """How actions begin that write rows; PostgreSQL's may go on with a list of columns."""
@@ -79,7 +80,7 @@ def _references() -> dict[str, list[_Reference]]:
     """Every foreign key with an action, by the name of the table that it refers to."""
     global _known
     registries = known_registries()
-    now = (*generation(), sum(len(each.metadata.tables) for each in registries))
+    now = metadata_generation()
     known = _known
     if known is None or known[0] != now:
         found: dict[str, list[_Reference]] = {}
@@ -114,6 +115,18 @@ def replaces_rows(table: Any, dialect: str) -> bool:
     """True if the database deletes other rows to make place for one that is written: SQLite, if the table says so."""
     if dialect != "sqlite" or not isinstance(table, sa.Table):
         return False
+    now = len(table.constraints), len(table.columns)
+    known = _replacing.get(table)
+    if known is None or known[0] != now:
+        known = _replacing[table] = now, _says_replace(table)
+    return known[1]
+
+
+_replacing: weakref.WeakKeyDictionary[sa.Table, tuple[tuple[int, int], bool]] = weakref.WeakKeyDictionary()
+"""What is known of tables that have so many constraints and columns."""
+
+
+def _says_replace(table: sa.Table) -> bool:
     options = [value for each in table.constraints for value in each.dialect_options["sqlite"].values()]
     options += [value for each in table.columns for value in each.dialect_options["sqlite"].values()]
     return any(isinstance(value, str) and value.upper() == "REPLACE" for value in options)

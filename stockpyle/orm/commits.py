@@ -141,6 +141,8 @@ class FollowedConnection:
 
     def _invalidate_late(self, outcome: Outcome = Outcome.COMMITTED) -> None:
         """Drop what was written when nobody could lock it any more, by somebody's own listener to the commit."""
+        if self.written.is_empty:
+            return
         self.invalidate_committed(outcome)
         self.written.clear()
 

@@ -279,14 +279,15 @@ def commits_at_once(connection: sa.Connection) -> bool:
 def driver_commits(connection: sa.Connection) -> bool:
     """True if an open connection's driver says that it commits each statement."""
     pooled: Any = connection.connection
+    raw = pooled.dbapi_connection
     # an asynchronous driver's own connection does not tell: what SQLAlchemy has put around it does
-    if any(getattr(raw, "autocommit", None) is True for raw in (pooled.driver_connection, pooled.dbapi_connection)):
+    if getattr(raw, "autocommit", None) is True or getattr(pooled.driver_connection, "autocommit", None) is True:
         return True
     detect = getattr(connection.dialect, "detect_autocommit_setting", None)
     if detect is None or connection.dialect.name == "sqlite":
         return False
     try:
-        return bool(detect(pooled.dbapi_connection))
+        return bool(detect(raw))
     except NotImplementedError:
         return False
 

@@ -39,7 +39,7 @@ class _Execution:
     at_once: what is locked for a statement that is its own commit.
     """
 
-    tables: set[str]
+    tables: frozenset[str]
     told: list[MappedSpec] | None
     schemas: Any
     rows: Rows | None = None
@@ -61,7 +61,7 @@ class Executions:
         self._engine = engine
         self._written = written
         self._targets = targets
-        self._flushed_tables: set[str] = set()
+        self._flushed_tables: frozenset[str] = frozenset()
 
     @property
     def in_flush(self) -> bool:
@@ -198,8 +198,8 @@ class Executions:
     def end_flush(self, dirty: Iterable[Any] = ()) -> None:
         """The unit of work has written all that it will in this flush; dirty is what the session thinks changed."""
         self.flushing = False
-        tables, self._flushed_tables = self._flushed_tables, set()
-        accounted = self._written.updated_besides(dirty, tables) if tables else set()
+        tables, self._flushed_tables = self._flushed_tables, frozenset()
+        accounted = self._written.updated_besides(dirty, tables) if tables else set[str]()
         left = tables - accounted - self._written.end_flush()
         if left:
             self._drop(specs_of_tables(left, self._written.schemas), "a flush, without telling of an object")
@@ -207,7 +207,7 @@ class Executions:
     def flush_failed(self) -> None:
         """The flush was given up; what it has written is rolled back."""
         self.flushing = False
-        self._flushed_tables = set()
+        self._flushed_tables = frozenset()
         self._written.flush_failed()
 
 

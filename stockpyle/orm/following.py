@@ -22,7 +22,9 @@ from stockpyle.orm.transactions import start_watching
 from stockpyle.orm.works import Target
 from stockpyle.protocols import Outcome
 
-_followed: weakref.WeakKeyDictionary[sa.Connection, FollowedConnection] = weakref.WeakKeyDictionary()
+_FOLLOWED = "_stockpyle_followed"
+"""The attribute of a Connection that is its FollowedConnection, once it is followed."""
+
 _mutex = threading.Lock()
 _listening = False
 
@@ -50,9 +52,10 @@ def start_following() -> None:
 
 def follow(connection: sa.Connection, target: Target) -> FollowedConnection:
     """Tell `target` from now on of what is committed on this Connection."""
-    followed = _followed.get(connection)
+    followed: FollowedConnection | None = getattr(connection, _FOLLOWED, None)
     if followed is None:
-        followed = _followed[connection] = FollowedConnection(connection)
+        followed = FollowedConnection(connection)
+        setattr(connection, _FOLLOWED, followed)
         before = tables_written_on(connection)
         if before:
             followed.statements.joined(before)
@@ -70,7 +73,7 @@ def _on_commit(connection: sa.Connection) -> None:
 
 
 def _lock_or_roll_back(connection: sa.Connection, roll_back: Callable[[], None], *, announces: bool = False) -> None:
-    followed = _followed.get(connection)
+    followed: FollowedConnection | None = getattr(connection, _FOLLOWED, None)
     if followed is None or followed.outcome is not Outcome.OPEN:
         return
     try:
@@ -87,7 +90,7 @@ def _lock_or_roll_back(connection: sa.Connection, roll_back: Callable[[], None],
 
 
 def _on_prepare(connection: sa.Connection, xid: Any) -> None:
-    followed = _followed.get(connection)
+    followed: FollowedConnection | None = getattr(connection, _FOLLOWED, None)
     if followed is None:
         return
     try:
@@ -98,7 +101,7 @@ def _on_prepare(connection: sa.Connection, xid: Any) -> None:
 
 
 def _on_commit_twophase(connection: sa.Connection, xid: Any, is_prepared: bool) -> None:
-    followed = _followed.get(connection)
+    followed: FollowedConnection | None = getattr(connection, _FOLLOWED, None)
     if not is_prepared:
         _lock_or_roll_back(connection, lambda: connection.dialect.do_rollback_twophase(connection, xid, False))
     elif followed is not None:
@@ -106,13 +109,13 @@ def _on_commit_twophase(connection: sa.Connection, xid: Any, is_prepared: bool) 
 
 
 def _on_rollback(connection: sa.Connection, *_: Any) -> None:
-    followed = _followed.get(connection)
+    followed: FollowedConnection | None = getattr(connection, _FOLLOWED, None)
     if followed is not None:
         followed.rolled_back()
 
 
 def _on_begin(connection: sa.Connection, *_: Any) -> None:
-    followed = _followed.get(connection)
+    followed: FollowedConnection | None = getattr(connection, _FOLLOWED, None)
     if followed is not None and followed.outcome is not Outcome.OPEN:
         try:
             roll_back_what_was_left(connection)
@@ -121,13 +124,13 @@ def _on_begin(connection: sa.Connection, *_: Any) -> None:
 
 
 def _on_release(connection: sa.Connection, name: str, context: Any) -> None:
-    followed = _followed.get(connection)
+    followed: FollowedConnection | None = getattr(connection, _FOLLOWED, None)
     if followed is not None:
         followed.written.release(name)
 
 
 def _on_rollback_to(connection: sa.Connection, name: str, context: Any) -> None:
-    followed = _followed.get(connection)
+    followed: FollowedConnection | None = getattr(connection, _FOLLOWED, None)
     if followed is not None:
         followed.statements.flush_failed()
         followed.written.roll_back_to(name)
@@ -136,14 +139,14 @@ def _on_rollback_to(connection: sa.Connection, name: str, context: Any) -> None:
 def _on_execute(
     connection: sa.Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
 ) -> tuple[str, Any]:
-    followed = _followed.get(connection)
+    followed: FollowedConnection | None = getattr(connection, _FOLLOWED, None)
     return (statement if followed is None else followed.statements.about_to_execute(context, statement)), parameters
 
 
 def _on_executed(
     connection: sa.Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
 ) -> None:
-    followed = _followed.get(connection)
+    followed: FollowedConnection | None = getattr(connection, _FOLLOWED, None)
     if followed is not None and followed.statements.executed(context, statement):
         followed.invalidate_committed()
 
@@ -151,13 +154,13 @@ def _on_executed(
 def _on_executed_whole(
     connection: sa.Connection, clause: Any, multiparams: Any, params: Any, options: Any, result: Any
 ) -> None:
-    followed = _followed.get(connection)
+    followed: FollowedConnection | None = getattr(connection, _FOLLOWED, None)
     if followed is not None:
         followed.statements.executed_many(result.context)
 
 
 def _on_error(context: Any) -> None:
-    followed = _followed.get(context.connection) if context.connection is not None else None
+    followed: FollowedConnection | None = getattr(context.connection, _FOLLOWED, None)
     if followed is None:
         return
     if context.statement is None:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 from stockpyle.exceptions import InvalidKey, InvalidKeysDeclaration, InvalidKeyType
-from stockpyle.keys import Key, KeyDefinition, KeySpec, declared_keys
+from stockpyle.keys import Ident, Key, KeyDefinition, KeySpec, declared_keys
 from stockpyle.orm.coercion import coercion_for, natural_type
 from stockpyle.orm.instances import UNKNOWN, CarefulRow, Reviver, Row, attach, own_copy, row_of, tell_of_load
 from stockpyle.orm.registries import meet
@@ -215,7 +215,28 @@ class MappedSpec(KeySpec):
     def key_in(self, value: Row, definition: KeyDefinition) -> Key | None:
         """Return one key of a row."""
         own = tuple([value[self._position[name]] for name in definition.attributes])
+        if tuple(map(type, own)) == definition.natural:
+            return Key(self, definition, own)
         return None if any(part is UNKNOWN for part in own) else self._usable(definition, own)
+
+    def idents_in(self, value: Row) -> list[Ident | None]:
+        """Return the ident of each definition's key in a row; None where one cannot be told, or has a None in it."""
+        found: list[Ident | None] = []
+        for definition, read in self._readers:
+            own = read(value)
+            if tuple(map(type, own)) == definition.natural:
+                found.append((definition.space, definition.names, own))
+            else:
+                key = self.key_in(value, definition)
+                found.append(None if key is None else key.ident)
+        return found
+
+    @cached_property
+    def _readers(self) -> list[tuple[KeyDefinition, Callable[[Row], tuple[Any, ...]]]]:
+        places = [
+            (definition, [self._position[name] for name in definition.attributes]) for definition in self.definitions
+        ]
+        return [(definition, _tuple_of(own)) for definition, own in places]
 
     def has(self, value: Row, key: Key) -> bool:
         """True if a row has the values of `key` itself."""
@@ -267,6 +288,13 @@ class MappedSpec(KeySpec):
         on = getattr(self.mapper.polymorphic_on, "table", None)
         united = any(mapper.concrete for mapper in self.mapper.self_and_descendants if mapper is not self.mapper)
         return self.mapper.selectable if united and on is not None and on not in self.mapper.tables else None
+
+
+def _tuple_of(places: list[int]) -> Callable[[Row], tuple[Any, ...]]:
+    if len(places) == 1:
+        (place,) = places
+        return lambda row: (row[place],)
+    return itemgetter(*places)
 
 
 _specs: dict[tuple[Mapper[Any], tuple[tuple[str | None, str | None], ...]], MappedSpec] = {}

@@ -154,7 +154,7 @@ def _has_written(session: Session, spec: MappedSpec) -> bool:
     connections = _connections.get(session)
     if not connections:
         return False
-    written = {name for connection in connections for name in _tables.get(connection, ())}
+    written = {name for connection in connections for name in getattr(connection, _TABLES, ())}
     if not written:
         return False
     own = {name_of(table) for each in spec.hierarchy for table in each.mapper.tables}
@@ -170,23 +170,35 @@ def _is_flushed(session: Session) -> bool:
 
 def tables_written_on(connection: sa.Connection) -> set[str]:
     """Return the names of the tables that the open transaction of a connection has written."""
-    return set(_tables.get(connection, ()))
+    return set(getattr(connection, _TABLES, ()))
 
 
 def note_written(connection: sa.Connection, specs: Iterable[MappedSpec]) -> None:
     """Note that the open transaction of a connection has written objects of these classes."""
     names = {name_of(table) for spec in specs for table in spec.mapper.tables}
-    _tables.setdefault(connection, set()).update(names)
+    _note_tables(connection, names)
+
+
+def _note_tables(connection: sa.Connection, names: Iterable[str]) -> None:
+    known: set[str] | None = getattr(connection, _TABLES, None)
+    if known is None:
+        setattr(connection, _TABLES, set(names))
+    else:
+        known.update(names)
 
 
 def has_flushed(session: Session, obj: Any) -> bool:
     """True if the open transaction of `session` has written this object: it may hold the lock of its row."""
-    return instance_state(obj) in _flushed.get(session, ())
+    mark = _flushed.get(session)
+    return mark is not None and getattr(instance_state(obj), _FLUSHED, None) is mark
 
 
 _connections: weakref.WeakKeyDictionary[Session, weakref.WeakSet[sa.Connection]] = weakref.WeakKeyDictionary()
-_flushed: weakref.WeakKeyDictionary[Session, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
-_tables: weakref.WeakKeyDictionary[sa.Connection, set[str]] = weakref.WeakKeyDictionary()
+_flushed: weakref.WeakKeyDictionary[Session, object] = weakref.WeakKeyDictionary()
+_FLUSHED = "_stockpyle_flushed"
+"""The attribute of an object's state that is the mark, in _flushed, of the transaction that has written it last."""
+_TABLES = "_stockpyle_tables"
+"""The attribute of a Connection that is the names of the tables which its open transaction has written."""
 _mutex = threading.Lock()
 _listening = False
 
@@ -214,9 +226,11 @@ def _after_begin(session: Session, transaction: Any, connection: sa.Connection) 
 
 
 def _after_flush(session: Session, context: Any) -> None:
-    flushed = _flushed.setdefault(session, weakref.WeakSet())
+    mark = _flushed.get(session)
+    if mark is None:
+        mark = _flushed[session] = object()
     for obj in (*session.new, *session.dirty, *session.deleted):
-        flushed.add(instance_state(obj))
+        setattr(instance_state(obj), _FLUSHED, mark)
 
 
 def _after_transaction_end(session: Session, transaction: Any) -> None:
@@ -230,11 +244,11 @@ def _executed(
 ) -> None:
     tables = tables_written(context, statement)
     if tables:
-        _tables.setdefault(connection, set()).update(tables)
+        _note_tables(connection, tables)
 
 
 def _ended(connection: sa.Connection, *_: Any) -> None:
-    _tables.pop(connection, None)
+    connection.__dict__.pop(_TABLES, None)
 
 
 _SESSION_EVENTS: dict[str, Callable[..., None]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import weakref
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -59,21 +58,24 @@ _WRITE_NOTHING = frozenset(
 _NAMED = frozenset({"insert", "update", "delete", "merge", "truncate", "replace", "prepare"})
 
 
-def tables_written(context: Any, statement: str) -> set[str]:
+def tables_written(context: Any, statement: str) -> frozenset[str]:
     """Return the names of the tables that a statement writes, without their schema; EVERY_TABLE if nobody knows.
 
     A compiled statement tells, data-modifying CTEs included; the text of any other, DDL too, is searched.
     """
-    construct = construct_of(context)
-    if construct is None or is_for_a_default(context):
-        return _tables_in_text(statement, context.dialect.name)
-    known = _written.get(context.compiled)
-    if known is None:
-        known = _written[context.compiled] = frozenset(_tables_in_construct(construct, context.compiled, statement))
-    return set(known)
+    compiled = context.compiled
+    known: frozenset[str] | None = getattr(compiled, _TABLES, None)
+    if known is None or is_for_a_default(context):
+        construct = construct_of(context)
+        if construct is None or is_for_a_default(context):
+            return _tables_in_text(statement, context.dialect.name)
+        known = frozenset(_tables_in_construct(construct, compiled, statement))
+        setattr(compiled, _TABLES, known)
+    return known
 
 
-_written: weakref.WeakKeyDictionary[Any, frozenset[str]] = weakref.WeakKeyDictionary()
+_TABLES = "_stockpyle_tables"
+"""The attribute of what SQLAlchemy has compiled, and keeps, that is the names of the tables which it writes."""
 
 
 def _tables_in_construct(construct: Any, compiled: Any, statement: str) -> set[str]:
@@ -126,9 +128,9 @@ def construct_of(context: Any) -> Any | None:
     return None if textual else construct
 
 
-def _tables_in_text(statement: str, dialect: str) -> set[str]:
+def _tables_in_text(statement: str, dialect: str) -> frozenset[str]:
     # every text of the process comes here; those of loads of data come once, and are not kept alive
-    return set(_known_text(statement, dialect)) if len(statement) <= _SHORT else _search(statement, dialect)
+    return _known_text(statement, dialect) if len(statement) <= _SHORT else frozenset(_search(statement, dialect))
 
 
 _SHORT = 2000
@@ -184,13 +186,13 @@ def _bare_name(name: str) -> str:
 
 def savepoint_set(context: Any) -> str | None:
     """Return the name of the savepoint that a statement has set, if it was that; the event for it comes too early."""
-    construct = None if context.compiled is None else context.compiled.statement
+    construct = getattr(context.compiled, "statement", None)
     return str(construct.ident) if isinstance(construct, SavepointClause) else None
 
 
 def releases_savepoint(context: Any) -> bool:
     """True if the statement has released a savepoint; the event for that comes before it."""
-    return context.compiled is not None and isinstance(context.compiled.statement, ReleaseSavepointClause)
+    return isinstance(getattr(context.compiled, "statement", None), ReleaseSavepointClause)
 
 
 def is_of_unit_of_work(context: Any) -> bool:

@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Set
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.attributes import instance_state
-from sqlalchemy.sql import ClauseElement
+from sqlalchemy.orm.interfaces import EXT_CONTINUE
 
-from stockpyle.keys import Ident, Key, KeyDefinition
-from stockpyle.orm.cascades import referring, replaces_rows
-from stockpyle.orm.coercion import coercion_for
-from stockpyle.orm.mapping import MappedSpec, spec_of_mapped
-from stockpyle.orm.registries import generation, known_registries, mappers_of, name_of, start_counting
-from stockpyle.orm.statements import specs_of_tables
+from stockpyle.keys import Ident, Key
+from stockpyle.orm.registries import start_counting
+from stockpyle.orm.relatives import table_names
+from stockpyle.orm.writing import WritePlan, is_expression, plan_for
 from stockpyle.protocols import Change
-from stockpyle.values import UnusableValue
 
 
 class _Frame:
@@ -48,6 +45,8 @@ class WrittenObjects:
         self._durable = _Frame()
         self._flushed: list[tuple[str, Any]] = []
         self._expressions: dict[Any, set[str]] = {}
+        self._plans: dict[type, WritePlan] = {}
+        """Those of the flush that ends now."""
 
     @property
     def schemas(self) -> Any:
@@ -57,10 +56,10 @@ class WrittenObjects:
 
     # during a flush
 
-    def about_to_write(self, target: Any) -> None:
-        """Note key attributes that are set to SQL expressions: after the flush their values are not known."""
-        state = instance_state(target)
-        names = {name for name, value in state.dict.items() if isinstance(value, ClauseElement)}
+    def about_to_write(self, state: Any) -> None:
+        """Note attributes that are set to SQL expressions: after the flush their values are not known."""
+        values = state.dict
+        names = {name for name in state.committed_state if name in values and is_expression(values[name])}
         if names:
             self._expressions[state] = names
 
@@ -72,6 +71,7 @@ class WrittenObjects:
         """Forget what an unfinished flush has noted."""
         self._flushed.clear()
         self._expressions.clear()
+        self._plans.clear()
 
     def end_flush(self) -> set[str]:
         """Read the flushed objects, while their history is there; return the tables that this accounts for."""
@@ -81,62 +81,31 @@ class WrittenObjects:
         self.flush_failed()
         return tables
 
-    def updated_besides(self, objs: Iterable[Any], tables: set[str]) -> set[str]:
+    def updated_besides(self, objs: Iterable[Any], tables: Set[str]) -> set[str]:
         """Note those of `objs` which the flush that ends now has updated without an event: by a post_update."""
         accounted: set[str] = set()
         known = {id(target) for _, target in self._flushed}
         for target in objs:
-            if id(target) not in known and not tables.isdisjoint(_table_names(sa.inspect(type(target)))):
+            if id(target) not in known and not tables.isdisjoint(table_names(sa.inspect(type(target)))):
                 accounted.update(self._add("update", target))
         return accounted
 
     def _add(self, kind: str, target: Any) -> list[str]:
-        spec = spec_of_mapped(type(target)).translated(self.schemas)
-        tables = _table_names(spec.mapper)
+        plan = self._plans.get(type(target)) or self._plan_for(type(target))
         state = instance_state(target)
-        expressions = self._expressions.get(state, set())
-        if kind == "update" and not expressions and not _has_changed(spec, state):
-            return tables
-        frame = self._frames[-1]
-        before, after = _values_before(spec, state, kind), _values_after(spec, state)
-        change = Change(
-            spec,
-            () if kind == "insert" else _keys(spec, before),
-            () if kind == "delete" else _keys(spec, after),
-        )
-        change.unprotected = tuple(key for key in (*change.before, *change.after) if not key.definition.row_locked)
-        # a DELETE that matches no row, since another transaction was faster, locks none
-        if kind == "delete" or state.identity_token is not None or not spec.cacheable or len(tables) > 1:
-            change.unprotected = (*change.before, *change.after)
-        frame.changes.append(change)
-        if kind != "delete":
-            self.add_epochs(_epochs_of_unknown_keys(spec, state, after, expressions, kind))
-        if _type_changed(spec, state):
-            self.add_epochs([spec.epoch])
-        self.add_epochs(related(spec).epochs)
-        self.add_epochs(each.epoch for each in self._reached(spec, state, kind, tables))
-        if kind != "delete" and any(replaces_rows(table, self._dialect) for table in spec.mapper.tables):
-            gone = [*tables, *referring(tables, deleted=True)]
-            self.add_epochs(each.epoch for each in specs_of_tables(gone, self.schemas))
-        return tables
+        expressions: Collection[str] = self._expressions.get(state, ())
+        changed: Collection[str] = () if kind == "insert" else plan.changed(state)
+        if kind == "update" and not expressions and not changed:
+            return plan.tables
+        self._frames[-1].changes.append(plan.change(kind, state, changed))
+        epochs = plan.epochs(kind, state, changed, expressions)
+        if epochs:
+            self.add_epochs(epochs)
+        return plan.tables
 
-    def _reached(self, spec: MappedSpec, state: Any, kind: str, tables: list[str]) -> list[MappedSpec]:
-        """The classes of rows that refer to the one written, and that the database itself changes for that."""
-        if kind == "insert":
-            return []
-        columns = (
-            None
-            if kind == "delete"
-            else {
-                column.name
-                for name, column in spec.columns_by_attribute.items()
-                if state.attrs[name].history.has_changes()
-            }
-        )
-        # the other tables of a joined inheritance refer by their primary keys: their rows are the object's own
-        own = {(name_of(table), column.name) for table in spec.mapper.tables for column in table.primary_key}
-        reached = referring(tables, deleted=kind == "delete", columns=columns, same_row=own)
-        return specs_of_tables(reached, self.schemas) if reached else []
+    def _plan_for(self, klass: type) -> WritePlan:
+        plan = self._plans[klass] = plan_for(klass, self.schemas, self._dialect)
+        return plan
 
     def add(self, changes: Iterable[Change]) -> None:
         """Note what a statement past the unit of work has changed."""
@@ -181,6 +150,13 @@ class WrittenObjects:
         """What was durable already has been settled; the transaction, or a flush, goes on."""
         self._durable = _Frame()
 
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing was written, and no flush is on its way."""
+        if self._flushed or self._expressions or len(self._frames) > 1:
+            return False
+        return not any(each.changes or each.epochs for each in (self._durable, *self._frames))
+
     def rolled_back(self) -> None:
         """The transaction was rolled back; what was durable before that still is."""
         self._frames = [_Frame()]
@@ -202,180 +178,16 @@ class WrittenObjects:
         self.rolled_back()
 
 
-def _has_changed(spec: MappedSpec, state: Any) -> bool:
-    return any(name in state.committed_state and state.attrs[name].history.has_changes() for name in spec.attributes)
-
-
-def _values_before(spec: MappedSpec, state: Any, kind: str) -> dict[str, Any]:
-    if kind == "insert":
-        return {}
-    values = {}
-    for name in _key_attributes(spec):
-        history = state.attrs[name].history
-        if history.deleted:
-            values[name] = history.deleted[0]
-        elif history.unchanged:
-            values[name] = history.unchanged[0]
-    if state.key is not None:
-        values.update(zip(spec.primary_key, state.key[1], strict=True))
-    return values
-
-
-def _values_after(spec: MappedSpec, state: Any) -> dict[str, Any]:
-    names = _key_attributes(spec)
-    values = {name: state.dict[name] for name in names if name in state.dict}
-    values = {name: value for name, value in values.items() if not isinstance(value, ClauseElement)}
-    if state.key is not None:
-        for name, value in zip(spec.primary_key, state.key[1], strict=True):
-            values.setdefault(name, value)
-    return values
-
-
-def _key_attributes(spec: MappedSpec) -> set[str]:
-    names = {name for definition in spec.definitions for name in definition.attributes}
-    return names.union(*(each.attributes for each in related(spec).definitions))
-
-
-def _keys(spec: MappedSpec, values: dict[str, Any]) -> tuple[Key, ...]:
-    keys = [spec.key_of_values(definition, values) for definition in spec.definitions]
-    keys += [each.key(values) for each in related(spec).definitions]
-    return tuple(key for key in keys if key is not None)
-
-
-def _epochs_of_unknown_keys(
-    spec: MappedSpec, state: Any, after: dict[str, Any], expressions: set[str], kind: str
-) -> Iterator[Key]:
-    """The epochs of classes in which the write may have given the object a key that only the database knows."""
-
-    def written(name: str) -> bool:
-        column = spec.columns_by_attribute[name]
-        if name in expressions:
-            return True
-        if kind == "insert":
-            return name not in after and (column.server_default is not None or column.default is not None)
-        by_default = column.server_onupdate is not None or column.onupdate is not None
-        return (by_default and name not in after) or state.attrs[name].history.has_changes()
-
-    found = [(spec, definition.attributes) for definition in spec.definitions]
-    found += [(each.spec, each.attributes) for each in related(spec).definitions]
-    for owner, names in found:
-        if any(name not in after for name in names):
-            unknown = any(written(name) for name in names)
-        else:
-            changed = kind == "insert" or any(state.attrs[name].history.has_changes() for name in names)
-            unknown = changed and _is_converted(spec, names, after)
-        if unknown:
-            yield owner.epoch
-    if kind == "insert":
-        yield from related(spec).epochs_on_insert
-
-
-def _is_converted(spec: MappedSpec, names: Sequence[str], values: dict[str, Any]) -> bool:
-    """True if these are no values of their columns' types: what the database has made of them, only it knows."""
-    own = [values[name] for name in names]
-    coercions = [coercion_for(spec.columns_by_attribute[name].type) for name in names]
-    try:
-        for value, coerce in zip(own, coercions, strict=True):
-            if value is not None and coerce is not None:
-                coerce(value)
-    except UnusableValue:
-        return True
-    return False
-
-
-def _type_changed(spec: MappedSpec, state: Any) -> bool:
-    column = spec.mapper.polymorphic_on
-    if column is None or not isinstance(column, sa.Column):
-        return False
-    name = next((name for name, own in spec.columns_by_attribute.items() if own is column), None)
-    return name is not None and bool(state.attrs[name].history.deleted)
-
-
-@dataclass(frozen=True)
-class _RelatedDefinition:
-    """A key of another class, and what the class that is written calls its attributes."""
-
-    spec: MappedSpec
-    definition: KeyDefinition
-    attributes: tuple[str, ...]
-
-    def key(self, values: dict[str, Any]) -> Key | None:
-        if any(name not in values for name in self.attributes):
-            return None
-        own = {theirs: values[ours] for theirs, ours in zip(self.definition.attributes, self.attributes, strict=True)}
-        return self.spec.key_of_values(self.definition, own)
-
-
-@dataclass(frozen=True)
-class _Related:
-    """What else finds the rows of a class: the keys that its bases declare, and classes mapped to the same tables.
-
-    definitions are those that an object's own attributes tell. Of other classes only the epoch is left: after every
-    write if it is their identity that is not told, else after an insert, which may give the row such a key.
-    """
-
-    definitions: list[_RelatedDefinition]
-    epochs: list[Key]
-    epochs_on_insert: list[Key]
-
-
-_related: dict[MappedSpec, tuple[tuple[int, int], _Related]] = {}
-
-
-def related(spec: MappedSpec) -> _Related:
-    """Return what else finds the rows of a class, in all registries of which stockpyle has met a class."""
-    now = generation()
-    known = _related.get(spec)
-    if known is None or known[0] != now:
-        known = _related[spec] = (now, _find_related(spec))
-    return known[1]
-
-
-def _find_related(spec: MappedSpec) -> _Related:
-    attribute_of = {
-        (name_of(column.table), column.key): prop.key
-        for prop in spec.mapper.column_attrs
-        for column in prop.columns
-        if isinstance(column, sa.Column) and prop.key in spec.columns_by_attribute
-    }
-    definitions: dict[tuple[str, tuple[str, ...]], _RelatedDefinition] = {}
-    epochs: dict[Ident, Key] = {}
-    epochs_on_insert: dict[Ident, Key] = {}
-    own = {(definition.space, definition.names) for definition in spec.definitions}
-    tables = set(_table_names(spec.mapper))
-    for mapper in [mapper for registry in known_registries() for mapper in mappers_of(registry)]:
-        if tables.isdisjoint(_table_names(mapper)):
-            continue
-        other = spec_of_mapped(mapper.class_).translated(spec.schemas)
-        if other.base is spec.base and not spec.mapper.isa(mapper):
-            continue
-        for definition in other.definitions:
-            if (definition.space, definition.names) in own:
-                continue
-            columns = [other.columns_by_attribute[name] for name in definition.attributes]
-            names = [attribute_of.get((name_of(column.table), column.key)) for column in columns]
-            told = [name for name in names if name is not None]
-            if len(told) == len(names):
-                definitions[definition.space, definition.names] = _RelatedDefinition(other, definition, tuple(told))
-            elif definition is other.identity:
-                epochs[other.epoch.ident] = other.epoch
-            else:
-                epochs_on_insert[other.epoch.ident] = other.epoch
-    return _Related(list(definitions.values()), list(epochs.values()), list(epochs_on_insert.values()))
-
-
-def _table_names(mapper: Mapper[Any]) -> list[str]:
-    return [name_of(table) for table in mapper.tables]
-
-
-_watched: weakref.WeakKeyDictionary[sa.Connection, WrittenObjects] = weakref.WeakKeyDictionary()
+_WRITTEN = "_stockpyle_written"
+"""The attribute of a Connection that is its WrittenObjects, once it is watched: a look at it costs next to nothing."""
 
 
 def watch(connection: sa.Connection) -> WrittenObjects:
     """Collect from now on what units of work write on this Connection."""
-    written = _watched.get(connection)
+    written: WrittenObjects | None = getattr(connection, _WRITTEN, None)
     if written is None:
-        written = _watched[connection] = WrittenObjects(connection)
+        written = WrittenObjects(connection)
+        setattr(connection, _WRITTEN, written)
     return written
 
 
@@ -394,18 +206,21 @@ def start_watching() -> None:
 
 
 def _listen_to_mappers() -> None:
-    def before(mapper: Mapper[Any], connection: sa.Connection, target: Any) -> None:
-        written = _watched.get(connection)
+    # raw and with a value to return, which means nothing: so SQLAlchemy puts no function of its own around these
+    def before(mapper: Mapper[Any], connection: sa.Connection, state: Any) -> Any:
+        written: WrittenObjects | None = getattr(connection, _WRITTEN, None)
         if written is not None:
-            written.about_to_write(target)
+            written.about_to_write(state)
+        return EXT_CONTINUE
 
-    event.listen(Mapper, "before_insert", before)
-    event.listen(Mapper, "before_update", before)
+    event.listen(Mapper, "before_insert", before, raw=True, retval=True)
+    event.listen(Mapper, "before_update", before, raw=True, retval=True)
     for kind in ("insert", "update", "delete"):
 
-        def after(mapper: Mapper[Any], connection: sa.Connection, target: Any, kind: str = kind) -> None:
-            written = _watched.get(connection)
+        def after(mapper: Mapper[Any], connection: sa.Connection, state: Any, kind: str = kind) -> Any:
+            written: WrittenObjects | None = getattr(connection, _WRITTEN, None)
             if written is not None:
-                written.flushed(kind, target)
+                written.flushed(kind, state.obj())
+            return EXT_CONTINUE
 
-        event.listen(Mapper, f"after_{kind}", after)
+        event.listen(Mapper, f"after_{kind}", after, raw=True, retval=True)

@@ -39,6 +39,9 @@ class Target(Protocol):
 
 def end_each(works: Sequence[Work], end: Callable[[Work], None]) -> None:
     """End all of them: an interrupt in one must not let another be forgotten."""
+    if len(works) == 1:
+        end(works[0])
+        return
     with ExitStack() as stack:
         for work in reversed(works):
             stack.callback(end, work)

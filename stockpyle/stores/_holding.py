@@ -109,9 +109,10 @@ class Holding:
         self._free(FREED_AT_ONCE if self._policy is None else None)
         self._pass_over(FREED_AT_ONCE)
 
-    def free(self) -> None:
-        """Free all that was dropped."""
-        self._free(None)
+    def free(self, most: int | None = None) -> None:
+        """Free so many slots of what was dropped, or all."""
+        if self.dropped:
+            self._free(most)
 
     def _free(self, most: int | None) -> None:
         left = sum(map(len, self.dropped)) if most is None else most

@@ -147,8 +147,9 @@ class Space:
 
     def place(self, key: Key) -> tuple[Index, Any]:
         """Return the index of a key, and what it stands under there."""
-        index = self.index(key.definition.names)
-        return index, index.at(key.values)
+        names, values = key.definition.names, key.values
+        index = self.indexes.get(names) or self.index(names)
+        return index, values[0] if index.single else values
 
     def items(self) -> list[tuple[Ident, Slot]]:
         """Return all slots, with the idents of the keys that lead to them."""

@@ -23,7 +23,7 @@ from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Ident, Key, KeySpec
 from stockpyle.lifetimes import check_seconds
 from stockpyle.records import LOCKED, MISS, Alias, Found, Lease, Lock, Record
-from stockpyle.stores._holding import Holding, Policy
+from stockpyle.stores._holding import FREED_LATER, Holding, Policy
 from stockpyle.stores._slots import Entry, Index, LeaseSlot, LockSlot, Space
 
 LEASE_SECONDS = 10.0
@@ -167,45 +167,55 @@ class MemoryTable:
         locks = []
         with self._mutex:
             now = self._clock()
+            expires = now + seconds
+            held, spaces = self._held, self._spaces
             self._forget_old_locks(now, 2 * len(keys) + PASSED_AT_ONCE)
             for key in keys:
                 ident = key.ident
-                space = self._space(key)
-                if key.is_epoch:
-                    self._held.drop(space)
-                    mine = LockSlot(space, ident, now + seconds)
+                space = spaces.get(key.spec.space) or self._space(key)
+                if not key.values:
+                    held.drop(space)
+                    mine = LockSlot(space, ident, expires)
                     space.closed_by.append(mine)
                     locks.append(Lock(key, mine))
                     continue
-                over = space.locks.get(ident)
-                self._held.remove(*space.place(key))
-                mine = space.locks[ident] = LockSlot(space, ident, now + seconds)
+                index, at = space.place(key)
+                if at in index.slots:
+                    held.remove(index, at)
+                over = space.locks.get(ident) if loose else None
+                mine = space.locks[ident] = LockSlot(space, ident, expires)
                 self._locks.append(mine)
-                locks.append(Lock(key, mine, ident in loose and over is not None and over.expires > now))
+                locks.append(Lock(key, mine, over is not None and ident in loose and over.expires > now))
+            held.free(FREED_LATER * len(keys))
         return locks
 
     def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
         """See Tier.publish."""
         with self._mutex:
             now = self._clock()
+            deaf = bool(self._deaf)
             for lock, value in locked:
-                ident = lock.key.ident
-                space = self._space(lock.key)
-                if lock.key.is_epoch:
+                key, token = lock.key, lock.token
+                space = self._space(key)
+                if not key.values:
                     if not lock.contended:
-                        space.open(lock.token)
+                        space.open(token)
                     if not space.is_closed(now):
                         self._held.drop(space)
                     continue
-                held = space.locks.get(ident)
-                mine = held is lock.token
+                held = space.locks.get(key.ident)
+                mine = held is token
                 if lock.contended if mine else held is not None and held.expires > now:
                     continue
-                space.locks.pop(ident, None)
-                index, at = space.place(lock.key)
-                self._held.remove(index, at)
-                if mine and value is not None and not space.is_closed(now) and lock.token.number == space.number:
-                    self._set(index, at, value)
+                if held is not None:
+                    del space.locks[key.ident]
+                index, at = space.place(key)
+                if at in index.slots:
+                    self._held.remove(index, at)
+                closed = space.closed_by and space.is_closed(now)
+                if mine and value is not None and not closed and not deaf and token.number == space.number:
+                    self._put(index, at, value)
+            self._held.free(FREED_LATER * len(locked))
 
     def unlock(self, locks: Sequence[Lock]) -> None:
         """See Tier.unlock."""
@@ -304,8 +314,9 @@ class MemoryTable:
 
     def _set(self, index: Index, at: Any, value: Record | Alias) -> bool:
         """Put a value into an empty slot; False if there is no room or no record for it."""
-        if self._deaf:
-            return False
+        return not self._deaf and self._put(index, at, value)
+
+    def _put(self, index: Index, at: Any, value: Record | Alias) -> bool:
         if isinstance(value, Alias):
             home, name = self._space(value.identity).place(value.identity)
             entry = home.slots.get(name)
@@ -324,16 +335,14 @@ class MemoryTable:
 
     def _forget_old_locks(self, now: float, most: int) -> None:
         """Remove so many of the locks that ran out and that nobody has asked for since."""
-        for _ in range(most):
-            if not self._locks or (self._locks[0].expires > now and self._holds(self._locks[0])):
-                return
-            old = self._locks.popleft()
-            if self._holds(old):
+        locks = self._locks
+        for _ in range(min(most, len(locks))):
+            old = locks[0]
+            if old.space.locks.get(old.ident) is old:
+                if old.expires > now:
+                    return
                 del old.space.locks[old.ident]
-
-    @staticmethod
-    def _holds(lock: LockSlot) -> bool:
-        return lock.space.locks.get(lock.ident) is lock
+            locks.popleft()
 
     def after_fork(self) -> None:
         """In a child process: another thread may have held the mutex, and left things half done."""

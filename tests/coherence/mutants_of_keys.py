@@ -110,8 +110,8 @@ def put_after_commit(real: Real, writer: Any, *args: Any, **kw: Any) -> None:
     writer._locks = [(layer, [Lock(key) for key in writer._keys_for(layer).values()]) for layer in writer._layers]
 
     def put(layer: Any, locks: list[Lock], records: Any, bounded: Any) -> None:
-        values = writer._values_for(layer, locks, records, bounded)
-        layer.tier._replace({lock.key: values.get(lock.key.ident) for lock in locks if not lock.key.is_epoch})
+        values, _ = writer._values_for(layer, {lock.key.ident: lock for lock in locks}, records, bounded)
+        layer.tier._replace({lock.key: values.get(id(lock)) for lock in locks if not lock.key.is_epoch})
 
     writer._publish = put
     writer.unlock = writer.leave = lambda: None

@@ -147,6 +147,7 @@ def test_on_delete_rolled_back(library: World) -> None:
 
 UPDATES: dict[str, Callable[[Session], Any]] = {
     "unit of work": lambda s: setattr(s.get_one(Author, 1), "name", "b1"),
+    "unit of work, by SQL": lambda s: setattr(s.get_one(Author, 1), "name", sa.func.lower("B1")),
     "orm": lambda s: s.execute(sa.update(Author).where(Author.id == 1).values(name="b1")),
     "by key": lambda s: s.execute(sa.update(Author), [{"id": 1, "name": "b1"}]),
     "text": lambda s: s.execute(sa.text("update authors set name = 'b1' where id = 1")),

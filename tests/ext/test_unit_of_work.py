@@ -103,6 +103,17 @@ def test_a_key_set_to_an_sql_expression(any_world: World) -> None:
     assert any_world.truth(User, {"email": "new@a.org"})
 
 
+def test_a_column_set_to_another_mapped_attribute(any_world: World) -> None:
+    """An attribute of the class, which SQLAlchemy takes for the column that it maps, is SQL like any expression."""
+    furnish(any_world)
+    with any_world.Session() as session, session.begin():
+        session.get_one(User, 1).name = User.login  # type: ignore[assignment]
+    any_world.check()
+    with any_world.Session() as session, session.begin():
+        session.get_one(User, 2).email = User.name  # type: ignore[assignment]
+    any_world.check()
+
+
 @pytest.mark.parametrize("klass", [Ticket, Stamp])
 def test_a_key_that_the_database_makes(any_world: World, klass: Any) -> None:
     """A key that a default of the table's, or an SQL expression of the mapping's, has made is found."""
