@@ -17,15 +17,13 @@ from stockpyle.exceptions import NonUniqueKeyError, StoreError
 from stockpyle.keys import Ident, Key, KeyDefinition, KeySpec
 from stockpyle.orm.coercion import can_hold
 from stockpyle.orm.collations import Collations
+from stockpyle.orm.criteria import bindable, by_arrays, by_one, columns_of, criterion, in_union
 from stockpyle.orm.instances import Row
 from stockpyle.orm.mapping import MappedSpec
 from stockpyle.records import Record
 
 FEW_PARAMETERS = 900
 """What every SQLite allows in one statement, for drivers that do not say what they allow."""
-
-MANY_ROWS = 500
-"""More composite keys than these are joined as VALUES: PostgreSQL nests a list of rows too deep for its stack."""
 
 
 class Loader:
@@ -41,6 +39,7 @@ class Loader:
         self._places = {each: [self._place(column) for column in each.columns] for each in self._specs.values()}
         self._discriminator: int | None = None
         self._for_one: dict[KeyDefinition, sa.Select[Any]] = {}
+        self._for_many: dict[KeyDefinition, sa.Select[Any] | None] = {}
         polymorphic_on = spec.mapper.polymorphic_on
         if len(self._specs) > 1 and polymorphic_on is not None:
             self._discriminator = self._place(polymorphic_on)
@@ -136,18 +135,38 @@ class Loader:
         return found
 
     def _rows(self, connection: sa.Connection, definition: KeyDefinition, keys: list[Key]) -> sa.CursorResult[Any]:
+        columns = columns_of(self.spec, definition)
         if len(keys) > 1:
-            condition = criterion(self.spec, definition, keys, connection.dialect.name)
-            return connection.execute(self._select.where(condition))
-        columns = _columns_of(self.spec, definition)
+            statement = self.by_many(definition) if self._compares_arrays(connection, definition) else None
+            if statement is None:
+                condition = criterion(self.spec, definition, keys, connection.dialect.name)
+                return connection.execute(self._select.where(condition))
+            lists: Any = zip(*[key.values for key in keys], strict=True)
+            return connection.execute(statement, {f"key_{i}": list(own) for i, own in enumerate(lists)})
+        values = zip(columns, keys[0].values, strict=True)
+        parameters = {f"key_{i}": bindable(column, value) for i, (column, value) in enumerate(values)}
+        return connection.execute(self.by_one(definition), parameters)
+
+    def _compares_arrays(self, connection: sa.Connection, definition: KeyDefinition) -> bool:
+        return connection.dialect.name == "postgresql" and self._collations.compare_exactly(
+            connection, self.spec, definition
+        )
+
+    def by_one(self, definition: KeyDefinition) -> sa.Select[Any]:
+        """Return the statement that reads one key, of parameters as criteria.by_one has them."""
         statement = self._for_one.get(definition)
         if statement is None:
             # built once: it takes longer than SQLite takes to answer it
-            equal = [column == sa.bindparam(f"key_{i}", type_=column.type) for i, column in enumerate(columns)]
-            statement = self._for_one[definition] = self._select.where(*equal)
-        values = zip(columns, keys[0].values, strict=True)
-        parameters = {f"key_{i}": _bindable(column, value) for i, (column, value) in enumerate(values)}
-        return connection.execute(statement, parameters)
+            condition = by_one(columns_of(self.spec, definition))
+            statement = self._for_one[definition] = self._select.where(condition)
+        return statement
+
+    def by_many(self, definition: KeyDefinition) -> sa.Select[Any] | None:
+        """Return the statement that reads many keys, of parameters as criteria.by_arrays has them; None for no such."""
+        if definition not in self._for_many:
+            condition = by_arrays(columns_of(self.spec, definition))
+            self._for_many[definition] = None if condition is None else self._select.where(condition)
+        return self._for_many[definition]
 
     def record(self, row: Any) -> Record:
         """Return the record of a row that begins with `columns`."""
@@ -167,39 +186,11 @@ def _taker(places: list[int]) -> Callable[[Any], Row]:
     return itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
 
 
-def criterion(spec: MappedSpec, definition: KeyDefinition, keys: Sequence[Key], dialect: str) -> sa.ColumnElement[bool]:
-    """Return the condition that a row has one of these keys, all of the same definition."""
-    columns = _columns_of(spec, definition)
-    rows = [tuple(_bindable(column, value) for column, value in zip(columns, key.values, strict=True)) for key in keys]
-    if len(columns) > 1 and len(rows) > MANY_ROWS and dialect == "postgresql":
-        wanted = sa.values(*[sa.column(f"k{i}", column.type) for i, column in enumerate(columns)]).data(rows)
-        return sa.tuple_(*columns).in_(sa.select(*wanted.alias("wanted").c))
-    if len(columns) == 1:
-        found: sa.ColumnElement[bool] = columns[0].in_([row[0] for row in rows])
-        return found
-    return sa.tuple_(*columns).in_(rows)
-
-
-def _columns_of(spec: MappedSpec, definition: KeyDefinition) -> list[Any]:
-    return [in_union(spec.columns_by_attribute[name], spec.union) for name in definition.attributes]
-
-
-def in_union(column: Any, union: Any | None) -> Any:
-    """Return the column of a UNION that stands for a table's column; without a UNION the column itself."""
-    return column if union is None else union.corresponding_column(column)
-
-
 def _askable(keys: list[Key], columns: Sequence[sa.Column[Any]], dialect: str) -> list[Key]:
     """Return those of the keys that these columns can have; the database would refuse the others."""
     for place, column in enumerate(columns):
         keys = [key for key in keys if can_hold(column.type, dialect, key.values[place])]
     return keys
-
-
-def _bindable(column: sa.Column[Any], value: Any) -> Any:
-    # keys hold the plain value of an Enum that is also a str or an int, but the column's type wants the member
-    enum_class = column.type.enum_class if isinstance(column.type, sa.Enum) else None
-    return value if enum_class is None or isinstance(value, enum_class) else enum_class(value)
 
 
 def _chunks(keys: list[Key], connection: sa.Connection, width: int) -> Iterator[list[Key]]:
