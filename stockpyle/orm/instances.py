@@ -101,6 +101,13 @@ class Reviver:
                 self.quick = self._directly
         return instance
 
+    def each(self, rows: Sequence[Row]) -> list[Any]:
+        """Return new detached instances of the rows."""
+        quick = self.quick
+        if quick is None or set(map(type, rows)) != {tuple}:
+            return [self(row) for row in rows]
+        return list(map(quick, rows))
+
     def _publicly(self, row: Row) -> Any:
         instance = self._new()
         for name, value in zip(self._attributes, row, strict=True):

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Mapper
 
 from stockpyle.exceptions import NonUniqueKeyError, StoreError
 from stockpyle.keys import Ident, Key, KeyDefinition, KeySpec
-from stockpyle.orm.coercion import can_hold
+from stockpyle.orm.coercion import can_hold, can_hold_all
 from stockpyle.orm.collations import Collations
 from stockpyle.orm.criteria import bindable, by_arrays, by_one, columns_of, criterion, in_union
 from stockpyle.orm.instances import Row
@@ -36,14 +36,16 @@ class Loader:
         self._specs: dict[Mapper[Any], MappedSpec] = {each.mapper: each for each in spec.hierarchy}
         self._mappers = len(spec.mapper.self_and_descendants)
         self._columns: list[Any] = []
-        self._places = {each: [self._place(column) for column in each.columns] for each in self._specs.values()}
-        self._discriminator: int | None = None
+        self.places = {each: [self._place(column) for column in each.columns] for each in self._specs.values()}
+        """Which of the columns are in the row of each class."""
+        self.discriminator: int | None = None
+        """Which of the columns tells the class."""
         self._for_one: dict[KeyDefinition, sa.Select[Any]] = {}
         self._for_many: dict[KeyDefinition, sa.Select[Any] | None] = {}
         polymorphic_on = spec.mapper.polymorphic_on
         if len(self._specs) > 1 and polymorphic_on is not None:
-            self._discriminator = self._place(polymorphic_on)
-        self._takes = {each: _taker(places) for each, places in self._places.items()}
+            self.discriminator = self._place(polymorphic_on)
+        self._takes = {each: _taker(places) for each, places in self.places.items()}
         self._select = self.restrict(sa.select(*self._columns))
 
     @property
@@ -95,7 +97,7 @@ class Loader:
         for definition in dict.fromkeys(key.definition for key in keys):
             columns = [self.spec.columns_by_attribute[name] for name in definition.attributes]
             own = _askable([key for key in keys if key.definition is definition], columns, connection.dialect.name)
-            for chunk in _chunks(own, connection, len(definition.attributes)):
+            for chunk in _chunks(own, chunk_size(connection.dialect, len(definition.attributes))):
                 found.update(self._load_chunk(connection, definition, chunk))
         return found
 
@@ -105,7 +107,7 @@ class Loader:
         # what a getter returns, which equals what is in a key or is another one
         asked = {key.values if len(key.values) > 1 else key.values[0]: key for key in keys}
         getters: dict[KeySpec, Callable[[Any], Any]] = {
-            spec: spec.getter(definition.attributes) for spec in self._places
+            spec: spec.getter(definition.attributes) for spec in self.places
         }
         for row in self._rows(connection, definition, keys).all():
             record = self.record(row)
@@ -152,6 +154,10 @@ class Loader:
             connection, self.spec, definition
         )
 
+    def where(self, condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+        """Return the statement that reads `columns` of the rows of the class that satisfy a condition."""
+        return self._select.where(condition)
+
     def by_one(self, definition: KeyDefinition) -> sa.Select[Any]:
         """Return the statement that reads one key, of parameters as criteria.by_one has them."""
         statement = self._for_one.get(definition)
@@ -170,15 +176,17 @@ class Loader:
 
     def record(self, row: Any) -> Record:
         """Return the record of a row that begins with `columns`."""
-        spec = self.spec
-        if self._discriminator is not None:
-            identity = row[self._discriminator]
-            mapper = self.spec.mapper.polymorphic_map.get(identity)
-            if mapper is not None and mapper in self._specs:
-                spec = self._specs[mapper]
-            elif identity is not None:
-                raise StoreError(f"{self.spec.klass.__name__} has no subclass with polymorphic identity {identity!r}")
+        spec = self.spec if self.discriminator is None else self.spec_of(row[self.discriminator])
         return Record(spec, self._takes[spec](row))
+
+    def spec_of(self, identity: Any) -> MappedSpec:
+        """Return the spec of the class that a value of the discriminator stands for."""
+        mapper = self.spec.mapper.polymorphic_map.get(identity)
+        if mapper is not None and mapper in self._specs:
+            return self._specs[mapper]
+        if identity is not None:
+            raise StoreError(f"{self.spec.klass.__name__} has no subclass with polymorphic identity {identity!r}")
+        return self.spec
 
 
 def _taker(places: list[int]) -> Callable[[Any], Row]:
@@ -189,12 +197,17 @@ def _taker(places: list[int]) -> Callable[[Any], Row]:
 def _askable(keys: list[Key], columns: Sequence[sa.Column[Any]], dialect: str) -> list[Key]:
     """Return those of the keys that these columns can have; the database would refuse the others."""
     for place, column in enumerate(columns):
-        keys = [key for key in keys if can_hold(column.type, dialect, key.values[place])]
+        if not can_hold_all(column.type, dialect, [key.values[place] for key in keys]):
+            keys = [key for key in keys if can_hold(column.type, dialect, key.values[place])]
     return keys
 
 
-def _chunks(keys: list[Key], connection: sa.Connection, width: int) -> Iterator[list[Key]]:
-    limit = getattr(connection.dialect, "insertmanyvalues_max_parameters", None) or FEW_PARAMETERS
-    size = max(1, (limit - 100) // width)
+def chunk_size(dialect: sa.Dialect, width: int) -> int:
+    """Return how many keys of so many values one statement asks for."""
+    limit = getattr(dialect, "insertmanyvalues_max_parameters", None) or FEW_PARAMETERS
+    return max(1, (limit - 100) // width)
+
+
+def _chunks(keys: list[Key], size: int) -> Iterator[list[Key]]:
     for start in range(0, len(keys), size):
         yield keys[start : start + size]

@@ -8,7 +8,7 @@ loads it, a detached instance raises.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from operator import itemgetter
 from typing import Any
@@ -177,6 +177,14 @@ class MappedSpec(KeySpec):
         instance = self.revive(value)
         _tell_of_load(instance)
         return instance
+
+    def materialise_all(self, values: Sequence[Row]) -> list[Any]:
+        """Return what materialise() does of each row."""
+        instances = self._revive.each(values)
+        if self.mapper.class_manager.dispatch.load:
+            for instance in instances:
+                _tell_of_load(instance)
+        return instances
 
     def revive(self, value: Row) -> Any:
         """Return a new detached instance of the row, of which no event tells."""
