@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from stockpyle.orm.connections import ALONE, CHECKED, SourceConnections
@@ -51,7 +51,7 @@ class DriverReads:
         """
         try:
             return self._fetch(text, parameters, describe)
-        except sa.exc.SQLAlchemyError as error:
+        except SQLAlchemyError as error:
             raise self._connections.translated(error, "load") from error
 
     def _fetch(self, text: str, parameters: Any, describe: bool) -> tuple[Rows, Description, bool] | None:

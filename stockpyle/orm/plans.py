@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from stockpyle.keys import Key, KeyDefinition
-from stockpyle.orm.coercion import can_hold_all
+from stockpyle.orm.coercion import can_hold, can_hold_all
 from stockpyle.orm.criteria import bindable, columns_of
 from stockpyle.orm.instances import Row
 from stockpyle.orm.loading import Loader, chunk_size
@@ -90,8 +90,15 @@ class OneKey(Plan):
 
     def sent(self, keys: Sequence[Key]) -> Sent | None:
         """See Plan.sent."""
-        values = self._values(keys) if self._prepared.is_complete else None
-        return None if values is None else (self._prepared.text, self._prepared.parameters([own[0] for own in values]))
+        values: Sequence[Any] = keys[0].values
+        if not self._prepared.is_complete or not all(map(self._can_hold, self._columns, values)):
+            return None
+        if self._has_enums:
+            values = [bindable(column, value) for column, value in zip(self._columns, values, strict=True)]
+        return self._prepared.text, self._prepared.parameters(values)
+
+    def _can_hold(self, column: Any, value: Any) -> bool:
+        return can_hold(column.type, self._dialect.name, value)
 
 
 class KeysInArrays(Plan):

@@ -264,28 +264,33 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         if isinstance(klass, type) and not is_mapped(klass):
             return [None] * len(keys)
-        asked = self.spec(klass).keys(keys)
-        found = self._objects_of(klass, asked)
+        spec = self.spec(klass)
+        if len(keys) == 1:
+            key = spec.key(keys[0])
+            found = self._objects_of(klass, [] if key is None else [key]) or [None]
+        else:
+            found = self._objects_of_each(klass, spec.keys(keys))
         hits = len(found) - found.count(None)
         self.stats.hits += hits
         self.stats.misses += len(found) - hits
         specs = {each[0] for each in found if each is not None}
-        for spec in specs:
-            self.seen.add(spec)
+        for own in specs:
+            self.seen.add(own)
         if len(specs) == 1 and hits == len(found):
-            (spec,) = specs
-            return spec.materialise_all([each[1] for each in found if each is not None])
+            return own.materialise_all([each[1] for each in found if each is not None])
         return [None if each is None else each[0].materialise(each[1]) for each in found]
 
-    def _objects_of(self, klass: type, asked: Sequence[Key | None]) -> list[Object | None]:
-        keys = [key for key in asked if key is not None]
-        if keys and len(keys) == len(asked):
-            seen = self._direct(klass).find(keys)
-            if seen is not None:
-                return seen[0]
-        found = self._objects(klass, keys)
-        records: list[Any] = [None if key is None else found[key.ident] for key in asked]
-        return [None if record is None else (record.spec, record.value) for record in records]
+    def _objects_of_each(self, klass: type, asked: Sequence[Key | None]) -> list[Object | None]:
+        keys = {key.ident: key for key in asked if key is not None}
+        found = dict(zip(keys, self._objects_of(klass, list(keys.values())), strict=True))
+        return [None if key is None else found[key.ident] for key in asked]
+
+    def _objects_of(self, klass: type, keys: list[Key]) -> list[Object | None]:
+        seen = self._direct(klass).find(keys) if keys else None
+        if seen is not None:
+            return seen[0]
+        records: list[Any] = self.load(klass, keys)
+        return [None if record.is_absent else (record.spec, record.value) for record in records]
 
     def search(self, klass: type) -> Search:
         """Return what answers queries of a mapped class, by SQL."""
