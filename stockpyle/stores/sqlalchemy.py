@@ -166,8 +166,8 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
         return self._direct(klass).loader
 
     def _direct(self, klass: type) -> DirectLoader:
-        direct = self._loaders.get(klass)
-        if direct is None or direct.loader.is_outgrown:
+        direct = self._known(klass)
+        if direct is None:
             from stockpyle.orm.direct import DirectLoader
             from stockpyle.orm.loading import Loader
 
@@ -176,6 +176,18 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
             loader = Loader(spec, self._collations)
             direct = self._loaders[klass] = DirectLoader(loader, self._reads, self._collations)
         return direct
+
+    def _known(self, klass: type) -> DirectLoader | None:
+        """What reads a class that was read before, unless it was mapped anew or has new subclasses."""
+        try:
+            direct = self._loaders.get(klass)
+        except TypeError:
+            # something unhashable, hence no class
+            return None
+        if direct is None:
+            return None
+        loader = direct.loader
+        return direct if vars(klass).get("__mapper__") is loader.spec.mapper and not loader.is_outgrown else None
 
     def _create_tables(self, spec: MappedSpec) -> None:
         if self._creates_tables:
@@ -262,34 +274,49 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
         return {ident: None if r.is_absent else r for ident, r in zip(unique, records, strict=True)}
 
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
-        if isinstance(klass, type) and not is_mapped(klass):
-            return [None] * len(keys)
-        spec = self.spec(klass)
+        direct = self._known(klass)
+        if direct is None:
+            if isinstance(klass, type) and not is_mapped(klass):
+                return [None] * len(keys)
+            direct = self._direct(klass)
         if len(keys) == 1:
-            key = spec.key(keys[0])
-            found = self._objects_of(klass, [] if key is None else [key]) or [None]
-        else:
-            found = self._objects_of_each(klass, spec.keys(keys))
+            return [self._fetch_one(direct, keys[0])]
+        found = self._objects_of_each(direct, keys)
         hits = len(found) - found.count(None)
         self.stats.hits += hits
         self.stats.misses += len(found) - hits
         specs = {each[0] for each in found if each is not None}
-        for own in specs:
-            self.seen.add(own)
+        for spec in specs:
+            self.seen.add(spec)
         if len(specs) == 1 and hits == len(found):
-            return own.materialise_all([each[1] for each in found if each is not None])
+            return spec.materialise_all([each[1] for each in found if each is not None])
         return [None if each is None else each[0].materialise(each[1]) for each in found]
 
-    def _objects_of_each(self, klass: type, asked: Sequence[Key | None]) -> list[Object | None]:
-        keys = {key.ident: key for key in asked if key is not None}
-        found = dict(zip(keys, self._objects_of(klass, list(keys.values())), strict=True))
-        return [None if key is None else found[key.ident] for key in asked]
+    def _fetch_one(self, direct: DirectLoader, asked: Mapping[str, Any]) -> Any:
+        key = direct.loader.spec.key(asked)
+        found = None if key is None else self._objects_of(direct, [key])[0]
+        if found is None:
+            self.stats.misses += 1
+            return None
+        self.stats.hits += 1
+        spec, row = found
+        self.seen.add(spec)
+        return spec.materialise(row)
 
-    def _objects_of(self, klass: type, keys: list[Key]) -> list[Object | None]:
-        seen = self._direct(klass).find(keys) if keys else None
+    def _objects_of_each(self, direct: DirectLoader, asked: Sequence[Mapping[str, Any]]) -> list[Object | None]:
+        keys = direct.loader.spec.keys(asked)
+        unique = {key.ident: key for key in keys if key is not None}
+        found = self._objects_of(direct, list(unique.values()))
+        if len(found) == len(keys):
+            return found
+        by_ident = dict(zip(unique, found, strict=True))
+        return [None if key is None else by_ident[key.ident] for key in keys]
+
+    def _objects_of(self, direct: DirectLoader, keys: list[Key]) -> list[Object | None]:
+        seen = direct.find(keys) if keys else None
         if seen is not None:
             return seen[0]
-        records: list[Any] = self.load(klass, keys)
+        records: list[Any] = self.load(direct.loader.spec.klass, keys)
         return [None if record.is_absent else (record.spec, record.value) for record in records]
 
     def search(self, klass: type) -> Search:
