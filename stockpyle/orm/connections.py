@@ -24,6 +24,9 @@ CHECKED = "stockpyle_primary"
 ALONE = "stockpyle_alone"
 """Where it has True if each of its statements sees what is committed when it begins, in a transaction or not."""
 
+AT_ONCE = "stockpyle_at_once"
+"""Where it has True while a read has put it in autocommit, which must not outlast the read."""
+
 _END_FAILED = "stockpyle_end_failed"
 
 
@@ -36,8 +39,10 @@ def note_failed_end(context: Any) -> None:
         connection.info[_END_FAILED] = True
 
 
-def roll_back_what_is_open(dbapi_connection: Any, record: Any, state: Any = None) -> None:
-    """When a connection goes back to its pool: end the transaction that a failed commit has left open on it.
+def restore(dbapi_connection: Any, record: Any, state: Any = None) -> None:
+    """When a connection goes back to its pool, whoever has brought it there: let it be as it was.
+
+    Autocommit is switched off that a read has switched on, and a transaction is ended that a failed commit has left.
 
     After a COMMIT that failed, SQLAlchemy takes a transaction that is closed for one that was rolled back. Whoever had
     the connection next, and a load first of all, would read what was never committed, or commit it.
@@ -45,6 +50,8 @@ def roll_back_what_is_open(dbapi_connection: Any, record: Any, state: Any = None
     if record is None:
         # it was detached from its pool, and nobody has it next
         return
+    if record.info.pop(AT_ONCE, False) and dbapi_connection is not None:
+        dbapi_connection.autocommit = False
     failed = record.info.pop(_END_FAILED, False)
     if getattr(state, "transaction_was_reset", False) and dbapi_connection is not None:
         _roll_back(dbapi_connection, failed)

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
-from stockpyle.orm.connections import ALONE, CHECKED, SourceConnections
+from stockpyle.orm.connections import ALONE, AT_ONCE, CHECKED, SourceConnections
 from stockpyle.orm.listeners import somebody_hears_reads
 
 _DIALECTS = (PGDialect_psycopg, PGDialect_psycopg2, SQLiteDialect_pysqlite)
@@ -51,34 +51,37 @@ class DriverReads:
         """
         try:
             return self._fetch(text, parameters, describe)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OverflowError, UnicodeError) as error:
             raise self._connections.translated(error, "load") from error
 
     def _fetch(self, text: str, parameters: Any, describe: bool) -> tuple[Rows, Description, bool] | None:
         error_type: Any = self.dialect.loaded_dbapi.Error
+        connection: Any = None
+        cursor: Any = None
         try:
             pooled = self._engine.raw_connection()
         except error_type as error:
             raise self._wrapped(error, None, None, self.dialect.is_disconnect(error, None, None)) from error
-        cursor: Any = None
-        at_once = False
         try:
             primary = pooled.info.get(CHECKED)
             if primary is None:
                 return None
-            connection: Any = pooled.dbapi_connection
+            connection = pooled.dbapi_connection
             if self._postgresql and pooled.info.get(ALONE) and _would_begin(connection):
-                at_once = connection.autocommit = True
+                # first: it is switched off when the connection goes back, even if an interrupt comes now
+                pooled.info[AT_ONCE] = True
+                connection.autocommit = True
             cursor = connection.cursor()
             cursor.execute(text, parameters)
             rows = cursor.fetchall()
             description = cursor.description if describe else ()
+            cursor.close()
             return None if rows and type(rows[0]) is not tuple else (rows, description, primary)
         except error_type as error:
-            if self.dialect.is_disconnect(error, connection, cursor):
-                self._lose(pooled, text, parameters)
+            lost = self.dialect.is_disconnect(error, connection, cursor)
+            if lost and not self._lose(pooled, text, parameters):
                 return None
-            raise self._wrapped(error, text, parameters, False) from error
+            raise self._wrapped(error, text, parameters, lost) from error
         except Exception:  # noqa: BLE001  # whatever it is, a Connection raises it in the way that SQLAlchemy does
             return None
         except BaseException as error:
@@ -87,25 +90,18 @@ class DriverReads:
             raise
         finally:
             if pooled.is_valid:
-                self._give_back(pooled, cursor, at_once)
+                pooled.close()
 
-    def _give_back(self, pooled: Any, cursor: Any, at_once: bool) -> None:
-        try:
-            if cursor is not None:
-                cursor.close()
-            if at_once:
-                pooled.dbapi_connection.autocommit = False
-        except Exception as error:  # noqa: BLE001  # the connection is broken, and the next one gets another
-            pooled.invalidate(error)
-        else:
-            pooled.close()
-
-    def _lose(self, pooled: Any, text: str, parameters: Any) -> None:
-        """Let a Connection find that the database is gone: it empties the pool, and raises what it always raises."""
-        with sa.Connection(self._engine, pooled) as connection:
-            connection.exec_driver_sql(text, parameters)
-            # it was not gone, but neither is it as it was
+    def _lose(self, pooled: Any, text: str, parameters: Any) -> bool:
+        """Let a Connection find that the database is gone, and empty the pool; False if it is there."""
+        own = tuple(parameters) if isinstance(parameters, list) else parameters
+        with sa.Connection(self._connections.engine, pooled) as connection:
+            try:
+                connection.exec_driver_sql(text, own)
+            except DBAPIError:
+                return True
             connection.invalidate()
+        return False
 
     def _wrapped(self, error: Exception, text: str | None, parameters: Any, lost: bool) -> Exception:
         return DBAPIError.instance(

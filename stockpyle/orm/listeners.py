@@ -49,4 +49,7 @@ def somebody_hears_reads(engine: sa.Engine) -> bool:
         + len(asked.handle_error)
         + len(asked.do_execute)
     )
-    return listeners != _own or engine.logger.isEnabledFor(logging.INFO)
+    if listeners != _own or engine.logger.isEnabledFor(logging.INFO):
+        return True
+    # somebody may listen to all Connections, instead of to engines
+    return bool(getattr(sa.Connection, "_has_events", True))

@@ -174,7 +174,7 @@ class MappedSpec(KeySpec):
 
     def materialise(self, value: Row) -> Any:
         """Return a new detached instance of the row; it is the caller's own. ``load`` events run."""
-        instance = self.revive(value)
+        instance = self._revive(value)
         _tell_of_load(instance)
         return instance
 

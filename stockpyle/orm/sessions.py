@@ -19,7 +19,7 @@ from sqlalchemy.orm.attributes import instance_state
 from stockpyle.exceptions import ImproperlyConfigured, NonUniqueKeyError
 from stockpyle.keys import Ident, Key, KeyDefinition
 from stockpyle.orm.cascades import referring_at_all
-from stockpyle.orm.connections import note_failed_end, roll_back_what_is_open
+from stockpyle.orm.connections import note_failed_end, restore
 from stockpyle.orm.criteria import criterion
 from stockpyle.orm.databases import is_told_same, same_database
 from stockpyle.orm.listeners import listen_to_engines
@@ -191,7 +191,7 @@ def listen_to_sessions() -> None:
             for end in ("commit", "rollback", "commit_twophase", "rollback_twophase"):
                 listen_to_engines(end, _ended)
             listen_to_engines("handle_error", note_failed_end)
-            event.listen(sa.Pool, "reset", roll_back_what_is_open)
+            event.listen(sa.Pool, "reset", restore)
             _listening = True
 
 

@@ -260,7 +260,7 @@ class ConcreteStore(BaseStore, abstract=True):
         if key is not None:
             record = None if self._hits is None else self._hits.find(klass, key)
             if record is None:
-                return self.batch_get(klass, [key])[0]
+                return self._found(klass, [key])[0]
             return record.spec.materialise(record.value) if record.spec.mapped else record.value
         asked: Any = klass if isinstance(klass, type) else [klass]
         return self.batch_get(asked)[0]
