@@ -94,6 +94,8 @@ class Loader:
         own key differs from the ident it is returned under. Two rows for one key raise NonUniqueKeyError.
         """
         found: dict[Ident, Record] = {}
+        # a row is found once for each time that its key stands in an array
+        keys = list({key.ident: key for key in keys}.values())
         for definition in dict.fromkeys(key.definition for key in keys):
             columns = [self.spec.columns_by_attribute[name] for name in definition.attributes]
             own = _askable([key for key in keys if key.definition is definition], columns, connection.dialect.name)
