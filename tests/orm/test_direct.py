@@ -623,6 +623,22 @@ def test_columns_that_fold_case_are_read_alike(database: sa.Engine, how: str) ->
             assert directly == plainly, asked
 
 
+class Short(Base):
+    __tablename__ = "shorts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(3), unique=True)
+
+
+def test_a_key_is_not_cut_to_the_length_of_its_column(database: sa.Engine) -> None:
+    """A longer value finds nothing, instead of the row that has its beginning."""
+    Base.metadata.create_all(database)
+    save(database, [Short(id=1, name="abc"), Short(id=2, name="ab")])
+    store = warm(database, Short)
+    directly, plainly = both_ways(store, Short, [{"name": "abcd"}, {"name": "ab"}, {"name": "abc "}])
+    assert directly == plainly
+    assert [each and each.id for each in store.batch_get(Short, [{"name": "abcd"}, {"name": "ab"}])] == [None, 2]
+
+
 def test_two_rows_under_one_key_are_an_error(database: sa.Engine) -> None:
     """A key that is declared and not unique raises, alone and among others."""
     Base.metadata.create_all(database)
