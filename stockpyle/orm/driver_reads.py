@@ -34,6 +34,7 @@ class DriverReads:
         self._engine = engine
         self._connections = connections
         self.dialect = engine.dialect
+        self._would_begin = _psycopg_would if type(self.dialect) is PGDialect_psycopg else _psycopg2_would
         plain = type(engine) is sa.Engine and type(self.dialect) in _DIALECTS
         shared = isinstance(engine.pool, StaticPool | SingletonThreadPool)
         self._possible = plain and not shared and not engine.get_execution_options()
@@ -58,6 +59,7 @@ class DriverReads:
         error_type: Any = self.dialect.loaded_dbapi.Error
         connection: Any = None
         cursor: Any = None
+        at_once = False
         try:
             pooled = self._engine.raw_connection()
         except error_type as error:
@@ -67,9 +69,9 @@ class DriverReads:
             if primary is None:
                 return None
             connection = pooled.dbapi_connection
-            if self._postgresql and pooled.info.get(ALONE) and _would_begin(connection):
+            if self._postgresql and pooled.info.get(ALONE) and self._would_begin(connection):
                 # first: it is switched off when the connection goes back, even if an interrupt comes now
-                pooled.info[AT_ONCE] = True
+                pooled.info[AT_ONCE] = at_once = True
                 connection.autocommit = True
             cursor = connection.cursor()
             cursor.execute(text, parameters)
@@ -90,7 +92,17 @@ class DriverReads:
             raise
         finally:
             if pooled.is_valid:
-                pooled.close()
+                self._give_back(pooled, connection, at_once)
+
+    def _give_back(self, pooled: Any, connection: Any, at_once: bool) -> None:
+        try:
+            # a pool may be told to leave that to whoever has had the connection
+            if connection is not None and (not at_once if self._postgresql else connection.in_transaction):
+                connection.rollback()
+        except Exception as error:  # noqa: BLE001  # it is broken, and whoever comes next gets another
+            pooled.invalidate(error)
+        else:
+            pooled.close()
 
     def _lose(self, pooled: Any, text: str, parameters: Any) -> bool:
         """Let a Connection find that the database is gone, and empty the pool; False if it is there."""
@@ -115,7 +127,12 @@ class DriverReads:
         )
 
 
-def _would_begin(connection: Any) -> bool:
-    """True if a connection of psycopg's or psycopg2's is in no transaction, and would begin one for a statement."""
-    status = getattr(connection, "pgconn", connection.info).transaction_status
-    return status == 0 and not connection.autocommit
+def _psycopg_would(connection: Any) -> bool:
+    """True if a connection of psycopg's is in no transaction, and would begin one for a statement."""
+    return connection.pgconn.transaction_status == 0 and not connection.autocommit
+
+
+def _psycopg2_would(connection: Any) -> bool:
+    """As of psycopg, but psycopg2 asks the server to change the level, if there is one, with autocommit."""
+    idle = connection.info.transaction_status == 0
+    return idle and not connection.autocommit and connection.isolation_level is None

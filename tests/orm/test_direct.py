@@ -177,6 +177,7 @@ def warm(engine: sa.Engine, klass: type) -> SqlAlchemyStore:
     with store._connections.reading() as (connection, _):
         for definition in spec.definitions:
             store._collations.compare_exactly(connection, spec, definition)
+        connection.scalar(sa.select(sa.literal(1)))
     return store
 
 
@@ -435,7 +436,8 @@ def _sent(engine: sa.Engine, work: Callable[[], Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("level", "trips"), [(None, 1), ("AUTOCOMMIT", 1), ("REPEATABLE READ", 3), ("SERIALIZABLE", 3)]
+    ("level", "trips"),
+    [(None, 1), ("READ COMMITTED", 1), ("AUTOCOMMIT", 1), ("REPEATABLE READ", 3), ("SERIALIZABLE", 3)],
 )
 def test_a_read_is_one_round_trip(postgres_url: str, level: str | None, trips: int) -> None:
     """No BEGIN and no ROLLBACK go with it, where it sees the same without; one and many rows."""
@@ -474,6 +476,30 @@ def test_the_connection_is_left_as_it_was(postgres: Postgres, driver: str, fails
         connection.rollback()
     assert store.get(Account, {"id": 1}) is not None
     engine.dispose()
+    postgres.drop_database(url)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "AUTOCOMMIT"])
+def test_a_pool_that_resets_nothing_keeps_no_transaction(postgres: Postgres, driver: str, level: str) -> None:
+    """Each read sees what was committed before it, at every level, and leaves the connection in none of its own."""
+    url = postgres.create_database(driver)
+    engine = sa.create_engine(url, pool_size=1, max_overflow=0, pool_reset_on_return=None, isolation_level=level)
+    other = sa.create_engine(url)
+    _accounts(other)
+    store = warm(engine, Account)
+    for name in ("first", "second"):
+        with other.begin() as connection:
+            connection.execute(sa.update(Account).values(login=name).where(Account.id == 1))
+        found = store.get(Account, {"id": 1})
+        assert found is not None
+        assert found.login == name
+    with engine.connect() as connection:
+        raw: Any = connection.connection.driver_connection
+        assert raw.info.transaction_status == 0
+        assert raw.autocommit is (level == "AUTOCOMMIT")
+    engine.dispose()
+    other.dispose()
     postgres.drop_database(url)
 
 
