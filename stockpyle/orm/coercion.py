@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from enum import Enum
@@ -60,6 +60,16 @@ def can_hold(column_type: TypeEngine[Any], dialect: str, value: Any) -> bool:
         bits = 15 if isinstance(column_type, sa.SmallInteger) and dialect != "sqlite" else bits
         return bool(-(2**bits) <= value < 2**bits)
     return True
+
+
+def can_hold_all(column_type: TypeEngine[Any], dialect: str, values: Sequence[Any]) -> bool:
+    """True if can_hold() is of each of these values; asked of all at once where they are of one type."""
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        return can_hold(column_type, dialect, "".join(values))
+    if kinds == {int}:
+        return can_hold(column_type, dialect, min(values)) and can_hold(column_type, dialect, max(values))
+    return all(can_hold(column_type, dialect, value) for value in values)
 
 
 def _refuse(value: Any, wanted: str) -> UnusableValue:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,8 +32,22 @@ class Collations:
         """True if the database finds under a key of this definition no row whose own key is another to Python."""
         return all(self.is_exact(connection, spec, name) for name in definition.attributes)
 
+    def known(self, spec: MappedSpec, definition: KeyDefinition) -> bool | None:
+        """What compare_exactly() says, without asking the database; None if it must be asked."""
+        answers = [self._known(spec, name) for name in definition.attributes]
+        return False if False in answers else None if None in answers else True
+
     def is_exact(self, connection: sa.Connection, spec: MappedSpec, name: str) -> bool:
         """True if the database compares the column of this attribute exactly as Python compares its values."""
+        known = self._known(spec, name)
+        if known is None:
+            table: Any = spec.columns_by_attribute[name].table
+            schema = _schema_of(table, spec)
+            self._exact[(schema, table.name)] = _ask(connection, schema, table)
+            known = self._known(spec, name)
+        return known is True
+
+    def _known(self, spec: MappedSpec, name: str) -> bool | None:
         column = spec.columns_by_attribute[name]
         if isinstance(column.type, TypeDecorator | sa.Enum) or not isinstance(column.table, sa.Table):
             return False
@@ -42,16 +55,12 @@ class Collations:
             return True
         if not isinstance(column.type, sa.String) or column.type.collation is not None:
             return False
-        return column.name in self._exact_columns(connection, column.table, spec.schemas)
+        exact = self._exact.get((_schema_of(column.table, spec), column.table.name))
+        return None if exact is None else column.name in exact
 
-    def _exact_columns(
-        self, connection: sa.Connection, table: sa.Table, schemas: Mapping[str | None, str | None] | None
-    ) -> frozenset[str]:
-        schema = (schemas or {}).get(table.schema, table.schema)
-        known = self._exact.get((schema, table.name))
-        if known is None:
-            known = self._exact[(schema, table.name)] = _ask(connection, schema, table)
-        return known
+
+def _schema_of(table: sa.Table, spec: MappedSpec) -> str | None:
+    return (spec.schemas or {}).get(table.schema, table.schema)
 
 
 def _ask(connection: sa.Connection, schema: str | None, table: sa.Table) -> frozenset[str]:

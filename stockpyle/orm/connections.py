@@ -18,7 +18,15 @@ from stockpyle.forks import renew_after_fork
 OWN = "stockpyle_source"
 """The execution option that tells the extension's listeners to leave a connection alone."""
 
-_CHECKED = "stockpyle_primary"
+CHECKED = "stockpyle_primary"
+"""Where a pooled connection has it noted, once it was looked at, whether it reaches the primary."""
+
+ALONE = "stockpyle_alone"
+"""Where it has True if each of its statements sees what is committed when it begins, in a transaction or not."""
+
+AT_ONCE = "stockpyle_at_once"
+"""Where it has True while a read has put it in autocommit, which must not outlast the read."""
+
 _END_FAILED = "stockpyle_end_failed"
 
 
@@ -31,8 +39,10 @@ def note_failed_end(context: Any) -> None:
         connection.info[_END_FAILED] = True
 
 
-def roll_back_what_is_open(dbapi_connection: Any, record: Any, state: Any = None) -> None:
-    """When a connection goes back to its pool: end the transaction that a failed commit has left open on it.
+def restore(dbapi_connection: Any, record: Any, state: Any = None) -> None:
+    """When a connection goes back to its pool, whoever has brought it there: let it be as it was.
+
+    Autocommit is switched off that a read has switched on, and a transaction is ended that a failed commit has left.
 
     After a COMMIT that failed, SQLAlchemy takes a transaction that is closed for one that was rolled back. Whoever had
     the connection next, and a load first of all, would read what was never committed, or commit it.
@@ -40,6 +50,8 @@ def roll_back_what_is_open(dbapi_connection: Any, record: Any, state: Any = None
     if record is None:
         # it was detached from its pool, and nobody has it next
         return
+    if record.info.pop(AT_ONCE, False) and dbapi_connection is not None:
+        dbapi_connection.autocommit = False
     failed = record.info.pop(_END_FAILED, False)
     if getattr(state, "transaction_was_reset", False) and dbapi_connection is not None:
         _roll_back(dbapi_connection, failed)
@@ -92,6 +104,8 @@ class SourceConnections:
         self._mutex = threading.RLock()
         self._kept = threading.local()
         self._single: sa.Connection | None = None
+        self.have_checked = False
+        """True as soon as one connection was looked at: until then SQLAlchemy's dialect knows nothing of the server."""
         renew_after_fork(self)
 
     def after_fork(self) -> None:
@@ -189,14 +203,17 @@ class SourceConnections:
 
     def _check(self, connection: sa.Connection) -> bool:
         """True if the connection reaches the primary; once for each DBAPI connection."""
-        primary: bool | None = connection.info.get(_CHECKED)
+        primary: bool | None = connection.info.get(CHECKED)
         if primary is None:
-            if connection.get_isolation_level() == "READ UNCOMMITTED":
+            level = connection.get_isolation_level()
+            if level == "READ UNCOMMITTED":
                 raise ImproperlyConfigured(
                     f"{self._store} reads at READ UNCOMMITTED: rows that are never committed would be cached; "
                     "give it an engine with another isolation_level"
                 )
-            primary = connection.info[_CHECKED] = not _in_recovery(connection)
+            connection.info[ALONE] = level == "READ COMMITTED"
+            primary = connection.info[CHECKED] = not _in_recovery(connection)
+            self.have_checked = True
         return primary
 
     @contextmanager
@@ -226,14 +243,18 @@ class SourceConnections:
     def _errors(self, operation: str) -> Iterator[None]:
         try:
             yield
-        except PoolTimeout as error:
-            raise StoreTimeout(f"no connection could be had: {error}", self._store, operation) from error
-        except DBAPIError as error:
-            kind = StoreUnavailable if _is_unreachable(error) else StoreError
-            raise kind(str(error.orig), self._store, operation) from error
         except (SQLAlchemyError, OverflowError, UnicodeError) as error:
-            # the last two are drivers' own, of values that they cannot send
-            raise StoreError(str(error), self._store, operation) from error
+            raise self.translated(error, operation) from error
+
+    def translated(self, error: Exception, operation: str) -> StoreError:
+        """Return the store's own error for one that the driver or SQLAlchemy has raised."""
+        if isinstance(error, PoolTimeout):
+            return StoreTimeout(f"no connection could be had: {error}", self._store, operation)
+        if isinstance(error, DBAPIError):
+            kind = StoreUnavailable if _is_unreachable(error) else StoreError
+            return kind(str(error.orig), self._store, operation)
+        # OverflowError and UnicodeError are drivers' own, of values that they cannot send
+        return StoreError(str(error), self._store, operation)
 
 
 def commit_failed_for_sure(error: BaseException | None) -> bool:

@@ -17,6 +17,7 @@ from sqlalchemy import event
 
 from stockpyle.orm.commits import INFO, FollowedConnection
 from stockpyle.orm.connections import roll_back_what_was_left
+from stockpyle.orm.listeners import listen_to_engines
 from stockpyle.orm.sessions import listen_to_sessions, tables_written_on
 from stockpyle.orm.transactions import start_watching
 from stockpyle.orm.works import Target
@@ -44,7 +45,7 @@ def start_following() -> None:
         for name, listener in _CONNECTION_EVENTS.items():
             # an application's own listener may send the BEGIN
             retval = {"retval": True} if name == "before_cursor_execute" else {}
-            event.listen(sa.Engine, name, listener, insert=name == "begin", **retval)
+            listen_to_engines(name, listener, insert=name == "begin", **retval)
         event.listen(sa.Pool, "reset", _on_reset)
         event.listen(sa.Pool, "invalidate", _on_invalidate)
         _listening = True

@@ -110,6 +110,12 @@ class Reviver:
         tell_of_load(instance)
         return instance
 
+    def all_loaded(self, rows: Sequence[Row]) -> list[Any]:
+        """Return what loaded() does of each row."""
+        if self.quick is not None and set(map(type, rows)) == {tuple}:
+            return list(map(self._directly_loaded, rows))
+        return [self.loaded(row) for row in rows]
+
     def _publicly(self, row: Row) -> Any:
         instance = self._new()
         for name, value in zip(self._attributes, row, strict=True):

@@ -15,17 +15,15 @@ from sqlalchemy.orm import Mapper
 
 from stockpyle.exceptions import NonUniqueKeyError, StoreError
 from stockpyle.keys import Ident, Key, KeyDefinition, KeySpec
-from stockpyle.orm.coercion import can_hold
+from stockpyle.orm.coercion import can_hold, can_hold_all
 from stockpyle.orm.collations import Collations
+from stockpyle.orm.criteria import bindable, by_arrays, by_one, columns_of, criterion, in_union
 from stockpyle.orm.instances import Row
 from stockpyle.orm.mapping import MappedSpec
 from stockpyle.records import Record
 
 FEW_PARAMETERS = 900
 """What every SQLite allows in one statement, for drivers that do not say what they allow."""
-
-MANY_ROWS = 500
-"""More composite keys than these are joined as VALUES: PostgreSQL nests a list of rows too deep for its stack."""
 
 
 class Loader:
@@ -38,13 +36,16 @@ class Loader:
         self._specs: dict[Mapper[Any], MappedSpec] = {each.mapper: each for each in spec.hierarchy}
         self._mappers = len(spec.mapper.self_and_descendants)
         self._columns: list[Any] = []
-        self._places = {each: [self._place(column) for column in each.columns] for each in self._specs.values()}
-        self._discriminator: int | None = None
+        self.places = {each: [self._place(column) for column in each.columns] for each in self._specs.values()}
+        """Which of the columns are in the row of each class."""
+        self.discriminator: int | None = None
+        """Which of the columns tells the class."""
         self._for_one: dict[KeyDefinition, sa.Select[Any]] = {}
+        self._for_many: dict[KeyDefinition, sa.Select[Any] | None] = {}
         polymorphic_on = spec.mapper.polymorphic_on
         if len(self._specs) > 1 and polymorphic_on is not None:
-            self._discriminator = self._place(polymorphic_on)
-        self._takes = {each: _taker(places) for each, places in self._places.items()}
+            self.discriminator = self._place(polymorphic_on)
+        self._takes = {each: _taker(places) for each, places in self.places.items()}
         self._select = self.restrict(sa.select(*self._columns))
 
     @property
@@ -93,10 +94,12 @@ class Loader:
         own key differs from the ident it is returned under. Two rows for one key raise NonUniqueKeyError.
         """
         found: dict[Ident, Record] = {}
+        # a row is found once for each time that its key stands in an array
+        keys = list({key.ident: key for key in keys}.values())
         for definition in dict.fromkeys(key.definition for key in keys):
             columns = [self.spec.columns_by_attribute[name] for name in definition.attributes]
             own = _askable([key for key in keys if key.definition is definition], columns, connection.dialect.name)
-            for chunk in _chunks(own, connection, len(definition.attributes)):
+            for chunk in _chunks(own, chunk_size(connection.dialect, len(definition.attributes))):
                 found.update(self._load_chunk(connection, definition, chunk))
         return found
 
@@ -106,7 +109,7 @@ class Loader:
         # what a getter returns, which equals what is in a key or is another one
         asked = {key.values if len(key.values) > 1 else key.values[0]: key for key in keys}
         getters: dict[KeySpec, Callable[[Any], Any]] = {
-            spec: spec.getter(definition.attributes) for spec in self._places
+            spec: spec.getter(definition.attributes) for spec in self.places
         }
         for row in self._rows(connection, definition, keys).all():
             record = self.record(row)
@@ -136,30 +139,56 @@ class Loader:
         return found
 
     def _rows(self, connection: sa.Connection, definition: KeyDefinition, keys: list[Key]) -> sa.CursorResult[Any]:
+        columns = columns_of(self.spec, definition)
         if len(keys) > 1:
-            condition = criterion(self.spec, definition, keys, connection.dialect.name)
-            return connection.execute(self._select.where(condition))
-        columns = _columns_of(self.spec, definition)
+            statement = self.by_many(definition) if self._compares_arrays(connection, definition) else None
+            if statement is None:
+                condition = criterion(self.spec, definition, keys, connection.dialect.name)
+                return connection.execute(self._select.where(condition))
+            lists: Any = zip(*[key.values for key in keys], strict=True)
+            return connection.execute(statement, {f"key_{i}": list(own) for i, own in enumerate(lists)})
+        values = zip(columns, keys[0].values, strict=True)
+        parameters = {f"key_{i}": bindable(column, value) for i, (column, value) in enumerate(values)}
+        return connection.execute(self.by_one(definition), parameters)
+
+    def _compares_arrays(self, connection: sa.Connection, definition: KeyDefinition) -> bool:
+        return connection.dialect.name == "postgresql" and self._collations.compare_exactly(
+            connection, self.spec, definition
+        )
+
+    def where(self, condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+        """Return the statement that reads `columns` of the rows of the class that satisfy a condition."""
+        return self._select.where(condition)
+
+    def by_one(self, definition: KeyDefinition) -> sa.Select[Any]:
+        """Return the statement that reads one key, of parameters as criteria.by_one has them."""
         statement = self._for_one.get(definition)
         if statement is None:
             # built once: it takes longer than SQLite takes to answer it
-            equal = [column == sa.bindparam(f"key_{i}", type_=column.type) for i, column in enumerate(columns)]
-            statement = self._for_one[definition] = self._select.where(*equal)
-        values = zip(columns, keys[0].values, strict=True)
-        parameters = {f"key_{i}": _bindable(column, value) for i, (column, value) in enumerate(values)}
-        return connection.execute(statement, parameters)
+            condition = by_one(columns_of(self.spec, definition))
+            statement = self._for_one[definition] = self._select.where(condition)
+        return statement
+
+    def by_many(self, definition: KeyDefinition) -> sa.Select[Any] | None:
+        """Return the statement that reads many keys, of parameters as criteria.by_arrays has them; None for no such."""
+        if definition not in self._for_many:
+            condition = by_arrays(columns_of(self.spec, definition))
+            self._for_many[definition] = None if condition is None else self._select.where(condition)
+        return self._for_many[definition]
 
     def record(self, row: Any) -> Record:
         """Return the record of a row that begins with `columns`."""
-        spec = self.spec
-        if self._discriminator is not None:
-            identity = row[self._discriminator]
-            mapper = self.spec.mapper.polymorphic_map.get(identity)
-            if mapper is not None and mapper in self._specs:
-                spec = self._specs[mapper]
-            elif identity is not None:
-                raise StoreError(f"{self.spec.klass.__name__} has no subclass with polymorphic identity {identity!r}")
+        spec = self.spec if self.discriminator is None else self.spec_of(row[self.discriminator])
         return Record(spec, self._takes[spec](row))
+
+    def spec_of(self, identity: Any) -> MappedSpec:
+        """Return the spec of the class that a value of the discriminator stands for."""
+        mapper = self.spec.mapper.polymorphic_map.get(identity)
+        if mapper is not None and mapper in self._specs:
+            return self._specs[mapper]
+        if identity is not None:
+            raise StoreError(f"{self.spec.klass.__name__} has no subclass with polymorphic identity {identity!r}")
+        return self.spec
 
 
 def _taker(places: list[int]) -> Callable[[Any], Row]:
@@ -167,43 +196,20 @@ def _taker(places: list[int]) -> Callable[[Any], Row]:
     return itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
 
 
-def criterion(spec: MappedSpec, definition: KeyDefinition, keys: Sequence[Key], dialect: str) -> sa.ColumnElement[bool]:
-    """Return the condition that a row has one of these keys, all of the same definition."""
-    columns = _columns_of(spec, definition)
-    rows = [tuple(_bindable(column, value) for column, value in zip(columns, key.values, strict=True)) for key in keys]
-    if len(columns) > 1 and len(rows) > MANY_ROWS and dialect == "postgresql":
-        wanted = sa.values(*[sa.column(f"k{i}", column.type) for i, column in enumerate(columns)]).data(rows)
-        return sa.tuple_(*columns).in_(sa.select(*wanted.alias("wanted").c))
-    if len(columns) == 1:
-        found: sa.ColumnElement[bool] = columns[0].in_([row[0] for row in rows])
-        return found
-    return sa.tuple_(*columns).in_(rows)
-
-
-def _columns_of(spec: MappedSpec, definition: KeyDefinition) -> list[Any]:
-    return [in_union(spec.columns_by_attribute[name], spec.union) for name in definition.attributes]
-
-
-def in_union(column: Any, union: Any | None) -> Any:
-    """Return the column of a UNION that stands for a table's column; without a UNION the column itself."""
-    return column if union is None else union.corresponding_column(column)
-
-
 def _askable(keys: list[Key], columns: Sequence[sa.Column[Any]], dialect: str) -> list[Key]:
     """Return those of the keys that these columns can have; the database would refuse the others."""
     for place, column in enumerate(columns):
-        keys = [key for key in keys if can_hold(column.type, dialect, key.values[place])]
+        if not can_hold_all(column.type, dialect, [key.values[place] for key in keys]):
+            keys = [key for key in keys if can_hold(column.type, dialect, key.values[place])]
     return keys
 
 
-def _bindable(column: sa.Column[Any], value: Any) -> Any:
-    # keys hold the plain value of an Enum that is also a str or an int, but the column's type wants the member
-    enum_class = column.type.enum_class if isinstance(column.type, sa.Enum) else None
-    return value if enum_class is None or isinstance(value, enum_class) else enum_class(value)
+def chunk_size(dialect: sa.Dialect, width: int) -> int:
+    """Return how many keys of so many values one statement asks for."""
+    limit = getattr(dialect, "insertmanyvalues_max_parameters", None) or FEW_PARAMETERS
+    return max(1, (limit - 100) // width)
 
 
-def _chunks(keys: list[Key], connection: sa.Connection, width: int) -> Iterator[list[Key]]:
-    limit = getattr(connection.dialect, "insertmanyvalues_max_parameters", None) or FEW_PARAMETERS
-    size = max(1, (limit - 100) // width)
+def _chunks(keys: list[Key], size: int) -> Iterator[list[Key]]:
     for start in range(0, len(keys), size):
         yield keys[start : start + size]

@@ -8,7 +8,7 @@ loads it, a detached instance raises.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from operator import itemgetter
 from typing import Any
@@ -175,6 +175,10 @@ class MappedSpec(KeySpec):
     def materialise(self, value: Row) -> Any:
         """Return a new detached instance of the row; it is the caller's own. ``load`` events run."""
         return self._revive.loaded(value)
+
+    def materialise_all(self, values: Sequence[Row]) -> list[Any]:
+        """Return what materialise() does of each row."""
+        return self._revive.all_loaded(values)
 
     def revive(self, value: Row) -> Any:
         """Return a new detached instance of the row, of which no event tells."""

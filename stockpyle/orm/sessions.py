@@ -19,9 +19,10 @@ from sqlalchemy.orm.attributes import instance_state
 from stockpyle.exceptions import ImproperlyConfigured, NonUniqueKeyError
 from stockpyle.keys import Ident, Key, KeyDefinition
 from stockpyle.orm.cascades import referring_at_all
-from stockpyle.orm.connections import note_failed_end, roll_back_what_is_open
+from stockpyle.orm.connections import note_failed_end, restore
+from stockpyle.orm.criteria import criterion
 from stockpyle.orm.databases import is_told_same, same_database
-from stockpyle.orm.loading import criterion
+from stockpyle.orm.listeners import listen_to_engines
 from stockpyle.orm.mapping import MappedSpec
 from stockpyle.orm.registries import name_of
 from stockpyle.orm.statements import EVERY_TABLE, tables_written
@@ -213,11 +214,11 @@ def listen_to_sessions() -> None:
         if not _listening:
             for name, listener in _SESSION_EVENTS.items():
                 event.listen(Session, name, listener)
-            event.listen(sa.Engine, "after_cursor_execute", _executed)
+            listen_to_engines("after_cursor_execute", _executed)
             for end in ("commit", "rollback", "commit_twophase", "rollback_twophase"):
-                event.listen(sa.Engine, end, _ended)
-            event.listen(sa.Engine, "handle_error", note_failed_end)
-            event.listen(sa.Pool, "reset", roll_back_what_is_open)
+                listen_to_engines(end, _ended)
+            listen_to_engines("handle_error", note_failed_end)
+            event.listen(sa.Pool, "reset", restore)
             _listening = True
 
 

@@ -292,7 +292,7 @@ class ConcreteStore(BaseStore, abstract=True):
                 if not entry.used:
                     entry.used = True
                 return value if way.materialise is None else way.materialise(value)
-            return self.batch_get(klass, [key])[0]
+            return self._found(klass, [key])[0]
         asked: Any = klass if isinstance(klass, type) else [klass]
         return self.batch_get(asked)[0]
 

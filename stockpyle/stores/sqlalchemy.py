@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from sqlalchemy.orm import Session
 
+    from stockpyle.orm.direct import DirectLoader, Object
     from stockpyle.orm.loading import Loader
     from stockpyle.orm.mapping import MappedSpec
 
@@ -61,6 +62,7 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
         from stockpyle.orm.collations import Collations
         from stockpyle.orm.commands import SqlCommands
         from stockpyle.orm.connections import SourceConnections
+        from stockpyle.orm.driver_reads import DriverReads
         from stockpyle.orm.engines import engine_for
         from stockpyle.orm.sessions import listen_to_sessions
         from stockpyle.orm.transactions import start_watching
@@ -87,7 +89,8 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
         self._connections = SourceConnections(engine, self.name)
         self._commands = SqlCommands(engine, self._connections, self.name)
         self._collations = Collations()
-        self._loaders: dict[type, Loader] = {}
+        self._reads = DriverReads(engine, self._connections)
+        self._loaders: dict[type, DirectLoader] = {}
         listen_to_sessions()
         self._schemas: Mapping[str | None, str | None] | None = engine.get_execution_options().get(
             "schema_translate_map"
@@ -138,7 +141,13 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
         """See Source.load."""
         if not keys:
             return []
-        loader = self._loader(klass)
+        direct = self._direct(klass)
+        seen = direct.find(keys)
+        if seen is not None:
+            told = _records(direct, keys, *seen)
+            if told is not None:
+                return told
+        loader = direct.loader
         with self._connections.reading() as (connection, may_be_cached):
             found = loader.load(connection, keys)
             fillable = may_be_cached()
@@ -154,14 +163,31 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
         return answers
 
     def _loader(self, klass: type) -> Loader:
-        loader = self._loaders.get(klass)
-        if loader is None or loader.is_outgrown:
+        return self._direct(klass).loader
+
+    def _direct(self, klass: type) -> DirectLoader:
+        direct = self._known(klass)
+        if direct is None:
+            from stockpyle.orm.direct import DirectLoader
             from stockpyle.orm.loading import Loader
 
             spec = self.spec(klass)
             self._create_tables(spec)
-            loader = self._loaders[klass] = Loader(spec, self._collations)
-        return loader
+            loader = Loader(spec, self._collations)
+            direct = self._loaders[klass] = DirectLoader(loader, self._reads, self._collations)
+        return direct
+
+    def _known(self, klass: type) -> DirectLoader | None:
+        """What reads a class that was read before, unless it was mapped anew or has new subclasses."""
+        try:
+            direct = self._loaders.get(klass)
+        except TypeError:
+            # something unhashable, hence no class
+            return None
+        if direct is None:
+            return None
+        loader = direct.loader
+        return direct if vars(klass).get("__mapper__") is loader.spec.mapper and not loader.is_outgrown else None
 
     def _create_tables(self, spec: MappedSpec) -> None:
         if self._creates_tables:
@@ -248,18 +274,50 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
         return {ident: None if r.is_absent else r for ident, r in zip(unique, records, strict=True)}
 
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
-        if isinstance(klass, type) and not is_mapped(klass):
-            return [None] * len(keys)
-        spec = self.spec(klass)
-        asked = [spec.key(key) for key in keys]
-        found = self._objects(klass, [key for key in asked if key is not None])
-        records = [None if key is None else found[key.ident] for key in asked]
-        hits = sum(record is not None for record in records)
+        direct = self._known(klass)
+        if direct is None:
+            if isinstance(klass, type) and not is_mapped(klass):
+                return [None] * len(keys)
+            direct = self._direct(klass)
+        if len(keys) == 1:
+            return [self._fetch_one(direct, keys[0])]
+        found = self._objects_of_each(direct, keys)
+        hits = len(found) - found.count(None)
         self.stats.hits += hits
-        self.stats.misses += len(records) - hits
-        for loaded in {record.spec for record in records if record is not None}:
-            self.seen.add(loaded)
-        return [None if record is None else record.spec.materialise(record.value) for record in records]
+        self.stats.misses += len(found) - hits
+        specs = {each[0] for each in found if each is not None}
+        for spec in specs:
+            self.seen.add(spec)
+        if len(specs) == 1 and hits == len(found):
+            return spec.materialise_all([each[1] for each in found if each is not None])
+        return [None if each is None else each[0].materialise(each[1]) for each in found]
+
+    def _fetch_one(self, direct: DirectLoader, asked: Mapping[str, Any]) -> Any:
+        key = direct.loader.spec.key(asked)
+        found = None if key is None else self._objects_of(direct, [key])[0]
+        if found is None:
+            self.stats.misses += 1
+            return None
+        self.stats.hits += 1
+        spec, row = found
+        self.seen.add(spec)
+        return spec.materialise(row)
+
+    def _objects_of_each(self, direct: DirectLoader, asked: Sequence[Mapping[str, Any]]) -> list[Object | None]:
+        keys = direct.loader.spec.keys(asked)
+        unique = {key.ident: key for key in keys if key is not None}
+        found = self._objects_of(direct, list(unique.values()))
+        if len(found) == len(keys):
+            return found
+        by_ident = dict(zip(unique, found, strict=True))
+        return [None if key is None else by_ident[key.ident] for key in keys]
+
+    def _objects_of(self, direct: DirectLoader, keys: list[Key]) -> list[Object | None]:
+        seen = direct.find(keys) if keys else None
+        if seen is not None:
+            return seen[0]
+        records: list[Any] = self.load(direct.loader.spec.klass, keys)
+        return [None if record.is_absent else (record.spec, record.value) for record in records]
 
     def search(self, klass: type) -> Search:
         """Return what answers queries of a mapped class, by SQL."""
@@ -303,6 +361,22 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
 
     def __repr__(self) -> str:
         return f"SqlAlchemyStore({masked(self.engine.url.render_as_string(hide_password=False))})"
+
+
+def _records(
+    direct: DirectLoader, keys: Sequence[Key], found: Sequence[Object | None], fillable: bool
+) -> list[Record] | None:
+    """The records of what was found; None if only the database can tell of what was not."""
+    records = []
+    for key, each in zip(keys, found, strict=True):
+        if each is not None:
+            records.append(Record(*each, fillable=fillable))
+        else:
+            certain = direct.absence_is_certain(key)
+            if certain is None:
+                return None
+            records.append(Record(direct.loader.spec, ABSENT, fillable=fillable and certain))
+    return records
 
 
 def _mapped_of(objs: list[Any]) -> list[Any]:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
 from stockpyle.exceptions import UnsupportedOperation
-from stockpyle.orm.loading import in_union
+from stockpyle.orm.criteria import in_union
 from stockpyle.orm.mapping import MappedSpec, spec_of_mapped
 from stockpyle.views.attributes import Attribute
 from stockpyle.views.conditions import All, Condition, Either, Not, Test
