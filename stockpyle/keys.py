@@ -134,7 +134,8 @@ class Key:
         heads = self.definition.heads(prefix)
         try:
             if len(values) == 1:
-                text = heads[0] + write(values[0])
+                value = values[0]
+                text = f"{heads[0]}{value if type(value) is int and -_FEW < value < _FEW else write(value)}"
             else:
                 text = "".join(map(add, heads, map(write, values))) if values else heads[0]
         except UnusableValue:
@@ -160,6 +161,26 @@ class Key:
 
     def __repr__(self) -> str:
         return f"Key({self.spec.klass.__name__}, {self.as_dict()!r})"
+
+
+def texts_of(keys: Iterable[Key], prefix: str) -> list[bytes]:
+    """Return the texts of many keys, as bytes."""
+    texts = []
+    definition, head, is_short = None, b"", False
+    for key in keys:
+        if key.definition is not definition:
+            definition = key.definition
+            head = definition.heads(prefix)[0].encode("ascii")
+            is_short = len(definition.attributes) == 1 and len(head) <= MAX_TEXT - _DIGITS
+        if is_short and type(key.values[0]) is int and -_FEW < key.values[0] < _FEW:
+            texts.append(b"%b%d" % (head, key.values[0]))
+        else:
+            texts.append(key.text(prefix).encode("ascii"))
+    return texts
+
+
+_DIGITS = 20
+_FEW = 10 ** (_DIGITS - 1)
 
 
 class KeySpec:
@@ -209,8 +230,12 @@ class KeySpec:
         """
         try:
             names = tuple(asked)
-            definition = self._by_names.get(names) or self._by_names[tuple(sorted(names))]
-            values = tuple([asked[name] for name in definition.attributes])
+            definition = self._by_names.get(names)
+            if definition is not None and type(asked) is dict:
+                values = tuple(asked.values())
+            else:
+                definition = definition or self._by_names[tuple(sorted(names))]
+                values = tuple([asked[name] for name in definition.attributes])
         except (KeyError, TypeError):
             raise self._undeclared(asked) from None
         return self._make(definition, values)

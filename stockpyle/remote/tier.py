@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from stockpyle.codecs import Kind, RecordCodec
 from stockpyle.coherence.logs import Seldom
 from stockpyle.exceptions import DecodeError, EncodeError, StoreError
-from stockpyle.keys import Key
-from stockpyle.records import Alias, Busy, Record
+from stockpyle.keys import Key, texts_of
+from stockpyle.records import Alias, Busy, Found, Record
 from stockpyle.remote.epochs import NO_EPOCH, Epochs
 from stockpyle.stats import Stats
 
@@ -93,6 +93,14 @@ class RemoteTier:
         """Close the connections that nobody uses."""
         self.server.close()
 
+    def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
+        """See Tier.read."""
+        raise NotImplementedError
+
+    def read_one(self, key: Key, *, lease: bool = True) -> Found:
+        """Return what read() does of one key."""
+        return self.read([key], lease=lease)[0]
+
     # values
 
     def _decode(self, key: Key, data: bytes, epoch: bytes, *, again: bool = False) -> Record | Alias | None:
@@ -155,8 +163,7 @@ class RemoteTier:
         return key.text(self._prefix).encode("ascii")
 
     def _texts(self, keys: Iterable[Key]) -> list[bytes]:
-        prefix = self._prefix
-        return [key.text(prefix).encode("ascii") for key in keys]
+        return texts_of(keys, self._prefix)
 
     def _spaces(self, keys: Iterable[Key]) -> dict[str, bytes]:
         """Return the epoch keys of these keys' classes, by the classes' spaces."""

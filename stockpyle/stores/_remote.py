@@ -102,6 +102,11 @@ class RemoteStore(CacheStore):
         found: list[Found] = self._tier.read(keys, lease=lease)
         return found
 
+    def read_one(self, key: Key, *, lease: bool = True) -> Found:
+        """Return what read() does of one key, sooner if it is a record."""
+        found: Found = self._tier.read_one(key, lease=lease)
+        return found
+
     def read_revised(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Revised.read_revised."""
         found: list[Found] = self._tier.read_revised(keys, lease=lease)

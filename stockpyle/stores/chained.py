@@ -14,7 +14,7 @@ from stockpyle.coherence.announced import GRACE
 from stockpyle.coherence.backplane import Backplane
 from stockpyle.coherence.layers import Layer, Unreachable, checked_unreachable
 from stockpyle.coherence.publishing import OnWrite, publish_committed, read_back
-from stockpyle.coherence.reader import fetch_each
+from stockpyle.coherence.reader import fetch_each, fetch_one
 from stockpyle.coherence.verbs import VerbSource
 from stockpyle.coherence.writer import LOCK_SECONDS, Writer, drop, related_epochs
 from stockpyle.exceptions import ImproperlyConfigured, StoreUnavailable, UnsupportedOperation
@@ -183,6 +183,19 @@ class ChainedStore(SessionStore):
         self.stats.hits += len(results) - missing
         self.stats.misses += missing
         return [None if record is None else record.spec.materialise(record.value) for record in results]
+
+    def _fetch_one(self, klass: type, asked: Mapping[str, Any]) -> Any:
+        route = self.route(klass)
+        key = route.spec.key(asked)
+        if self.backplane is not None and not self.backplane.started:
+            self.backplane.start()
+        record = None if key is None else fetch_one(route.layers, route.source, key)
+        if record is None:
+            self.stats.misses += 1
+            return None
+        self.stats.hits += 1
+        self.seen.add(record.spec)
+        return record.spec.materialise(record.value)
 
     def _records(self, route: Route, keys: Sequence[Any]) -> list[Record | None]:
         if self.backplane is not None and not self.backplane.started:
