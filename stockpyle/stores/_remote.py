@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 
+from stockpyle.classes import spec_of
 from stockpyle.codecs import Codec, RecordCodec
 from stockpyle.coherence.guards import Guards
 from stockpyle.coherence.layers import Unreachable, checked_unreachable
 from stockpyle.coherence.parts import Parts
+from stockpyle.coherence.reader import fetch_one
 from stockpyle.keys import Key, chosen_prefix
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.masking import masked
@@ -136,6 +138,15 @@ class RemoteStore(CacheStore):
         self._tier.unlock(locks)
 
     # used alone
+
+    def _fetch_one(self, klass: type, asked: Mapping[str, Any]) -> Any:
+        key = spec_of(klass).key(asked)
+        record = None if key is None else fetch_one([self._layer(revised=False)], None, key)
+        if record is None:
+            self.stats.misses += 1
+            return None
+        self.stats.hits += 1
+        return record.spec.materialise(record.value)
 
     def _check(self, values: Mapping[Key, Record | Alias]) -> None:
         for part, own in self._by_part(values).items():

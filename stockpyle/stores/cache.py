@@ -10,7 +10,7 @@ from typing import Any
 from stockpyle.classes import spec_of
 from stockpyle.coherence.guards import Guards
 from stockpyle.coherence.layers import Layer
-from stockpyle.coherence.reader import fetch_each, fetch_one
+from stockpyle.coherence.reader import fetch_each
 from stockpyle.coherence.writer import LOCK_SECONDS, drop
 from stockpyle.keys import Key, KeySpec
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy
@@ -90,15 +90,6 @@ class CacheStore(WritingStore):
         self.stats.hits += len(found) - missing
         self.stats.misses += missing
         return [None if record is None else record.spec.materialise(record.value) for record in found]
-
-    def _fetch_one(self, klass: type, asked: Mapping[str, Any]) -> Any:
-        key = spec_of(klass).key(asked)
-        record = None if key is None else fetch_one([self._layer(revised=False)], None, key)
-        if record is None:
-            self.stats.misses += 1
-            return None
-        self.stats.hits += 1
-        return record.spec.materialise(record.value)
 
     def _layer(self, *, revised: bool) -> Layer:
         layer = self._alone.get(revised)
