@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from stockpyle.codecs import Kind, RecordCodec
 from stockpyle.coherence.talks import Talk, finish
@@ -38,7 +38,7 @@ from stockpyle.memcached.server import Server
 from stockpyle.memcached.wire import CHUNK_COMMANDS, Connection, Reply, Values
 from stockpyle.records import LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
 from stockpyle.remote.epochs import CLOSED, EPOCH_BYTES, NO_EPOCH, Epoch
-from stockpyle.remote.tier import ATTEMPTS, BusyElsewhere, RemoteTier, gave_up
+from stockpyle.remote.tier import ATTEMPTS, BusyElsewhere, RemoteTier, Usual, gave_up
 from stockpyle.stats import Stats
 
 CAS_BYTES = 8
@@ -60,19 +60,6 @@ class Token:
     mark: bytes = b""
 
 
-class Usual(NamedTuple):
-    """What is usually told of one key of a class: a record of the class's epoch, and that epoch.
-
-    read is the codec's reader, if there is one. asks and tail are what follows the key in the question, and its value
-    in the answer.
-    """
-
-    epoch: bytes
-    read: Callable[[Key, bytes, float], Record | None] | None
-    asks: bytes
-    tail: bytes
-
-
 class MemcachedTier(RemoteTier):
     """A Tier on one server."""
 
@@ -90,7 +77,6 @@ class MemcachedTier(RemoteTier):
     ) -> None:
         super().__init__(server, "memcached", "MemcacheStore", prefix, codec, stats, clock)
         self._lease_seconds = whole_seconds(lease_seconds)
-        self._usual: dict[KeySpec, Usual] = {}
 
     def ping(self) -> None:
         """Raise StoreUnavailable if the server does not answer."""
@@ -220,21 +206,14 @@ class MemcachedTier(RemoteTier):
             return [leased.get(text, answer) for text, answer in zip(texts, found, strict=True)]
         return found
 
-    def _usual_for(self, spec: KeySpec, epoch: Epoch) -> Usual | None:
-        """Return how what is usually there is read, as long as the class's epoch is this one."""
-        if not isinstance(epoch, bytes):
-            return None
-        usual = self._usual.get(spec)
-        if usual is None or usual.epoch != epoch:
-            own = self._epoch_texts[spec.space]
-            half = EPOCH_BYTES
-            tail = b"\r\nVALUE %b %d %d\r\n%b\r\nVALUE %b %d %d\r\n%b\r\nEND\r\n" % (
-                *(self._everything, EPOCH, half, epoch[:half]),
-                *(own, EPOCH, half, epoch[half:]),
-            )
-            asks = b" %b %b\r\n" % (self._everything, own)
-            usual = self._usual[spec] = Usual(epoch, self._codec.reader(spec, epoch), asks, tail)
-        return usual
+    def _usual_of(self, spec: KeySpec, epoch: bytes) -> Usual:
+        own, half = self._epoch_texts[spec.space], EPOCH_BYTES
+        tail = b"\r\nVALUE %b %d %d\r\n%b\r\nVALUE %b %d %d\r\n%b\r\nEND\r\n" % (
+            *(self._everything, EPOCH, half, epoch[:half]),
+            *(own, EPOCH, half, epoch[half:]),
+        )
+        asks = b" %b %b\r\n" % (self._everything, own)
+        return Usual(epoch, self._codec.reader(spec, epoch), asks, tail)
 
     def _judge(
         self, key: Key, flags: int, data: bytes, epoch: Epoch, busy: Busy, *, again: bool = False

@@ -6,14 +6,14 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from stockpyle.codecs import Kind, RecordCodec
 from stockpyle.coherence.logs import Seldom
 from stockpyle.exceptions import DecodeError, EncodeError, StoreError
-from stockpyle.keys import Key, texts_of
+from stockpyle.keys import Key, KeySpec, texts_of
 from stockpyle.records import Alias, Busy, Found, Record
-from stockpyle.remote.epochs import NO_EPOCH, Epochs
+from stockpyle.remote.epochs import NO_EPOCH, Epoch, Epochs
 from stockpyle.stats import Stats
 
 ATTEMPTS = 100
@@ -58,6 +58,19 @@ def gave_up(where: str, text: bytes) -> StoreError:
     return StoreError(f"{where}: others change {text.decode('ascii')} all the time")
 
 
+class Usual(NamedTuple):
+    """What is usually told of one key of a class: a record of the class's epoch, and that epoch.
+
+    read is the codec's reader, if there is one. asks and tail are what follows the key in the question, and its value
+    in the answer.
+    """
+
+    epoch: bytes
+    read: Callable[[Key, bytes, float], Record | None] | None
+    asks: bytes
+    tail: bytes
+
+
 class RemoteTier:
     """What a tier on one server does without asking it. kind: what the server is called in messages."""
 
@@ -83,6 +96,7 @@ class RemoteTier:
         self._everything = f"{prefix}::".encode("ascii")
         self._epoch_texts: dict[str, bytes] = {}
         self._seldom = Seldom()
+        self._usual: dict[KeySpec, Usual] = {}
 
     @property
     def name(self) -> str:
@@ -100,6 +114,18 @@ class RemoteTier:
     def read_one(self, key: Key, *, lease: bool = True) -> Found:
         """Return what read() does of one key."""
         return self.read([key], lease=lease)[0]
+
+    def _usual_for(self, spec: KeySpec, epoch: Epoch) -> Usual | None:
+        """Return how what is usually there is read, as long as the class's epoch is this one."""
+        if not isinstance(epoch, bytes):
+            return None
+        usual = self._usual.get(spec)
+        if usual is None or usual.epoch != epoch:
+            usual = self._usual[spec] = self._usual_of(spec, epoch)
+        return usual
+
+    def _usual_of(self, spec: KeySpec, epoch: bytes) -> Usual:
+        raise NotImplementedError
 
     # values
 
