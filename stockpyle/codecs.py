@@ -29,6 +29,7 @@ from stockpyle.objects import Codec, ObjectCodec, PickleCodec, checked_codec
 from stockpyle.packing import load_msgspec
 from stockpyle.records import ABSENT, Alias, Record
 from stockpyle.signing import SIGNATURE_SIZE, Signer
+from stockpyle.values import ALWAYS_NORMAL
 
 __all__ = ["Codec", "Kind", "PickleCodec", "RecordCodec", "SignedCodec"]
 
@@ -174,9 +175,9 @@ class RecordCodec:
         usual = room.usual(spec) if spec.mapped and self._signer is None else None
         if usual is None:
             return None
-        fingerprint, own_row = usual
+        fingerprint, row_of, place = usual
         expected = b"\0" + epoch + fingerprint
-        unpack = _USUAL.unpack_from
+        unpack, identity, normal = _USUAL.unpack_from, spec.identity, ALWAYS_NORMAL
 
         def read(key: Key, data: bytes, now: float) -> Record | None:
             if not data.startswith(expected, _CHECKED_FROM) or not data.startswith(_LEAD) or len(data) < _SIZE:
@@ -184,8 +185,19 @@ class RecordCodec:
             checksum, deadline = unpack(data)
             if not deadline > now or crc32(data[_CHECKED_FROM:], 1) != checksum:
                 return None
-            row = own_row(key, data[_SIZE:])
-            return None if row is None else Record(spec, row, None if deadline == _ENDLESS else deadline)
+            try:
+                row = row_of(data[_SIZE:])
+            except Exception:  # noqa: BLE001 - decode() says what it is
+                return None
+            own, asked = row[place], key.values[0]
+            if (
+                key.definition is not identity
+                or type(own) is not type(asked)
+                or type(own) not in normal
+                or own != asked
+            ):
+                return None
+            return Record(spec, row, None if deadline == _ENDLESS else deadline)
 
         return read
 

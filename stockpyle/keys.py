@@ -326,6 +326,10 @@ class KeySpec:
         """Return an object for what a tier kept."""
         return value
 
+    def materialise_all(self, values: Sequence[Any]) -> list[Any]:
+        """Return an object for each of these, which tiers kept."""
+        return [self.materialise(value) for value in values]
+
     def stand_in(self, values: Mapping[str, Any]) -> Any:
         """Return an object that has these attributes and was not initialised."""
         obj: Any = object.__new__(self.klass)

@@ -8,7 +8,7 @@ loads it, a detached instance raises.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from operator import itemgetter
 from typing import Any
@@ -175,6 +175,13 @@ class MappedSpec(KeySpec):
     def materialise(self, value: Row) -> Any:
         """Return a new detached instance of the row; it is the caller's own. ``load`` events run."""
         return self._revive.loaded(value)
+
+    def materialise_all(self, values: Sequence[Row]) -> list[Any]:
+        """See KeySpec.materialise_all."""
+        quick = self._revive.quick
+        if quick is None or self.mapper.class_manager.dispatch.load or set(map(type, values)) != {tuple}:
+            return super().materialise_all(values)
+        return list(map(quick, values))
 
     def revive(self, value: Row) -> Any:
         """Return a new detached instance of the row, of which no event tells."""

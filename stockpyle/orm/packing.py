@@ -91,15 +91,17 @@ class RowCodec:
             raise DecodeError(f"a row of {plan.spec.klass.__name__} is stored under a key that is not its own")
         return plan.spec, row
 
-    def usual(self, spec: KeySpec) -> tuple[bytes, Callable[[Key, bytes], Row | None]] | None:
-        """Return the fingerprint of the typed rows of a class, and what reads one of them under its identity.
+    def usual(self, spec: KeySpec) -> tuple[bytes, Callable[[bytes], Row], int] | None:
+        """Return the fingerprint of the typed rows of a class, what reads them, and where its identity is in them.
 
-        That returns None for all that is not so simple, which is for decode(). Without such a thing None is returned.
+        None if there is more to it than that.
         """
         plan = self._by_spec.get(spec)  # type: ignore[call-overload]
-        if plan is None or plan.quick is None:
-            return None
-        return plan.fingerprint, plan.reader()
+        return (
+            None
+            if plan is None or plan.quick is None or plan.place is None
+            else (plan.fingerprint, plan.quick, plan.place)
+        )
 
     def encode_alias(self, identity: Key) -> tuple[int, bytes]:
         """Return the values of an identity as bytes."""
@@ -148,6 +150,7 @@ class _Plan:
         self.quick = None if self._plain or self._members else self._read
         """What reads typed rows of which nothing is left to check, or to turn into something else."""
         self._primary_key = [spec.attributes.index(name) for name in spec.identity.attributes]
+        self.place = self._primary_key[0] if len(self._primary_key) == 1 else None
 
     def encode(self, row: Row) -> tuple[bytes, int, bytes]:
         shape = tuple(map(type, row))
@@ -173,30 +176,6 @@ class _Plan:
         if variant != _TAGGED:
             raise DecodeError(f"{variant} is no variant of rows")
         return row_as_is(self._packer.unpack(payload), self.spec.columns)
-
-    def reader(self) -> Callable[[Key, bytes], Row | None]:
-        """Return what reads typed rows under identities whose values need no more than a comparison."""
-        read, identity = self._read, self.spec.identity
-        first, *others = self._primary_key
-
-        def of_one(key: Key, payload: bytes) -> Row | None:
-            try:
-                row: Row = read(payload)
-            except Exception:  # noqa: BLE001 - decode() says what it is
-                return None
-            own, asked = row[first], key.values[0]
-            if key.definition is not identity or type(own) is not type(asked) or type(own) not in ALWAYS_NORMAL:
-                return None
-            return row if own == asked else None
-
-        def of_several(key: Key, payload: bytes) -> Row | None:
-            try:
-                row: Row = read(payload)
-            except Exception:  # noqa: BLE001 - decode() says what it is
-                return None
-            return row if key.definition is identity and self.is_of(row, key) else None
-
-        return of_several if others else of_one
 
     def is_of(self, row: Row, key: Key) -> bool:
         """True if a row belongs under a key."""

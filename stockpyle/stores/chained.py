@@ -22,7 +22,7 @@ from stockpyle.keys import KeySpec
 from stockpyle.lifetimes import check_seconds
 from stockpyle.masking import displayed
 from stockpyle.protocols import Outcome, Pending
-from stockpyle.records import Record
+from stockpyle.records import Record, materialised
 from stockpyle.stores._connected import with_text
 from stockpyle.stores._levels import TIER, Levels, Route, check_is_store, has
 from stockpyle.stores._plane import connected
@@ -182,7 +182,7 @@ class ChainedStore(SessionStore):
         missing = results.count(None)
         self.stats.hits += len(results) - missing
         self.stats.misses += missing
-        return [None if record is None else record.spec.materialise(record.value) for record in results]
+        return materialised(results)
 
     def _fetch_one(self, klass: type, asked: Mapping[str, Any]) -> Any:
         route = self.route(klass)
