@@ -31,6 +31,8 @@ Kind = Literal["server", "sentinel", "cluster"]
 
 MOST_SPARE = 16
 
+_STRINGS = frozenset({bytes, type(None)})
+
 OLDEST = (6, 0)
 """The version that has RESP3, and with it all that is used here."""
 
@@ -150,10 +152,8 @@ class RedisServer:
             if self._asks_role:
                 self._expect_master(replies.pop())
             found: list[bytes | None] = []
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-                found += reply
+            for (_, *asked), reply in zip(commands, replies, strict=False):
+                found += self._strings(reply, len(asked))
             return found
         pipeline = self._client.pipeline(transaction=False)
         for text in texts:
@@ -212,11 +212,21 @@ class RedisServer:
         self._keep(pipe)
         return None if replies is None else self._checked(replies)
 
-    def ask(self, asks: bytes, head: bytes, tail: bytes, read: Callable[[bytes], T | None]) -> T | list[Any] | None:
+    def _strings(self, reply: Any, count: int) -> list[bytes | None]:
+        """Return a reply that is so many strings, or nothing in place of some; raise an error, and what is neither."""
+        if isinstance(reply, Exception):
+            raise reply
+        if type(reply) is not list or len(reply) != count or not _STRINGS.issuperset(map(type, reply)):
+            raise self._errors.InvalidResponse(f"it answered {str(reply)[:80]} where {count} strings belong")
+        return reply
+
+    def ask(
+        self, asks: bytes, head: bytes, tail: bytes, count: int, read: Callable[[bytes], T | None]
+    ) -> T | list[Any] | None:
         """Ask for one value on a connection that is at hand, see Pipe.value(), without what a call does besides.
 
-        None if there is no such connection, so that it is to be asked in a call; a list of values if the answer is
-        another than expected.
+        None if there is no such connection, so that it is to be asked in a call; a list of `count` values if the answer
+        is another than expected.
         """
         try:
             pipe = self._spare.pop()
@@ -230,14 +240,12 @@ class RedisServer:
             try:
                 found: T | list[Any] | None = pipe.value(asks, head, tail, read)
                 if found is None:
-                    (found,) = self._checked([pipe.reply()])
+                    found = self._strings(pipe.reply(), count)
             except BaseException:
                 # replies to what was sent may still come
                 self._give_back(pipe.connection)
                 raise
             self._keep(pipe)
-            if isinstance(found, Exception):
-                raise found
             return found
 
         return self._run("read", work)

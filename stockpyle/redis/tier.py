@@ -108,7 +108,7 @@ class RedisTier(RemoteTier):
             data = value[HEAD:]
             return usual.read(key, data, now) if usual.read else self._codec.live(key, data, usual.epoch, now)
 
-        found = self.server.ask(b"%b%d\r\n%b%b" % (_MGET, len(text), text, usual.asks), _STRINGS, usual.tail, record)
+        found = self.server.ask(b"%b%d\r\n%b%b" % (_MGET, len(text), text, usual.asks), _STRINGS, usual.tail, 3, record)
         if found is None:
             return self.read([key], lease=lease)[0]
         if not isinstance(found, list):
