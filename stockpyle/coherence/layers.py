@@ -170,6 +170,21 @@ class Layer:
                 found[key.ident] = answer is not None and answer == record.revision
         return [found.get(key.ident) for key, _ in held]
 
+    def is_unchanged(self, key: Key, record: Record) -> bool | None:
+        """Return what unchanged() does of one record."""
+        guards, revision = self._guards, record.revision
+        if guards is None or revision is None:
+            return self.unchanged([(key, record)])[0]
+        guard = self._only or guards.parts[self._places.of(key)[0]]
+        has: Callable[[Key, bytes], bool] | None = getattr(guard.tier, "has_revision", None)
+        if has is None or not guard.trusted:
+            return self.unchanged([(key, record)])[0]
+        try:
+            return has(key, revision)
+        except Exception as error:  # noqa: BLE001 - the guard raises what is not the tier's fault
+            guard.judge("read", error)
+            return None
+
     def look(self, key: Key) -> Found:
         """Read one key without a lease; raises Bypassed if what is held there cannot be told."""
         if self._guards is None:

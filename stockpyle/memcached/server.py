@@ -69,18 +69,18 @@ class Server:
             connection = None
         return finish(self._run(operation, connection or self._connect(operation), work))
 
-    def ask(self, asks: bytes, head: bytes, tail: bytes, read: Callable[[bytes], T | None]) -> T | Connection | None:
-        """Ask for one value on a pooled connection, see Connection.value(), without what a call does besides.
+    def ask(self, asked: Callable[[Connection], T | None]) -> T | Connection | None:
+        """Ask one thing on a pooled connection, without what a call does besides.
 
         None if there is no such connection, or it has turned out dead, so that it is to be asked in a call; and the
-        connection, which is the caller's then, if the answer is another than expected.
+        connection, which is the caller's then, if `asked` returns None: the answer is another than expected.
         """
         try:
             connection = self._idle.pop()
         except IndexError:
             return None
         try:
-            found = connection.value(asks, head, tail, read)
+            found = asked(connection)
         except TimeoutError as error:
             connection.close()
             raise self._error("read", error) from error
@@ -99,7 +99,11 @@ class Server:
             self._keep(connection)
         return found
 
-    def go_on(self, connection: Connection, operation: str, work: Work[T]) -> T:
+    @overload
+    def go_on(self, connection: Connection, operation: str, work: Work[T]) -> T: ...
+    @overload
+    def go_on(self, connection: Connection, operation: str, work: Callable[[Connection], T]) -> T: ...
+    def go_on(self, connection: Connection, operation: str, work: Callable[[Connection], Any]) -> Any:
         """Run `work` with the connection that ask() has returned."""
         return finish(self._run(operation, connection, work))
 

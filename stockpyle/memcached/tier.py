@@ -104,12 +104,12 @@ class MemcachedTier(RemoteTier):
             return self.read([key], lease=lease)[0]
         text = self._text(key)
         now = self._clock()
-        found = self.server.ask(
-            b"get %b%b" % (text, usual.asks),
-            b"VALUE %b 1 " % text,
-            usual.tail,
-            lambda data: usual.read(key, data, now) if usual.read else self._codec.live(key, data, usual.epoch, now),
-        )
+
+        def record(data: bytes) -> Record | None:
+            return usual.read(key, data, now) if usual.read else self._codec.live(key, data, usual.epoch, now)
+
+        asks, head = b"get %b%b" % (text, usual.asks), b"VALUE %b 1 " % text
+        found = self.server.ask(lambda connection: connection.value(asks, head, usual.tail, record))
         if found is None:
             return self.read([key], lease=lease)[0]
         if not isinstance(found, Connection):
@@ -140,15 +140,34 @@ class MemcachedTier(RemoteTier):
         asked = [self._everything, *spaces.values()]
         usual = _usual_answer(expected, asked)
         told = yield from self.server.talk("read", lambda connection: connection.ids(texts, asked, usual))
-        if told is None:
-            return expected
-        ids, held = told
-        epochs = Epochs(self._everything, spaces)
+        return expected if told is None else self._revisions_of(keys, Epochs(self._everything, spaces), *told)
+
+    @staticmethod
+    def _revisions_of(
+        keys: Sequence[Key], epochs: Epochs, ids: Sequence[int | None], held: Values
+    ) -> list[bytes | None]:
         epochs.learn(held)
         return [
             None if cas is None else _revision(epochs.usable(key.spec.space), cas)
             for key, cas in zip(keys, ids, strict=True)
         ]
+
+    def has_revision(self, key: Key, revision: bytes) -> bool:
+        """True if that is the revision of a key."""
+        usual = self._usual.get(key.spec)
+        if usual is None or revision[:-CAS_BYTES] != usual.epoch:
+            return self.revisions([key], [revision])[0] == revision
+        asks = b"mg %b c\r\nget%b" % (self._text(key), usual.asks)
+        expected = b"HD c%d%b" % (int.from_bytes(revision[-CAS_BYTES:], "big"), usual.tail)
+        told = self.server.ask(lambda connection: connection.tells(asks, expected) or None)
+        if not isinstance(told, Connection):
+            return told or self.revisions([key], [revision])[0] == revision
+        epochs = self._epochs([key])
+
+        def work(connection: Connection) -> list[bytes | None]:
+            return self._revisions_of([key], epochs, *connection.rest_of_ids(1, len(epochs.keys)))
+
+        return self.server.go_on(told, "read", work)[0] == revision
 
     def _ask(
         self,

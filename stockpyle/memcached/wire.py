@@ -189,6 +189,20 @@ class Connection(Stream):
                 return found
         return None
 
+    def tells(self, asks: bytes, expected: bytes) -> bool:
+        """Send commands; True if the answer is what is expected. Else it is still to be read."""
+        self._send(asks)
+        if not self._is_next(expected):
+            return False
+        self._expect_no_more()
+        return True
+
+    def rest_of_ids(self, count: int, others: int) -> tuple[list[int | None], Values]:
+        """Return what ids() would of so many keys, after tells()."""
+        found: list[int | None] = []
+        self._ids(count, found)
+        return found, self.rest(others)
+
     def rest(self, count: int) -> Values:
         """Return what get() would of so many keys, after a value()."""
         found: Values = {}

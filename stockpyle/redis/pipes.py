@@ -67,6 +67,11 @@ class Pipe:
         self._reader.feed(received)
         return None
 
+    def tells(self, asks: bytes, expected: bytes) -> bool:
+        """Send commands; True if the answer is what is expected. Else it is still to be read, with reply()."""
+        self._sock.sendall(asks)
+        return self._is_next(expected)
+
     def exchange(self, commands: Sequence[bytes], expected: bytes = b"") -> list[Any] | None:
         """Send commands and return their replies, of which one may be an error; None if they are what is expected."""
         replies: list[Any] = []

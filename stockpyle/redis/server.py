@@ -27,6 +27,7 @@ from stockpyle.redis.pipes import CHUNK_KEYS, Pipe, packer
 from stockpyle.redis.scripts import ARRIVE, new_epoch
 
 T = TypeVar("T")
+U = TypeVar("U")
 Kind = Literal["server", "sentinel", "cluster"]
 
 MOST_SPARE = 16
@@ -153,7 +154,7 @@ class RedisServer:
                 self._expect_master(replies.pop())
             found: list[bytes | None] = []
             for (_, *asked), reply in zip(commands, replies, strict=False):
-                found += self._strings(reply, len(asked))
+                found += self.strings(reply, len(asked))
             return found
         pipeline = self._client.pipeline(transaction=False)
         for text in texts:
@@ -212,7 +213,7 @@ class RedisServer:
         self._keep(pipe)
         return None if replies is None else self._checked(replies)
 
-    def _strings(self, reply: Any, count: int) -> list[bytes | None]:
+    def strings(self, reply: Any, count: int) -> list[bytes | None]:
         """Return a reply that is so many strings, or nothing in place of some; raise an error, and what is neither."""
         if isinstance(reply, Exception):
             raise reply
@@ -220,13 +221,11 @@ class RedisServer:
             raise self._errors.InvalidResponse(f"it answered {str(reply)[:80]} where {count} strings belong")
         return reply
 
-    def ask(
-        self, asks: bytes, head: bytes, tail: bytes, count: int, read: Callable[[bytes], T | None]
-    ) -> T | list[Any] | None:
-        """Ask for one value on a connection that is at hand, see Pipe.value(), without what a call does besides.
+    def ask(self, asked: Callable[[Pipe], T | None], rest: Callable[[Pipe], U]) -> T | U | None:
+        """Ask one thing on a connection that is at hand, without what a call does besides.
 
-        None if there is no such connection, so that it is to be asked in a call; a list of `count` values if the answer
-        is another than expected.
+        None if there is no such connection, so that it is to be asked in a call. If `asked` returns None the answer is
+        another than expected, and `rest` reads it.
         """
         try:
             pipe = self._spare.pop()
@@ -236,17 +235,16 @@ class RedisServer:
             self._give_back(pipe.connection)
             return None
 
-        def work() -> T | list[Any]:
+        def work() -> T | U:
             try:
-                found: T | list[Any] | None = pipe.value(asks, head, tail, read)
-                if found is None:
-                    found = self._strings(pipe.reply(), count)
+                found = asked(pipe)
+                told: T | U = rest(pipe) if found is None else found
             except BaseException:
                 # replies to what was sent may still come
                 self._give_back(pipe.connection)
                 raise
             self._keep(pipe)
-            return found
+            return told
 
         return self._run("read", work)
 

@@ -23,6 +23,7 @@ from stockpyle.coherence.writer import LOCK_SECONDS
 from stockpyle.exceptions import StoreError
 from stockpyle.keys import Key, KeySpec
 from stockpyle.records import LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
+from stockpyle.redis.pipes import Pipe
 from stockpyle.redis.scripts import (
     CLOSE_EPOCH,
     EPOCH,
@@ -53,6 +54,8 @@ LONGEST = 2**53
 
 _MGET = b"*4\r\n$4\r\nMGET\r\n$"
 _STRINGS = b"*3\r\n$"
+_GETRANGE = b"*4\r\n$8\r\nGETRANGE\r\n$"
+_TO_HEAD = b"\r\n$1\r\n0\r\n$1\r\n%d\r\n*3\r\n$4\r\nMGET" % (HEAD - 1)
 
 _NOTHING = (b"", b"0")
 """In place of a value, and for how long: its key is to be empty."""
@@ -108,7 +111,11 @@ class RedisTier(RemoteTier):
             data = value[HEAD:]
             return usual.read(key, data, now) if usual.read else self._codec.live(key, data, usual.epoch, now)
 
-        found = self.server.ask(b"%b%d\r\n%b%b" % (_MGET, len(text), text, usual.asks), _STRINGS, usual.tail, 3, record)
+        asks = b"%b%d\r\n%b%b" % (_MGET, len(text), text, usual.asks)
+        found = self.server.ask(
+            lambda pipe: pipe.value(asks, _STRINGS, usual.tail, record),
+            lambda pipe: self.server.strings(pipe.reply(), 3),
+        )
         if found is None:
             return self.read([key], lease=lease)[0]
         if not isinstance(found, list):
@@ -129,10 +136,34 @@ class RedisTier(RemoteTier):
         told = self.server.call("read", lambda: self.server.heads(texts, HEAD, asked, usual))
         if told is None:
             return expected
-        heads, values = told
-        for text, value in zip(asked, values, strict=True):
+        return self._revisions_of(keys, epochs, *told)
+
+    @staticmethod
+    def _revisions_of(
+        keys: Sequence[Key], epochs: Epochs, heads: Sequence[bytes], values: Sequence[Any]
+    ) -> list[bytes | None]:
+        for text, value in zip(epochs.keys, values, strict=True):
             epochs.know(text, _epoch(value))
         return [_revision(epochs.usable(key.spec.space), head) for key, head in zip(keys, heads, strict=True)]
+
+    def has_revision(self, key: Key, revision: bytes) -> bool:
+        """True if that is the revision of a key."""
+        usual = self._usual.get(key.spec)
+        if usual is None or not self.server.can_be_asked or revision[: len(usual.epoch)] != usual.epoch:
+            return self.revisions([key], [revision])[0] == revision
+        text = self._text(key)
+        asks = b"%b%d\r\n%b%b%b" % (_GETRANGE, len(text), text, _TO_HEAD, usual.asks)
+        expected = b"$%d\r\n%b%b\r\n*2%b" % (HEAD, RECORD, revision[len(usual.epoch) :], usual.tail)
+
+        def rest(pipe: Pipe) -> bool:
+            head, values = pipe.reply(), self.server.strings(pipe.reply(), 2)
+            if not isinstance(head, bytes):
+                return False
+            epochs = Epochs(self._everything, self._spaces([key]))
+            return self._revisions_of([key], epochs, [head], values)[0] == revision
+
+        told = self.server.ask(lambda pipe: pipe.tells(asks, expected) or None, rest)
+        return self.revisions([key], [revision])[0] == revision if told is None else told
 
     def _read_all(self, keys: Sequence[Key], lease: bool, *, revised: bool) -> list[Found]:
         texts = self._texts(keys)
