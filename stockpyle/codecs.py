@@ -156,18 +156,16 @@ class RecordCodec:
         """
         return self._decode(key.spec, key, data, epoch)
 
-    def live(self, key: Key, data: bytes, epoch: bytes, now: float) -> Record | None:
-        """Return what decode() does if that is a record that lives; of everything else None."""
+    def live(self, key: Key, data: bytes, epoch: bytes, now: float) -> Record | Alias | None:
+        """Return what decode() does if that lives; of everything else None."""
         try:
             found = self.decode(key, data, epoch)
         except DecodeError:
             return None
-        if type(found) is not Record or (found.deadline is not None and found.deadline <= now):
-            return None
-        return found
+        return None if found is None or (found.deadline is not None and found.deadline <= now) else found
 
     def reader(self, spec: KeySpec, epoch: bytes) -> Callable[[Key, bytes, float], Record | None] | None:
-        """Return what does the same as live() for rows of a class, sooner, if there is such a thing.
+        """Return what does the same as live() for rows under identities of a class, sooner, if there is such a thing.
 
         It is called with the key, the bytes and the time. Where it returns None, it is for decode() to say why.
         """

@@ -17,7 +17,7 @@ from stockpyle.coherence.breaker import PROBE_SECONDS, Breaker
 from stockpyle.coherence.courier import COURIER, Courier
 from stockpyle.coherence.debts import LIMIT, Debt, Debts, deliver
 from stockpyle.coherence.logs import logger
-from stockpyle.coherence.talks import begin, hold
+from stockpyle.coherence.talks import Asked, begin, hold
 from stockpyle.exceptions import (
     CodecError,
     ImproperlyConfigured,
@@ -45,10 +45,6 @@ class DebtListener(Protocol):
     def told_late(self, debts: Sequence[Debt]) -> None:
         """Nothing of this is held there any more. It raises nothing."""
         ...
-
-
-Asked = tuple[str, tuple[Any, ...], dict[str, Any]]
-"""The name of a tier's method, and what it is called with."""
 
 
 class Bypassed(Exception):
@@ -308,17 +304,16 @@ class Guards:
         done = {} if done is None else done
         bypassed = {} if bypassed is None else bypassed
         failed: dict[int, Exception] = {}
-        together = {part for part in asked if whatever or self.parts[part].trusted} if len(asked) > 1 else set()
-        talks = {}
-        for part in together:
-            operation, args, kwargs = asked[part]
-            talks[part] = begin(self.parts[part].tier, operation, *args, **kwargs)
-        for part, error in hold(talks, done).items():
-            try:
-                self.parts[part].judge(doing, error)
-                bypassed[part] = error
-            except Exception as mistake:  # noqa: BLE001 - whoever asked is told
-                failed[part] = mistake
+        together: list[int] = []
+        if len(asked) > 1:
+            together = [part for part in asked if whatever or self.parts[part].trusted]
+            talks = {part: begin(self.parts[part].tier, asked[part]) for part in together}
+            for part, error in hold(talks, done).items():
+                try:
+                    self.parts[part].judge(doing, error)
+                    bypassed[part] = error
+                except Exception as mistake:  # noqa: BLE001 - whoever asked is told
+                    failed[part] = mistake
         for part, (operation, args, kwargs) in asked.items():
             if part in together:
                 continue

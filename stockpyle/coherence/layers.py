@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from stockpyle.coherence.debts import Debt
-from stockpyle.coherence.guards import Asked, Bypassed, DebtListener, Guard, Guards, guards_of, raise_first
+from stockpyle.coherence.guards import Bypassed, DebtListener, Guard, Guards, guards_of, raise_first
 from stockpyle.coherence.logs import Seldom, logger
 from stockpyle.coherence.parts import Places
+from stockpyle.coherence.talks import Asked
 from stockpyle.exceptions import ImproperlyConfigured, InvalidLifetime, StoreUnavailable, UnsupportedOperation
 from stockpyle.keys import Ident, Key
 from stockpyle.lifetimes import LifetimePolicy, earlier

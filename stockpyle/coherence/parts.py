@@ -84,7 +84,9 @@ class Parts:
     def _have(self, operation: str, asked: Mapping[int, tuple[Any, ...]], done: dict[int, Any] | None = None) -> Any:
         """Have these parts do what is asked of them, and return what each has done; raise what the first has raised."""
         done = {} if done is None else done
-        talks = {part: begin(self.parts[part], operation, *args, **kwargs) for part, (*args, kwargs) in asked.items()}
+        talks = {
+            part: begin(self.parts[part], (operation, tuple(args), kwargs)) for part, (*args, kwargs) in asked.items()
+        }
         for error in hold(talks, done).values():
             raise error
         return done

@@ -30,8 +30,13 @@ def step_by_step(result: Any) -> Talk[Any]:
     return (yield from result) if type(result) is GeneratorType else result
 
 
-def begin(tier: Any, operation: str, *args: Any, **kwargs: Any) -> Talk[Any]:
-    """Do what a tier's method of this name does: in steps, if the tier has a ``talk()``."""
+Asked = tuple[str, tuple[Any, ...], dict[str, Any]]
+"""The name of a tier's method, and what it is called with."""
+
+
+def begin(tier: Any, asked: Asked) -> Talk[Any]:
+    """Do what is asked of a tier: in steps, if the tier has a ``talk()``."""
+    operation, args, kwargs = asked
     talk: Callable[..., Talk[Any]] | None = getattr(tier, "talk", None)
     if talk is None:
         return getattr(tier, operation)(*args, **kwargs)

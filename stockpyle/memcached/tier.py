@@ -98,18 +98,21 @@ class MemcachedTier(RemoteTier):
         return self.server.talk("read", lambda connection: self._ask(connection, texts, keys, lease))
 
     def read_one(self, key: Key, *, lease: bool = True) -> Found:
-        """Return what read() does of one key, sooner if it is a record."""
+        """Return what read() does of one key, sooner if it is a record, or an alias of one."""
         usual = self._usual.get(key.spec)
         if usual is None:
             return self.read([key], lease=lease)[0]
         text = self._text(key)
         now = self._clock()
 
-        def record(data: bytes) -> Record | None:
-            return usual.read(key, data, now) if usual.read else self._codec.live(key, data, usual.epoch, now)
+        kind = Kind.RECORD if key.definition is key.spec.identity else Kind.ALIAS
+        asks, head = b"get %b%b" % (text, usual.asks), b"VALUE %b %d " % (text, kind)
 
-        asks, head = b"get %b%b" % (text, usual.asks), b"VALUE %b 1 " % text
-        found = self.server.ask(lambda connection: connection.value(asks, head, usual.tail, record))
+        def take(data: bytes) -> Record | Alias | None:
+            found: Record | Alias | None = usual.read(key, data, now) if usual.read else None
+            return found or self._codec.live(key, data, usual.epoch, now)
+
+        found = self.server.ask(lambda connection: connection.value(asks, head, usual.tail, take))
         if found is None:
             return self.read([key], lease=lease)[0]
         if not isinstance(found, Connection):

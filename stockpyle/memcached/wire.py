@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from stockpyle.coherence.talks import Talk, finish
 from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.memcached.stream import Garbage, Stream, size_of
+from stockpyle.remote.answers import cut_value
 
 T = TypeVar("T")
 Values = dict[bytes, tuple[int, bytes]]
@@ -177,17 +178,12 @@ class Connection(Stream):
         `read` returns None, so does this; then the answer is still to be read, with rest().
         """
         self._send(asks)
-        self._buffer = received = self._receive()
+        self._buffer, value = cut_value(self._receive, head, tail, self.largest)
         self._at = 0
-        if received.endswith(tail) and received.startswith(head):
-            begins = received.find(b"\r\n", len(head))
-            ends = len(received) - len(tail)
-            if received[len(head) : begins] == b"%d" % (ends - begins - 2):
-                found = read(received[begins + 2 : ends])
-                if found is not None:
-                    self._at = len(received)
-                return found
-        return None
+        found = None if value is None else read(value)
+        if found is not None:
+            self._at = len(self._buffer)
+        return found
 
     def tells(self, asks: bytes, expected: bytes) -> bool:
         """Send commands; True if the answer is what is expected. Else it is still to be read."""

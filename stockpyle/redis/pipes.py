@@ -6,10 +6,13 @@ say to those who do not read it, which of a batch sent whole would be all of the
 
 from __future__ import annotations
 
+import math
 import select
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
+
+from stockpyle.remote.answers import cut_value
 
 T = TypeVar("T")
 
@@ -54,23 +57,22 @@ class Pipe:
         None, so does this; then the answer is still to be read, with reply().
         """
         self._sock.sendall(asks)
-        received: bytes = self._sock.recv(RECEIVED_AT_ONCE)
-        if not received:
-            raise self._errors.ConnectionError("it has closed the connection")
-        if received.endswith(tail) and received.startswith(head):
-            begins = received.find(b"\r\n", len(head))
-            ends = len(received) - len(tail)
-            if received[len(head) : begins] == b"%d" % (ends - begins - 2):
-                found = read(received[begins + 2 : ends])
-                if found is not None:
-                    return found
-        self._reader.feed(received)
-        return None
+        received, value = cut_value(self._receive, head, tail, math.inf)
+        found = None if value is None else read(value)
+        if found is None:
+            self._reader.feed(received)
+        return found
 
     def tells(self, asks: bytes, expected: bytes) -> bool:
         """Send commands; True if the answer is what is expected. Else it is still to be read, with reply()."""
         self._sock.sendall(asks)
         return self._is_next(expected)
+
+    def _receive(self) -> bytes:
+        received: bytes = self.connection._sock.recv(RECEIVED_AT_ONCE)
+        if not received:
+            raise self._errors.ConnectionError("it has closed the connection")
+        return received
 
     def exchange(self, commands: Sequence[bytes], expected: bytes = b"") -> list[Any] | None:
         """Send commands and return their replies, of which one may be an error; None if they are what is expected."""
@@ -96,15 +98,12 @@ class Pipe:
     def _is_next(self, expected: bytes) -> bool:
         """True if that comes next, which then is done with; else the parser has all that has come."""
         # the connection may have been made anew
-        reader, sock = getattr(self.connection._parser, "_reader", None), self.connection._sock
+        reader = getattr(self.connection._parser, "_reader", None)
         if reader is None:
             return False
         received = b""
         while received != expected:
-            more = sock.recv(RECEIVED_AT_ONCE)
-            if not more:
-                raise self._errors.ConnectionError("it has closed the connection")
-            received += more
+            received += self._receive()
             if not expected.startswith(received):
                 reader.feed(received)
                 return False

@@ -98,22 +98,23 @@ class RedisTier(RemoteTier):
         return self._read_all(keys, lease, revised=False)
 
     def read_one(self, key: Key, *, lease: bool = True) -> Found:
-        """Return what read() does of one key, sooner if it is a record."""
+        """Return what read() does of one key, sooner if it is a record, or an alias of one."""
         usual = self._usual.get(key.spec)
         if usual is None or not self.server.can_be_asked:
             return self.read([key], lease=lease)[0]
         text = self._text(key)
         now = self._clock()
 
-        def record(value: bytes) -> Record | None:
+        def take(value: bytes) -> Record | Alias | None:
             if not value.startswith(RECORD):
                 return None
             data = value[HEAD:]
-            return usual.read(key, data, now) if usual.read else self._codec.live(key, data, usual.epoch, now)
+            found: Record | Alias | None = usual.read(key, data, now) if usual.read else None
+            return found or self._codec.live(key, data, usual.epoch, now)
 
         asks = b"%b%d\r\n%b%b" % (_MGET, len(text), text, usual.asks)
         found = self.server.ask(
-            lambda pipe: pipe.value(asks, _STRINGS, usual.tail, record),
+            lambda pipe: pipe.value(asks, _STRINGS, usual.tail, take),
             lambda pipe: self.server.strings(pipe.reply(), 3),
         )
         if found is None:

@@ -285,6 +285,19 @@ def test_values_that_look_like_an_answer(between: Meddler, at_once: bool) -> Non
         assert [one.value.name for one in store.read_revised([each, each])] == [name, name]
 
 
+@pytest.mark.parametrize("size", [10, 200_000])
+def test_answer_that_lacks_an_epoch(memcached: tuple[str, int], size: int) -> None:
+    """An epoch that was evicted ends the answer sooner than expected: that is a miss, and nothing is waited for."""
+    store = store_on(memcached, timeout=5)
+    fill(store, record(name="x" * size))
+    for _ in range(2):
+        assert len(store.get(Person, {"id": 1}).name) == size
+    with foreign(memcached) as client:
+        assert client.delete(PERSON.epoch.text(store.prefix))
+    assert store.get(Person, {"id": 1}) is None
+    assert len(store.parts[0].server._idle) == 1
+
+
 def test_bytes_one_by_one_are_an_answer(between: Meddler) -> None:
     """However an answer is cut into packets, it is understood."""
     store = store_on(between.address, timeout=5)
