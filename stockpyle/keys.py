@@ -228,14 +228,17 @@ class KeySpec:
         Raises UndeclaredKeyError for a set of attributes that is not declared, InvalidKeyType for a value
         that cannot be part of a key, and InvalidKey for what is no mapping at all.
         """
+        if type(asked) is dict:
+            definition = self._by_names.get(tuple(asked))
+            if definition is not None:
+                return self._make(definition, tuple(asked.values()))
+        return self._key_in_any_order(asked)
+
+    def _key_in_any_order(self, asked: Mapping[str, Any]) -> Key | None:
         try:
             names = tuple(asked)
-            definition = self._by_names.get(names)
-            if definition is not None and type(asked) is dict:
-                values = tuple(asked.values())
-            else:
-                definition = definition or self._by_names[tuple(sorted(names))]
-                values = tuple([asked[name] for name in definition.attributes])
+            definition = self._by_names.get(names) or self._by_names[tuple(sorted(names))]
+            values = tuple([asked[name] for name in definition.attributes])
         except (KeyError, TypeError):
             raise self._undeclared(asked) from None
         return self._make(definition, values)

@@ -68,7 +68,7 @@ class Layer:
         self._guards: Guards | None = guards_of(tier) if counted else None
         parts = self._guards.parts if self._guards else ()
         self._only: Guard | None = parts[0] if len(parts) == 1 else None
-        self._one: Callable[..., Found] | None = getattr(tier, "read_one", None)
+        self._one: Callable[..., Found] | None = getattr(self._only.tier if self._only else tier, "read_one", None)
         self._places = Places(len(parts), getattr(tier, "place", None))
         own = getattr(tier, "stats", None)
         self.stats: Stats = Stats() if self._guards is None else own if isinstance(own, Stats) else self._guards.stats

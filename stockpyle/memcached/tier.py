@@ -104,19 +104,22 @@ class MemcachedTier(RemoteTier):
             return self.read([key], lease=lease)[0]
         text = self._text(key)
         now = self._clock()
-
         kind = Kind.RECORD if key.definition is key.spec.identity else Kind.ALIAS
         asks, head = b"get %b%b" % (text, usual.asks), b"VALUE %b %d " % (text, kind)
 
-        def take(data: bytes) -> Record | Alias | None:
-            found: Record | Alias | None = usual.read(key, data, now) if usual.read else None
-            return found or self._codec.live(key, data, usual.epoch, now)
+        def take(data: bytes) -> Any:
+            row = usual.read(key, data, now) if usual.read else None
+            return row or self._codec.live(key, data, usual.epoch, now)
 
-        found = self.server.ask(lambda connection: connection.value(asks, head, usual.tail, take))
+        def question(connection: Connection) -> Any:
+            return connection.value(asks, head, usual.tail, take)
+
+        found: Any = self.server.ask(question)
         if found is None:
             return self.read([key], lease=lease)[0]
         if not isinstance(found, Connection):
-            return found
+            answer: Found = found
+            return answer
         epochs = self._epochs([key])
 
         def work(connection: Connection) -> Talk[list[Found]]:

@@ -105,24 +105,25 @@ class RedisTier(RemoteTier):
         text = self._text(key)
         now = self._clock()
 
-        def take(value: bytes) -> Record | Alias | None:
+        def take(value: bytes) -> Any:
             if not value.startswith(RECORD):
                 return None
             data = value[HEAD:]
-            found: Record | Alias | None = usual.read(key, data, now) if usual.read else None
-            return found or self._codec.live(key, data, usual.epoch, now)
+            row = usual.read(key, data, now) if usual.read else None
+            return row or self._codec.live(key, data, usual.epoch, now)
 
         asks = b"%b%d\r\n%b%b" % (_MGET, len(text), text, usual.asks)
-        found = self.server.ask(
-            lambda pipe: pipe.value(asks, _STRINGS, usual.tail, take),
-            lambda pipe: self.server.strings(pipe.reply(), 3),
-        )
+
+        def question(pipe: Pipe) -> Any:
+            return pipe.value(asks, _STRINGS, usual.tail, take)
+
+        found: Any = self.server.ask(question, lambda pipe: self.server.strings(pipe.reply(), 3))
         if found is None:
             return self.read([key], lease=lease)[0]
         if not isinstance(found, list):
-            return found
-        values = found
-        return self.server.call("read", lambda: self._judge_all([text], [key], lease, values))[0]
+            answer: Found = found
+            return answer
+        return self.server.call("read", lambda: self._judge_all([text], [key], lease, found))[0]
 
     def read_revised(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Revised.read_revised."""

@@ -350,6 +350,8 @@ class SessionStore(ConcreteStore, abstract=True):
             if key is None:
                 raise needs_class_and_keys(klass)
             return self._one_into(session, klass, key)
+        if self._hits is None and key is not None:
+            return self._fetch_one(klass, key)
         return super().get(klass, key)
 
     @overload
