@@ -8,7 +8,6 @@ first answer is waited for; and so on with what they send next.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from types import GeneratorType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -23,11 +22,6 @@ def finish(talk: Talk[T]) -> T:
     except StopIteration as end:
         result: T = end.value
         return result
-
-
-def step_by_step(result: Any) -> Talk[Any]:
-    """Return, as a talk, what a function has returned: a talk, or what one would come to."""
-    return (yield from result) if type(result) is GeneratorType else result
 
 
 Asked = tuple[str, tuple[Any, ...], dict[str, Any]]

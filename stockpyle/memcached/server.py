@@ -6,9 +6,10 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from types import GeneratorType
 from typing import Any, TypeVar, overload
 
-from stockpyle.coherence.talks import Talk, finish, step_by_step
+from stockpyle.coherence.talks import Talk, finish
 from stockpyle.exceptions import StockpyleError, StoreTimeout, StoreUnavailable
 from stockpyle.forks import renew_after_fork
 from stockpyle.memcached.wire import Connection
@@ -125,7 +126,8 @@ class Server:
 
     def _work(self, connection: Connection, work: Work[T]) -> Talk[T]:
         try:
-            result: T = yield from step_by_step(work(connection))
+            said: Any = work(connection)
+            result: T = (yield from said) if type(said) is GeneratorType else said
         except BaseException:
             # whatever it was, replies to what was sent may still come
             connection.close()

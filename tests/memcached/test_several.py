@@ -150,7 +150,7 @@ def test_one_that_fails_leaves_the_others_answers_right(
     between: list[Meddler], servers: list[tuple[str, int]], failure: str, part: int
 ) -> None:
     """A server that hangs, or breaks off, has nothing; what others answered meanwhile counts, however long it took."""
-    several = Several(between, servers, timeout=0.3)
+    several = Several(between, servers, timeout=1)
     between[part].meddle = FAILURES[failure](between[part])
     found = dict(zip([each.ident for each in several.keys], several.layer.read(several.keys, lease=True), strict=True))
     for each in several.keys:
@@ -168,7 +168,7 @@ def test_commit_that_one_cannot_be_told_of(
     between: list[Meddler], servers: list[tuple[str, int]], failure: str, part: int
 ) -> None:
     """The others are told, and what the failing one missed is owed to it, and it only."""
-    several = Several(between, servers, timeout=0.3)
+    several = Several(between, servers, timeout=1)
     locks = several.layer.lock(several.keys, 30)
     between[part].meddle = FAILURES[failure](between[part])
     several.layer.publish([(lock, record(lock.key.values[0], name="new")) for lock in locks], 30)
@@ -184,7 +184,7 @@ def test_commit_that_one_cannot_be_told_of(
 @pytest.mark.parametrize("part", [0, 1, 2])
 def test_lock_that_one_refuses_is_taken_back(between: list[Meddler], servers: list[tuple[str, int]], part: int) -> None:
     """With unreachable="refuse" nobody is left with a lock when one server cannot be reached."""
-    several = Several(between, servers, timeout=0.3)
+    several = Several(between, servers, timeout=1)
     between[part].meddle = FAILURES["closes in mid-reply"](between[part])
     with pytest.raises(StoreUnavailable):
         several.layer.lock(several.absent, 30, unreachable="refuse")
@@ -218,17 +218,19 @@ def test_interrupt_leaves_no_half_answer(several: Several, monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         several.layer.read(several.keys, lease=True)
     monkeypatch.undo()
-    assert [len(tier.server._idle) for tier in several.store.parts] == [1, 0, 0]
+    # the one that had answered by then
+    assert sorted(len(tier.server._idle) for tier in several.store.parts) == [0, 0, 1]
     assert names(several.layer.read(several.keys, lease=True)) == ["old"] * 60
 
 
 def test_interrupted_lock_is_taken_back(several: Several, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that had locked its share when an interrupt came is told to forget it."""
     real = Connection._meta_replies
-    answers = iter([False, True])
+    asked: list[Connection] = []
 
     def interrupted(self: Connection, count: int, replies: Any) -> None:
-        if next(answers, False):
+        asked.append(self)
+        if len(asked) == 2:
             raise KeyboardInterrupt
         real(self, count, replies)
 
@@ -236,7 +238,9 @@ def test_interrupted_lock_is_taken_back(several: Several, monkeypatch: pytest.Mo
     with pytest.raises(KeyboardInterrupt):
         several.layer.lock(several.absent, 30)
     monkeypatch.undo()
-    own = [each for each in several.absent if several.store.place(each) == 0]
+    first = [each.address for each in several.between].index(asked[0].client.server)
+    own = [each for each in several.absent if several.store.place(each) == first]
+    assert own
     assert all(isinstance(found, Lease) for found in several.layer.read(own, lease=True))
 
 
