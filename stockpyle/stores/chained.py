@@ -164,11 +164,15 @@ class ChainedStore(SessionStore):
 
     def _one_into(self, session: Session, klass: type, key: Mapping[str, Any]) -> Any:
         route, hits = self.route(klass), self._hits
-        if hits is not None and route.spec.mapped:
+        if route.spec.mapped:
             own, is_clean = self._sessions.checked_session(session, route.spec, route.engine)
-            record: Any = hits.find(klass, key) if is_clean else None
+            record: Any = None
+            if is_clean:
+                record = self._record(route, key) if hits is None else hits.find(klass, key)
             if record is not None:
                 return record.spec.materialise_into(own, record.value)
+            if is_clean and hits is None:
+                return None
         return self._fetch_into(session, klass, [key])[0]
 
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -185,17 +189,21 @@ class ChainedStore(SessionStore):
         return materialised(results)
 
     def _fetch_one(self, klass: type, asked: Mapping[str, Any]) -> Any:
-        route = self.route(klass)
-        key = route.spec.key(asked)
-        if self.backplane is not None and not self.backplane.started:
-            self.backplane.start()
-        record = None if key is None else fetch_one(route.layers, route.source, key)
+        record = self._record(self.route(klass), asked)
         if record is None:
             self.stats.misses += 1
             return None
         self.stats.hits += 1
-        self.seen.add(record.spec)
         return record.spec.materialise(record.value)
+
+    def _record(self, route: Route, asked: Mapping[str, Any]) -> Record | None:
+        key = route.spec.key(asked)
+        if self.backplane is not None and not self.backplane.started:
+            self.backplane.start()
+        record = None if key is None else fetch_one(route.layers, route.source, key)
+        if record is not None:
+            self.seen.add(record.spec)
+        return record
 
     def _records(self, route: Route, keys: Sequence[Any]) -> list[Record | None]:
         if self.backplane is not None and not self.backplane.started:
