@@ -66,7 +66,7 @@ class KeyDefinition:
     this key holds a lock of the source's, up to the commit, that excludes every other writer of the key.
     """
 
-    __slots__ = ("_heads", "attributes", "coerce", "names", "natural", "row_locked", "space")
+    __slots__ = ("_heads", "attributes", "coerce", "names", "natural", "row_locked", "short_heads", "space")
 
     def __init__(
         self,
@@ -84,6 +84,8 @@ class KeyDefinition:
         self.coerce = coerce
         self.natural = natural
         self._heads: dict[str, tuple[str, ...]] = {}
+        self.short_heads: dict[str, bytes] = {}
+        """What short_head() has returned, by the prefix."""
 
     def heads(self, prefix: str) -> tuple[str, ...]:
         """Return what stands before each value in the texts of keys, which begin with `prefix`; the same each time."""
@@ -93,6 +95,13 @@ class KeyDefinition:
             first = f"{prefix}:{write_name(self.space)}:{names[0]}"
             heads = self._heads[prefix] = (first, *(f",{name}" for name in names[1:]))
         return heads
+
+    def short_head(self, prefix: str) -> bytes:
+        """Return what stands before the only value, if an integer fits behind it in any text; else nothing."""
+        head = self.heads(prefix)[0].encode("ascii")
+        is_short = len(self.attributes) == 1 and len(head) <= MAX_TEXT - _DIGITS
+        own = self.short_heads[prefix] = head if is_short else b""
+        return own
 
     def __repr__(self) -> str:
         return f"KeyDefinition({self.space!r}, {self.attributes!r})"
@@ -165,18 +174,19 @@ class Key:
 
 def texts_of(keys: Iterable[Key], prefix: str) -> list[bytes]:
     """Return the texts of many keys, as bytes."""
-    texts = []
-    definition, head, is_short = None, b"", False
-    for key in keys:
-        if key.definition is not definition:
-            definition = key.definition
-            head = definition.heads(prefix)[0].encode("ascii")
-            is_short = len(definition.attributes) == 1 and len(head) <= MAX_TEXT - _DIGITS
-        if is_short and type(key.values[0]) is int and -_FEW < key.values[0] < _FEW:
-            texts.append(b"%b%d" % (head, key.values[0]))
-        else:
-            texts.append(key.text(prefix).encode("ascii"))
-    return texts
+    return [text_of(key, prefix) for key in keys]
+
+
+def text_of(key: Key, prefix: str) -> bytes:
+    """Return the text of a key, as bytes."""
+    head = key.definition.short_heads.get(prefix)
+    if head is None:
+        head = key.definition.short_head(prefix)
+    if head:
+        value = key.values[0]
+        if type(value) is int and -_FEW < value < _FEW:
+            return b"%b%d" % (head, value)
+    return key.text(prefix).encode("ascii")
 
 
 _DIGITS = 20

@@ -56,6 +56,10 @@ def fetch_one(layers: Sequence[Layer], source: Source | None, key: Key) -> Recor
         return fetch_each(layers, source, [key])[0]
     fastest, lease = layers[0], source is not None
     answer = fastest.read_one(key, lease=lease)
+    if type(answer) is Record and answer.spec is key.spec and key.spec.mapped and answer.value is not ABSENT:
+        # the warm cache's way: what _is_hit would say, too
+        fastest.stats.hits += 1
+        return answer
     told = {key.ident: answer}
     by_alias = False
     if type(answer) is Alias:

@@ -70,18 +70,18 @@ class Server:
             connection = None
         return finish(self._run(operation, connection or self._connect(operation), work))
 
-    def ask(self, asked: Callable[[Connection], T | None]) -> T | Connection | None:
-        """Ask one thing on a pooled connection, without what a call does besides.
+    def ask(self, method: Callable[..., T | None], *args: Any) -> T | Connection | None:
+        """Call a method of a pooled connection's that asks one thing, without what a call does besides.
 
         None if there is no such connection, or it has turned out dead, so that it is to be asked in a call; and the
-        connection, which is the caller's then, if `asked` returns None: the answer is another than expected.
+        connection, which is the caller's then, if the method returns None: the answer is another than expected.
         """
         try:
             connection = self._idle.pop()
         except IndexError:
             return None
         try:
-            found = asked(connection)
+            found = method(connection, *args)
         except TimeoutError as error:
             connection.close()
             raise self._error("read", error) from error

@@ -111,10 +111,7 @@ class MemcachedTier(RemoteTier):
             row = usual.read(key, data, now) if usual.read else None
             return row or self._codec.live(key, data, usual.epoch, now)
 
-        def question(connection: Connection) -> Any:
-            return connection.value(asks, head, usual.tail, take)
-
-        found: Any = self.server.ask(question)
+        found: Any = self.server.ask(Connection.value, asks, head, usual.tail, take)
         if found is None:
             return self.read([key], lease=lease)[0]
         if not isinstance(found, Connection):
@@ -165,7 +162,7 @@ class MemcachedTier(RemoteTier):
             return self.revisions([key], [revision])[0] == revision
         asks = b"mg %b c\r\nget%b" % (self._text(key), usual.asks)
         expected = b"HD c%d%b" % (int.from_bytes(revision[-CAS_BYTES:], "big"), usual.tail)
-        told = self.server.ask(lambda connection: connection.tells(asks, expected) or None)
+        told = self.server.ask(Connection.tells, asks, expected)
         if not isinstance(told, Connection):
             return told or self.revisions([key], [revision])[0] == revision
         epochs = self._epochs([key])

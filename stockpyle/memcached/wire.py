@@ -185,11 +185,11 @@ class Connection(Stream):
             self._at = len(self._buffer)
         return found
 
-    def tells(self, asks: bytes, expected: bytes) -> bool:
-        """Send commands; True if the answer is what is expected. Else it is still to be read."""
+    def tells(self, asks: bytes, expected: bytes) -> bool | None:
+        """Send commands; True if the answer is what is expected. Else None, and it is still to be read."""
         self._send(asks)
         if not self._is_next(expected):
-            return False
+            return None
         self._expect_no_more()
         return True
 

@@ -63,10 +63,10 @@ class Pipe:
             self._reader.feed(received)
         return found
 
-    def tells(self, asks: bytes, expected: bytes) -> bool:
-        """Send commands; True if the answer is what is expected. Else it is still to be read, with reply()."""
+    def tells(self, asks: bytes, expected: bytes) -> bool | None:
+        """Send commands; True if the answer is as expected. Else None, and it is still to be read, with reply()."""
         self._sock.sendall(asks)
-        return self._is_next(expected)
+        return self._is_next(expected) or None
 
     def _receive(self) -> bytes:
         received: bytes = self.connection._sock.recv(RECEIVED_AT_ONCE)

@@ -221,11 +221,11 @@ class RedisServer:
             raise self._errors.InvalidResponse(f"it answered {str(reply)[:80]} where {count} strings belong")
         return reply
 
-    def ask(self, asked: Callable[[Pipe], T | None], rest: Callable[[Pipe], U]) -> T | U | None:
-        """Ask one thing on a connection that is at hand, without what a call does besides.
+    def ask(self, rest: Callable[[Pipe], U], method: Callable[..., T | None], *args: Any) -> T | U | None:
+        """Call a method of a Pipe's at hand that asks one thing, without what a call does besides.
 
-        None if there is no such connection, so that it is to be asked in a call. If `asked` returns None the answer is
-        another than expected, and `rest` reads it.
+        None if there is no such connection, so that it is to be asked in a call. If the method returns None the answer
+        is another than expected, and `rest` reads it.
         """
         try:
             pipe = self._spare.pop()
@@ -237,7 +237,7 @@ class RedisServer:
 
         def work() -> T | U:
             try:
-                found = asked(pipe)
+                found = method(pipe, *args)
                 told: T | U = rest(pipe) if found is None else found
             except BaseException:
                 # replies to what was sent may still come

@@ -114,16 +114,16 @@ class RedisTier(RemoteTier):
 
         asks = b"%b%d\r\n%b%b" % (_MGET, len(text), text, usual.asks)
 
-        def question(pipe: Pipe) -> Any:
-            return pipe.value(asks, _STRINGS, usual.tail, take)
-
-        found: Any = self.server.ask(question, lambda pipe: self.server.strings(pipe.reply(), 3))
+        found: Any = self.server.ask(self._three, Pipe.value, asks, _STRINGS, usual.tail, take)
         if found is None:
             return self.read([key], lease=lease)[0]
         if not isinstance(found, list):
             answer: Found = found
             return answer
         return self.server.call("read", lambda: self._judge_all([text], [key], lease, found))[0]
+
+    def _three(self, pipe: Pipe) -> list[bytes | None]:
+        return self.server.strings(pipe.reply(), 3)
 
     def read_revised(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Revised.read_revised."""
@@ -164,7 +164,7 @@ class RedisTier(RemoteTier):
             epochs = Epochs(self._everything, self._spaces([key]))
             return self._revisions_of([key], epochs, [head], values)[0] == revision
 
-        told = self.server.ask(lambda pipe: pipe.tells(asks, expected) or None, rest)
+        told = self.server.ask(rest, Pipe.tells, asks, expected)
         return self.revisions([key], [revision])[0] == revision if told is None else told
 
     def _read_all(self, keys: Sequence[Key], lease: bool, *, revised: bool) -> list[Found]:

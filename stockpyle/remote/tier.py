@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from stockpyle.codecs import Kind, RecordCodec
 from stockpyle.coherence.logs import Seldom
 from stockpyle.exceptions import DecodeError, EncodeError, StoreError
-from stockpyle.keys import Key, KeySpec, texts_of
+from stockpyle.keys import Key, KeySpec, text_of, texts_of
 from stockpyle.records import Alias, Busy, Found, Record
 from stockpyle.remote.epochs import NO_EPOCH, Epoch, Epochs
 from stockpyle.stats import Stats
@@ -186,7 +186,7 @@ class RemoteTier:
     # keys and epochs
 
     def _text(self, key: Key) -> bytes:
-        return key.text(self._prefix).encode("ascii")
+        return text_of(key, self._prefix)
 
     def _texts(self, keys: Iterable[Key]) -> list[bytes]:
         return texts_of(keys, self._prefix)

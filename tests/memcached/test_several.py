@@ -246,7 +246,7 @@ def test_interrupted_lock_is_taken_back(several: Several, monkeypatch: pytest.Mo
 
 def test_fifty_thousand_keys(servers: list[tuple[str, int]]) -> None:
     """50,000 keys are read, filled, locked and published on three servers in one call each."""
-    store = MemcacheStore(servers=servers, prefix=new_prefix(), timeout=30)
+    store = MemcacheStore(servers=servers, prefix=new_prefix(), timeout=30, lease_seconds=120)
     layer = Layer(store)
     keys = [key(id=i) for i in range(50_000)]
     leases = _all_leased(layer.read(keys, lease=True))

@@ -41,7 +41,7 @@ def between(cache: OnRedis) -> Iterator[Meddler]:
 
 def test_fifty_thousand_keys(redis_server: str) -> None:
     """50,000 keys are read, filled, locked, published and unlocked in one call each."""
-    store = RedisStore(redis_server, prefix=new_prefix(), timeout=30)
+    store = RedisStore(redis_server, prefix=new_prefix(), timeout=30, lease_seconds=120)
     keys = [key(id=i) for i in range(50_000)]
     leases = store.read(keys)
     assert all(isinstance(lease, Lease) for lease in leases)
