@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, Final
 from zlib import crc32
@@ -28,6 +29,7 @@ from stockpyle.objects import Codec, ObjectCodec, PickleCodec, checked_codec
 from stockpyle.packing import load_msgspec
 from stockpyle.records import ABSENT, Alias, Record
 from stockpyle.signing import SIGNATURE_SIZE, Signer
+from stockpyle.values import ALWAYS_NORMAL
 
 __all__ = ["Codec", "Kind", "PickleCodec", "RecordCodec", "SignedCodec"]
 
@@ -79,6 +81,8 @@ _HEADER: Final = struct.Struct("!2sBBIB16s8sdd")
 _SIZE: Final = _HEADER.size
 _READ: Final = struct.Struct("!4sIB16s8s8xd")
 """What of it is read: all that begins the bytes of a record as one, and not when they were stored."""
+_USUAL: Final = struct.Struct("!4xI33xd")
+"""What is left to be read of one that begins as expected: the checksum and the deadline."""
 _LEAD: Final = _MAGIC + bytes((_FORMAT, Kind.RECORD))
 _ENDLESS: Final = math.inf
 _COMPRESSED: Final = 0x80
@@ -151,6 +155,49 @@ class RecordCodec:
         forged bytes. A deadline that has passed is left to the caller.
         """
         return self._decode(key.spec, key, data, epoch)
+
+    def live(self, key: Key, data: bytes, epoch: bytes, now: float) -> Record | Alias | None:
+        """Return what decode() does if that lives; of everything else None."""
+        try:
+            found = self.decode(key, data, epoch)
+        except DecodeError:
+            return None
+        return None if found is None or (found.deadline is not None and found.deadline <= now) else found
+
+    def reader(self, spec: KeySpec, epoch: bytes) -> Callable[[Key, bytes, float], Record | None] | None:
+        """Return what does the same as live() for rows under identities of a class, sooner, if there is such a thing.
+
+        It is called with the key, the bytes and the time. Where it returns None, it is for decode() to say why.
+        """
+        room = self._rooms.get(spec) or self._room(spec)
+        usual = room.usual(spec) if spec.mapped and self._signer is None else None
+        if usual is None:
+            return None
+        fingerprint, row_of, place = usual
+        expected = b"\0" + epoch + fingerprint
+        unpack, identity, normal = _USUAL.unpack_from, spec.identity, ALWAYS_NORMAL
+
+        def read(key: Key, data: bytes, now: float) -> Record | None:
+            if not data.startswith(expected, _CHECKED_FROM) or not data.startswith(_LEAD) or len(data) < _SIZE:
+                return None
+            checksum, deadline = unpack(data)
+            if not deadline > now or crc32(data[_CHECKED_FROM:], 1) != checksum:
+                return None
+            try:
+                row = row_of(data[_SIZE:])
+            except Exception:  # noqa: BLE001 - decode() says what it is
+                return None
+            own, asked = row[place], key.values[0]
+            if (
+                key.definition is not identity
+                or type(own) is not type(asked)
+                or type(own) not in normal
+                or own != asked
+            ):
+                return None
+            return Record(spec, row, None if deadline == _ENDLESS else deadline)
+
+        return read
 
     def decode_stored(self, spec: KeySpec, text: str, data: bytes, epoch: bytes) -> Record | None:
         """Return the object of the class of `spec` that was stored under the text of its identity; see decode.

@@ -66,7 +66,7 @@ class KeyDefinition:
     this key holds a lock of the source's, up to the commit, that excludes every other writer of the key.
     """
 
-    __slots__ = ("_heads", "attributes", "coerce", "names", "natural", "row_locked", "space")
+    __slots__ = ("_heads", "attributes", "coerce", "names", "natural", "row_locked", "short_heads", "space")
 
     def __init__(
         self,
@@ -84,6 +84,8 @@ class KeyDefinition:
         self.coerce = coerce
         self.natural = natural
         self._heads: dict[str, tuple[str, ...]] = {}
+        self.short_heads: dict[str, bytes] = {}
+        """What short_head() has returned, by the prefix."""
 
     def heads(self, prefix: str) -> tuple[str, ...]:
         """Return what stands before each value in the texts of keys, which begin with `prefix`; the same each time."""
@@ -93,6 +95,13 @@ class KeyDefinition:
             first = f"{prefix}:{write_name(self.space)}:{names[0]}"
             heads = self._heads[prefix] = (first, *(f",{name}" for name in names[1:]))
         return heads
+
+    def short_head(self, prefix: str) -> bytes:
+        """Return what stands before the only value, if an integer fits behind it in any text; else nothing."""
+        head = self.heads(prefix)[0].encode("ascii")
+        is_short = len(self.attributes) == 1 and len(head) <= MAX_TEXT - _DIGITS
+        own = self.short_heads[prefix] = head if is_short else b""
+        return own
 
     def __repr__(self) -> str:
         return f"KeyDefinition({self.space!r}, {self.attributes!r})"
@@ -134,7 +143,8 @@ class Key:
         heads = self.definition.heads(prefix)
         try:
             if len(values) == 1:
-                text = heads[0] + write(values[0])
+                value = values[0]
+                text = f"{heads[0]}{value if type(value) is int and -_FEW < value < _FEW else write(value)}"
             else:
                 text = "".join(map(add, heads, map(write, values))) if values else heads[0]
         except UnusableValue:
@@ -160,6 +170,27 @@ class Key:
 
     def __repr__(self) -> str:
         return f"Key({self.spec.klass.__name__}, {self.as_dict()!r})"
+
+
+def texts_of(keys: Iterable[Key], prefix: str) -> list[bytes]:
+    """Return the texts of many keys, as bytes."""
+    return [text_of(key, prefix) for key in keys]
+
+
+def text_of(key: Key, prefix: str) -> bytes:
+    """Return the text of a key, as bytes."""
+    head = key.definition.short_heads.get(prefix)
+    if head is None:
+        head = key.definition.short_head(prefix)
+    if head:
+        value = key.values[0]
+        if type(value) is int and -_FEW < value < _FEW:
+            return b"%b%d" % (head, value)
+    return key.text(prefix).encode("ascii")
+
+
+_DIGITS = 20
+_FEW = 10 ** (_DIGITS - 1)
 
 
 class KeySpec:
@@ -207,6 +238,13 @@ class KeySpec:
         Raises UndeclaredKeyError for a set of attributes that is not declared, InvalidKeyType for a value
         that cannot be part of a key, and InvalidKey for what is no mapping at all.
         """
+        if type(asked) is dict:
+            definition = self._by_names.get(tuple(asked))
+            if definition is not None:
+                return self._make(definition, tuple(asked.values()))
+        return self._key_in_any_order(asked)
+
+    def _key_in_any_order(self, asked: Mapping[str, Any]) -> Key | None:
         try:
             names = tuple(asked)
             definition = self._by_names.get(names) or self._by_names[tuple(sorted(names))]
@@ -300,6 +338,10 @@ class KeySpec:
     def materialise(self, value: Any) -> Any:
         """Return an object for what a tier kept."""
         return value
+
+    def materialise_all(self, values: Sequence[Any]) -> list[Any]:
+        """Return an object for each of these, which tiers kept."""
+        return [self.materialise(value) for value in values]
 
     def stand_in(self, values: Mapping[str, Any]) -> Any:
         """Return an object that has these attributes and was not initialised."""

@@ -69,9 +69,11 @@ class Tier(Protocol):
 
     In a chain a tier may raise whatever it likes where it fails: see stockpyle.coherence.guards. One that keeps its
     keys in several places, which fail one by one, has ``parts``, each a tier of its own, and ``place(key)``, which
-    returns the number of the part that keeps a key; then a chain calls the parts. ``ping()``, of the tier or of a part,
-    raises what is wrong with it; where it is there, a failed tier is tried again in the background. ``unreachable`` is
-    "proceed" or "refuse": what a chain does at a commit if the tier cannot be reached, if the chain does not say.
+    returns the number of the part that keeps a key; then a chain calls the parts; those that have ``talk(operation,
+    ...)``, a generator that pauses before it waits for a server, are asked together. ``read_one(key, lease=...)`` may
+    do what ``read`` does of one key, sooner. ``ping()``, of the tier or of a part, raises what is wrong with it; where
+    it is there, a failed tier is tried again in the background. ``unreachable`` is "proceed" or "refuse": what a chain
+    does at a commit if the tier cannot be reached, if the chain does not say.
     """
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, Literal
@@ -56,6 +57,15 @@ class Record:
         if self.value is ABSENT or not key.spec.serves(self.spec, self.value):
             return False
         return self.spec.has(self.value, key)
+
+
+def materialised(records: Sequence[Record | None]) -> list[Any]:
+    """Return the objects of records, in their order, with None for None."""
+    if records and None not in records:
+        (spec, *others) = {record.spec for record in records if record is not None}
+        if not others:
+            return spec.materialise_all([record.value for record in records if record is not None])
+    return [None if record is None else record.spec.materialise(record.value) for record in records]
 
 
 @dataclass(slots=True, eq=False)

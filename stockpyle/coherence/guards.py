@@ -9,13 +9,15 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from stockpyle.coherence.breaker import PROBE_SECONDS, Breaker
 from stockpyle.coherence.courier import COURIER, Courier
 from stockpyle.coherence.debts import LIMIT, Debt, Debts, deliver
 from stockpyle.coherence.logs import logger
+from stockpyle.coherence.talks import Asked, begin, hold
 from stockpyle.exceptions import (
     CodecError,
     ImproperlyConfigured,
@@ -284,6 +286,47 @@ class Guards:
         self.parts = tuple(Guard(self, part) for part in getattr(tier, "parts", (tier,)))
         renew_after_fork(self)
 
+    def use(
+        self,
+        doing: str,
+        asked: Mapping[int, Asked],
+        done: dict[int, Any] | None = None,
+        bypassed: dict[int, BaseException | None] | None = None,
+        *,
+        whatever: bool = False,
+    ) -> tuple[dict[int, Any], dict[int, Exception]]:
+        """Have each of these parts do what is asked of it, as Guard.use does; or, `whatever` is known of it, Guard.run.
+
+        All those that are trusted are asked before the first is waited for. Returned is what they return, and the
+        errors that are no failures of theirs; the others are in `bypassed`, with the causes. What is done when an
+        interrupt comes between is in `done`.
+        """
+        done = {} if done is None else done
+        bypassed = {} if bypassed is None else bypassed
+        failed: dict[int, Exception] = {}
+        together: list[int] = []
+        if len(asked) > 1:
+            together = [part for part in asked if whatever or self.parts[part].trusted]
+            talks = {part: begin(self.parts[part].tier, asked[part]) for part in together}
+            for part, error in hold(talks, done).items():
+                try:
+                    self.parts[part].judge(doing, error)
+                    bypassed[part] = error
+                except Exception as mistake:  # noqa: BLE001 - whoever asked is told
+                    failed[part] = mistake
+        for part, (operation, args, kwargs) in asked.items():
+            if part in together:
+                continue
+            guard = self.parts[part]
+            work = partial(getattr(guard.tier, operation), *args, **kwargs)
+            try:
+                done[part] = guard.run(doing, work) if whatever else guard.use(doing, work)
+            except Bypassed as error:
+                bypassed[part] = error.__cause__
+            except Exception as mistake:  # noqa: BLE001 - whoever asked is told
+                failed[part] = mistake
+        return done, failed
+
     @property
     def name(self) -> str:
         """What logs call the store."""
@@ -293,6 +336,12 @@ class Guards:
         """In a child process: see Guard.after_fork."""
         for guard in self.parts:
             guard.after_fork()
+
+
+def raise_first(failed: Mapping[int, Exception]) -> None:
+    """Raise the first of the errors that Guards.use returns, if there is one."""
+    for error in failed.values():
+        raise error
 
 
 def _let_go(error: BaseException) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 from stockpyle.coherence.debts import Debt
-from stockpyle.coherence.guards import Bypassed, DebtListener, Guard, Guards, guards_of
+from stockpyle.coherence.guards import Bypassed, DebtListener, Guard, Guards, guards_of, raise_first
 from stockpyle.coherence.logs import Seldom, logger
 from stockpyle.coherence.parts import Places
+from stockpyle.coherence.talks import Asked
 from stockpyle.exceptions import ImproperlyConfigured, InvalidLifetime, StoreUnavailable, UnsupportedOperation
 from stockpyle.keys import Ident, Key
 from stockpyle.lifetimes import LifetimePolicy, earlier
@@ -67,6 +68,7 @@ class Layer:
         self._guards: Guards | None = guards_of(tier) if counted else None
         parts = self._guards.parts if self._guards else ()
         self._only: Guard | None = parts[0] if len(parts) == 1 else None
+        self._one: Callable[..., Found] | None = getattr(self._only.tier if self._only else tier, "read_one", None)
         self._places = Places(len(parts), getattr(tier, "place", None))
         own = getattr(tier, "stats", None)
         self.stats: Stats = Stats() if self._guards is None else own if isinstance(own, Stats) else self._guards.stats
@@ -103,13 +105,35 @@ class Layer:
         if self._guards is None:
             return self._reads(self.tier)(keys, lease=lease)
         found: dict[Ident, Found] = {}
-        for guard, own in self._by_part(keys):
-            try:
-                answers = guard.use("read", partial(self._reads(guard.tier), own, lease=lease))
-            except Bypassed:
-                continue
-            found.update(zip([key.ident for key in own], answers, strict=True))
+        shares = self._places.split(keys, _itself)
+        reads = "read_revised" if self.revised else "read"
+        answers, failed = self._guards.use(
+            "read", {part: (reads, (own,), {"lease": lease}) for part, own in shares.items()}
+        )
+        raise_first(failed)
+        for part, told in answers.items():
+            found.update(zip([key.ident for key in shares[part]], told, strict=True))
         return [found.get(key.ident, MISS) for key in keys]
+
+    def read_one(self, key: Key, *, lease: bool) -> Found:
+        """Return what read() does of one key."""
+        one, guard = self._one, self._only
+        if one is None or self.revised:
+            return self.read([key], lease=lease)[0]
+        if guard is None:
+            if self._guards is None:
+                found: Found = one(key, lease=lease)
+                return found
+            guard = self._guards.parts[self._places.of(key)[0]]
+            one = guard.tier.read_one
+        if not guard.trusted:
+            return self.read([key], lease=lease)[0]
+        try:
+            answer: Found = one(key, lease=lease)
+        except Exception as error:  # noqa: BLE001 - the guard raises what is not the tier's fault
+            guard.judge("read", error)
+            return MISS
+        return answer
 
     def _reads(self, tier: Any) -> Callable[..., list[Found]]:
         read: Callable[..., list[Found]] = tier.read_revised if self.revised else tier.read
@@ -132,17 +156,35 @@ class Layer:
             if answers is expected:
                 return [True] * len(held)
             return [a is not None and a == b for a, b in zip(answers, expected, strict=True)]
+        if self._guards is None:
+            return [None] * len(held)
         found: dict[Ident, bool] = {}
-        for guard, own in self._by_part(held, _of_held):
-            keys = [key for key, _ in own]
-            expected = [record.revision for _, record in own]
-            try:
-                answers = guard.use("read", partial(guard.tier.revisions, keys, expected))
-            except Bypassed:
-                continue
-            for key, answer, revision in zip(keys, answers, expected, strict=True):
-                found[key.ident] = answer is not None and answer == revision
+        shares = self._places.split(held, _of_held)
+        asked: dict[int, Asked] = {
+            part: ("revisions", ([key for key, _ in own], [record.revision for _, record in own]), {})
+            for part, own in shares.items()
+        }
+        told, failed = self._guards.use("read", asked)
+        raise_first(failed)
+        for part, revisions in told.items():
+            for (key, record), answer in zip(shares[part], revisions, strict=True):
+                found[key.ident] = answer is not None and answer == record.revision
         return [found.get(key.ident) for key, _ in held]
+
+    def is_unchanged(self, key: Key, record: Record) -> bool | None:
+        """Return what unchanged() does of one record."""
+        guards, revision = self._guards, record.revision
+        if guards is None or revision is None:
+            return self.unchanged([(key, record)])[0]
+        guard = self._only or guards.parts[self._places.of(key)[0]]
+        has: Callable[[Key, bytes], bool] | None = getattr(guard.tier, "has_revision", None)
+        if has is None or not guard.trusted:
+            return self.unchanged([(key, record)])[0]
+        try:
+            return has(key, revision)
+        except Exception as error:  # noqa: BLE001 - the guard raises what is not the tier's fault
+            guard.judge("read", error)
+            return None
 
     def look(self, key: Key) -> Found:
         """Read one key without a lease; raises Bypassed if what is held there cannot be told."""
@@ -154,18 +196,19 @@ class Layer:
 
     def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> None:
         """Fill, and count what came too late. A part that fails, or is owed something, is not filled."""
-        for guard, own in self._by_part(leased, _of_lease):
+        if self._guards is None:
+            return
+        shares = self._places.split(leased, _of_lease)
+        done, failed = self._guards.use("filled", {part: ("fill", (own,), {}) for part, own in shares.items()})
+        for part, own in shares.items():
+            if part in failed:
+                # what was loaded is the caller's, whether or not it can be kept
+                self.stats.errors += 1
+                self._seldom.log(logging.ERROR, "fill", "%s could not be filled", self.name, exc_info=failed[part])
+                continue
             wanted = sum(isinstance(value, Record) for _, value in own)
             aliases = sum(isinstance(value, Alias) for _, value in own)
-            filled = 0
-            try:
-                filled = guard.use("filled", partial(guard.tier.fill, own))
-            except Bypassed:
-                pass
-            except Exception:  # noqa: BLE001 - what was loaded is the caller's, whether or not it can be kept
-                self.stats.errors += 1
-                self._seldom.log(logging.ERROR, "fill", "%s could not be filled", self.name, exc_info=True)
-                continue
+            filled = done.get(part, 0)
             self.stats.fills += min(filled, wanted)
             self.stats.refused += wanted + aliases - filled
 
@@ -186,21 +229,21 @@ class Layer:
         if self._guards is None:
             return self.tier.lock(keys, seconds, without_row_lock=without_row_lock)
         loose = {key.ident for key in without_row_lock}
+        shares = self._places.split(keys, _itself)
+        asked: dict[int, Asked] = {
+            part: ("lock", (own, seconds), {"without_row_lock": [key for key in own if key.ident in loose]})
+            for part, own in shares.items()
+        }
         taken: dict[int, list[Lock]] = {}
+        bypassed: dict[int, BaseException | None] = {}
         try:
-            for part, own in self._places.split(keys, _itself).items():
-                guard = self._guards.parts[part]
-                own_loose = [key for key in own if key.ident in loose]
-                try:
-                    taken[part] = guard.use(
-                        "locked", partial(guard.tier.lock, own, seconds, without_row_lock=own_loose)
-                    )
-                except Bypassed as bypassed:
-                    self.may_proceed(unreachable, "lock", bypassed.__cause__)
-                    taken[part] = [Lock(key, owed=True) for key in own]
+            _, failed = self._guards.use("locked", asked, taken, bypassed)
+            raise_first(failed)
+            for part, cause in bypassed.items():
+                self.may_proceed(unreachable, "lock", cause)
+                taken[part] = [Lock(key, owed=True) for key in shares[part]]
         except BaseException:
-            for part, locks in taken.items():
-                self._unlock(self._guards.parts[part], locks)
+            self._unlock(taken)
             raise
         return self._places.join(keys, taken)
 
@@ -239,23 +282,24 @@ class Layer:
         if self._guards is None:
             self.tier.publish(locked)
             return
-        for part, own in self._places.shares(locked).items():
-            share = own if owing else [each for each in own if not each[0].owed]
-            if share:
-                self._publish(self._guards.parts[part], share, seconds)
-
-    def _publish(self, guard: Guard, locked: Sequence[tuple[Lock, Record | Alias | None]], seconds: float) -> None:
-        if not any(lock.owed for lock, _ in locked):
-            try:
-                guard.use("told of a commit", partial(guard.tier.publish, locked))
-                return
-            except Bypassed:
-                pass
-            except Exception:  # a value that cannot be kept, say; the commit is durable
-                self.stats.errors += 1
-                logger.exception("%s keeps nothing of this commit", self.name)
-        guard.owe([Debt(lock.key, lock.contended, seconds) for lock, _ in locked])
-        guard.settle_now()
+        shares = self._places.shares(locked)
+        if not owing:
+            shares = {part: [each for each in own if not each[0].owed] for part, own in shares.items()}
+        asked: dict[int, Asked] = {
+            part: ("publish", (own,), {})
+            for part, own in shares.items()
+            if own and not any(lock.owed for lock, _ in own)
+        }
+        told, failed = self._guards.use("told of a commit", asked)
+        for error in failed.values():
+            # a value that cannot be kept, say; the commit is durable
+            self.stats.errors += 1
+            logger.error("%s keeps nothing of this commit", self.name, exc_info=error)
+        untold = {self._guards.parts[part]: own for part, own in shares.items() if own and part not in told}
+        for guard, own in untold.items():
+            guard.owe([Debt(lock.key, lock.contended, seconds) for lock, _ in own])
+        for guard in untold:
+            guard.settle_now()
 
     def owe(self, locks: Sequence[Lock], seconds: float) -> None:
         """Have the tier told of these keys later. Raises nothing."""
@@ -269,20 +313,21 @@ class Layer:
         if self._guards is None:
             self.tier.unlock(locks)
             return
-        for part, own in self._places.shares((lock, None) for lock in locks).items():
-            self._unlock(self._guards.parts[part], [lock for lock, _ in own])
+        shares = self._places.shares((lock, None) for lock in locks)
+        self._unlock({part: [lock for lock, _ in own] for part, own in shares.items()})
 
-    def _unlock(self, guard: Guard, locks: Sequence[Lock]) -> None:
-        own = [lock for lock in locks if not lock.owed]
-        if guard.is_open or not own:
+    def _unlock(self, locks: Mapping[int, Sequence[Lock]]) -> None:
+        if self._guards is None:
             return
-        try:
-            guard.run("unlocked", partial(guard.tier.unlock, own))
-        except Bypassed:
-            pass
-        except Exception:  # the caller has an error of its own by now, or has rolled back by choice
+        left = {part: [lock for lock in own if not lock.owed] for part, own in locks.items()}
+        asked: dict[int, Asked] = {
+            part: ("unlock", (own,), {}) for part, own in left.items() if own and not self._guards.parts[part].is_open
+        }
+        _, failed = self._guards.use("unlocked", asked, whatever=True)
+        for error in failed.values():
+            # the caller has an error of its own by now, or has rolled back by choice
             self.stats.errors += 1
-            logger.exception("%s was not told of a rollback; its locks are left to run out", self.name)
+            logger.error("%s was not told of a rollback; its locks are left to run out", self.name, exc_info=error)
 
     def retract(self, keys: Sequence[Key]) -> None:
         """Remove what has misled a reader under these keys, if the tier can be reached."""
@@ -346,17 +391,19 @@ class Layer:
         if self._guards is None:
             clear()
             return
+        bypassed: dict[int, BaseException | None] = {}
+        _, failed = self._guards.use(
+            "cleared", dict.fromkeys(range(len(self._guards.parts)), ("clear", (), {})), bypassed=bypassed
+        )
         refused: StoreUnavailable | None = None
-        for guard in self._guards.parts:
+        for part, cause in bypassed.items():
             try:
-                guard.use("cleared", guard.tier.clear)
-            except Bypassed as bypassed:
-                try:
-                    self.may_proceed(unreachable, "clear", bypassed.__cause__)
-                except StoreUnavailable as error:
-                    refused = error
-                else:
-                    guard.owe([Debt(None, False, 0.0)])
+                self.may_proceed(unreachable, "clear", cause)
+            except StoreUnavailable as error:
+                refused = error
+            else:
+                self._guards.parts[part].owe([Debt(None, False, 0.0)])
+        raise_first(failed)
         if refused is not None:
             raise refused
 

@@ -34,7 +34,9 @@ class Seldom:
         self._told: dict[Hashable, tuple[float, int]] = {}
         """When the next message is due, and how many were left out since the last."""
 
-    def log(self, level: int, about: Hashable, msg: str, *args: object, exc_info: bool | None = None) -> None:
+    def log(
+        self, level: int, about: Hashable, msg: str, *args: object, exc_info: bool | Exception | None = None
+    ) -> None:
         """Log it, or count it. No mutex: two threads may log the same, but a fork finds nothing locked."""
         now = self._clock()
         due, left_out = self._told.get(about, (now, 0))

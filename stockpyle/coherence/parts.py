@@ -7,10 +7,10 @@ epoch of a class is kept by all parts, each for its own records; its lock holds 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from stockpyle.coherence.talks import begin, hold
 from stockpyle.keys import Ident, Key
 from stockpyle.protocols import Tier
 from stockpyle.records import Alias, Found, Lease, Lock, Record
@@ -90,67 +90,71 @@ class Parts:
         self.parts = tuple(parts)
         self._places = Places(len(self.parts), place)
 
+    def _have(self, operation: str, asked: Mapping[int, tuple[Any, ...]], done: dict[int, Any] | None = None) -> Any:
+        """Have these parts do what is asked of them, and return what each has done; raise what the first has raised."""
+        done = {} if done is None else done
+        talks = {
+            part: begin(self.parts[part], (operation, tuple(args), kwargs)) for part, (*args, kwargs) in asked.items()
+        }
+        for error in hold(talks, done).values():
+            raise error
+        return done
+
+    def _each(self, keys: Sequence[Key], operation: str, asked: Mapping[int, tuple[Any, ...]]) -> list[Any]:
+        found: dict[Ident, Any] = {}
+        for part, answers in self._have(operation, asked).items():
+            found.update(zip([key.ident for key in asked[part][0]], answers, strict=True))
+        return [found[key.ident] for key in keys]
+
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Tier.read."""
-        found: dict[Ident, Found] = {}
-        for part, own in self._places.split(keys, _itself).items():
-            found.update(zip([key.ident for key in own], self.parts[part].read(own, lease=lease), strict=True))
-        return [found[key.ident] for key in keys]
+        shares = self._places.split(keys, _itself)
+        return self._each(keys, "read", {part: (own, {"lease": lease}) for part, own in shares.items()})
+
+    def read_one(self, key: Key, *, lease: bool = True) -> Found:
+        """Return what read() does of one key."""
+        tier: Any = self.parts[self._places.of(key)[0]]
+        found: Found = tier.read_one(key, lease=lease)
+        return found
 
     def read_revised(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Revised.read_revised."""
-        found: dict[Ident, Found] = {}
-        for part, own in self._places.split(keys, _itself).items():
-            tier: Any = self.parts[part]
-            found.update(zip([key.ident for key in own], tier.read_revised(own, lease=lease), strict=True))
-        return [found[key.ident] for key in keys]
+        shares = self._places.split(keys, _itself)
+        return self._each(keys, "read_revised", {part: (own, {"lease": lease}) for part, own in shares.items()})
 
     def revisions(self, keys: Sequence[Key], expected: Sequence[bytes] = ()) -> Sequence[bytes | None]:
         """See Revised.revisions."""
-        found: dict[Ident, bytes | None] = {}
-        for part, own in self._places.split(keys, _itself).items():
-            tier: Any = self.parts[part]
-            found.update(zip([key.ident for key in own], tier.revisions(own), strict=True))
-        return [found[key.ident] for key in keys]
+        shares = self._places.split(keys, _itself)
+        return self._each(keys, "revisions", {part: (own, (), {}) for part, own in shares.items()})
 
     def fill(self, leased: Sequence[tuple[Lease, Value]]) -> int:
         """See Tier.fill."""
-        filled: list[int] = []
-
-        def fill(part: int, own: Sequence[tuple[Lease, Value]]) -> None:
-            filled.append(self.parts[part].fill(own))
-
-        with ExitStack() as stack:
-            for part, own in self._places.split(leased, lambda each: each[0].key).items():
-                stack.callback(fill, part, own)
-        return sum(filled)
+        shares = self._places.split(leased, lambda each: each[0].key)
+        return sum(self._have("fill", {part: (own, {}) for part, own in shares.items()}).values())
 
     def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
         """See Tier.lock."""
         loose = {key.ident for key in without_row_lock}
+        asked = {
+            part: (own, seconds, {"without_row_lock": [key for key in own if key.ident in loose]})
+            for part, own in self._places.split(keys, _itself).items()
+        }
         taken: dict[int, list[Lock]] = {}
         try:
-            for part, own in self._places.split(keys, _itself).items():
-                own_loose = [key for key in own if key.ident in loose]
-                taken[part] = self.parts[part].lock(own, seconds, without_row_lock=own_loose)
+            self._have("lock", asked, taken)
         except BaseException:
-            with ExitStack() as stack:
-                for part, locks in taken.items():
-                    stack.callback(self.parts[part].unlock, locks)
+            self._have("unlock", {part: (locks, {}) for part, locks in taken.items()})
             raise
         return self._places.join(keys, taken)
 
     def publish(self, locked: Sequence[tuple[Lock, Value]]) -> None:
         """See Tier.publish."""
-        with ExitStack() as stack:
-            for part, own in self._places.shares(locked).items():
-                stack.callback(self.parts[part].publish, own)
+        self._have("publish", {part: (own, {}) for part, own in self._places.shares(locked).items()})
 
     def unlock(self, locks: Sequence[Lock]) -> None:
         """See Tier.unlock."""
-        with ExitStack() as stack:
-            for part, own in self._places.shares((lock, None) for lock in locks).items():
-                stack.callback(self.parts[part].unlock, [lock for lock, _ in own])
+        shares = self._places.shares((lock, None) for lock in locks)
+        self._have("unlock", {part: ([lock for lock, _ in own], {}) for part, own in shares.items()})
 
 
 def _itself(key: Key) -> Key:

@@ -66,6 +66,21 @@ class ValidatedLayer(Layer):
                 answers[key.ident] = MISS if isinstance(answer, Record) else answer
         return [answers[key.ident] for key in keys]
 
+    def read_one(self, key: Key, *, lease: bool) -> Found:
+        """See Layer.read_one, and read()."""
+        (answer,) = super().read([key], lease=lease)
+        if not isinstance(answer, Record):
+            return MISS if isinstance(answer, Alias) and not key.spec.mapped else answer
+        unchanged = self._below.is_unchanged(key, answer)
+        if unchanged:
+            return answer
+        if unchanged is None:
+            return MISS
+        self.tier.discard([(key, answer)])  # type: ignore[attr-defined]
+        (now,) = super().read([key], lease=lease)
+        # another reader has filled it meanwhile: nobody has been asked about that
+        return MISS if isinstance(now, Record) else now
+
     def until(self, record: Record, deadline: float | None) -> Record | None:
         """See Layer.until. What was not read from the tier below is not kept: the next reader finds it there."""
         return None if record.revision is None else super().until(record, deadline)

@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from stockpyle.coherence.talks import Talk
 from stockpyle.memcached.wire import Connection, Reply
 from stockpyle.remote.tier import ATTEMPTS, pause
 
@@ -91,7 +92,7 @@ def new_mark() -> bytes:
     return secrets.token_bytes(MARK_BYTES)
 
 
-def take_out(connection: Connection, own: Mapping[bytes, bytes], *, committed: bool) -> list[bytes]:
+def take_out(connection: Connection, own: Mapping[bytes, bytes], *, committed: bool) -> Talk[list[bytes]]:
     """Take one's own marks out of the sets under these keys; return the keys where others came in between each time.
 
     After a commit what stands there instead of a set goes: it was made too early. A set without one's mark is left to
@@ -103,14 +104,15 @@ def take_out(connection: Connection, own: Mapping[bytes, bytes], *, committed: b
         if attempt >= AT_ONCE:
             pause()
         commands: dict[bytes, bytes] = {}
-        for text, reply in zip(left, connection.meta([look(text) for text in left]), strict=True):
+        looks = yield from connection.meta([look(text) for text in left])
+        for text, reply in zip(left, looks, strict=True):
             there = seen(reply)
             if there is not None and (committed if there.marks is None else left[text] in there.marks):
                 others = there.without(left[text])
                 swap = b" C%d" % there.cas
                 commands[text] = put(text, others, swap) if others else b"md %b%b\r\n" % (text, swap)
                 in_sets[text] = there.marks is not None
-        replies = connection.meta(list(commands.values()))
+        replies = yield from connection.meta(list(commands.values()))
         left = {text: own[text] for text, reply in zip(commands, replies, strict=True) if reply.status == b"EX"}
         if not left:
             return []

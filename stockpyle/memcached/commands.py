@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stockpyle.exceptions import InvalidKey, StoreError, UnsupportedOperation
-from stockpyle.memcached.wire import Garbage
+from stockpyle.memcached.stream import Garbage
 
 Line = Callable[[], bytes]
 Block = Callable[[int], bytes]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from stockpyle.codecs import Kind
+from stockpyle.coherence.talks import Talk
 from stockpyle.exceptions import StoreError
 from stockpyle.memcached import closing
 from stockpyle.memcached.closing import Seen
@@ -30,18 +31,18 @@ def take(
     loose: Sequence[bytes],
     marks: Mapping[bytes, bytes],
     lasts: int,
-) -> Held:
+) -> Talk[Held]:
     """Lock keys for so many seconds: those with a row lock (firm), without (loose), and epochs with these marks.
 
     On the way `epochs` are asked for. If a key cannot be locked, none is, and StoreError raised.
     """
     held: Held = {}
     try:
-        _take_all(connection, where, epochs, firm, loose, marks, lasts, held)
+        yield from _take_all(connection, where, epochs, firm, loose, marks, lasts, held)
     except StoreError:
         own = {text: cas for text, (cas, contended) in held.items() if not contended}
-        connection.meta([b"md %b C%d\r\n" % each for each in own.items() if each[0] not in marks])
-        closing.take_out(connection, {text: marks[text] for text in own if text in marks}, committed=False)
+        yield from connection.meta([b"md %b C%d\r\n" % each for each in own.items() if each[0] not in marks])
+        yield from closing.take_out(connection, {text: marks[text] for text in own if text in marks}, committed=False)
         raise
     return held
 
@@ -55,7 +56,7 @@ def _take_all(
     marks: Mapping[bytes, bytes],
     lasts: int,
     held: Held,
-) -> None:
+) -> Talk[None]:
     preamble = [*epochs.commands(), *(_lock(text, lasts) for text in firm)]
     again = [*loose, *marks]
     longest = dict.fromkeys(marks, lasts)
@@ -64,7 +65,7 @@ def _take_all(
             pause()
         # an add, and a look at what has kept it from happening
         tries = [command for text in again for command in _try(text, lasts, marks.get(text))]
-        replies = connection.meta([*preamble, *tries])
+        replies = yield from connection.meta([*preamble, *tries])
         refused: list[tuple[bytes, Reply]] = []
         if preamble:
             epochs.learn_replies(replies[: len(preamble) - len(firm)])
@@ -85,7 +86,7 @@ def _take_all(
                 longest[text] = max([lasts, *(there.marks or {}).values()])
             elif look.status == b"HD":
                 swaps[text] = _lock(text, lasts, b" C%d" % look.number(b"c")), is_lock(look), False
-        replies = connection.meta([command for command, _, _ in swaps.values()])
+        replies = yield from connection.meta([command for command, _, _ in swaps.values()])
         for (text, (_, contended, shared)), reply in zip(swaps.items(), replies, strict=True):
             if reply.status == b"HD":
                 held[text] = 0 if shared else reply.number(b"c"), contended
@@ -97,12 +98,12 @@ def _take_all(
         preamble = []
         if not again:
             return
-    _close_alone(connection, where, {text: longest.get(text, 0) for text in again}, marks, held)
+    yield from _close_alone(connection, where, {text: longest.get(text, 0) for text in again}, marks, held)
 
 
 def _close_alone(
     connection: Connection, where: str, lasts: Mapping[bytes, int], marks: Mapping[bytes, bytes], held: Held
-) -> None:
+) -> Talk[None]:
     """Where others come in between all the time: put one mark in the place of theirs, which is left to run out.
 
     It lives as long as the longest that was seen; of one that came since, and that is to live longer, the rest is lost
@@ -111,7 +112,7 @@ def _close_alone(
     for text in lasts:
         if text not in marks:
             raise gave_up(where, text)
-    replies = connection.meta([closing.put(text, {marks[text]: each}) for text, each in lasts.items()])
+    replies = yield from connection.meta([closing.put(text, {marks[text]: each}) for text, each in lasts.items()])
     for text, reply in zip(lasts, replies, strict=True):
         if reply.status != b"HD":
             raise _refused(where, text, reply)

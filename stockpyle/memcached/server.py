@@ -6,13 +6,17 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from types import GeneratorType
+from typing import Any, TypeVar, overload
 
+from stockpyle.coherence.talks import Talk, finish
 from stockpyle.exceptions import StockpyleError, StoreTimeout, StoreUnavailable
 from stockpyle.forks import renew_after_fork
 from stockpyle.memcached.wire import Connection
 
 T = TypeVar("T")
+Work = Callable[[Connection], Talk[T]]
+"""What is done with a connection, step by step; where nothing is waited for it may be a plain function."""
 
 
 class Server:
@@ -33,30 +37,76 @@ class Server:
         renew_after_fork(self)
         weakref.finalize(self, _close_all, self._idle).atexit = False
 
-    def call(self, operation: str, work: Callable[[Connection], T]) -> T:
+    @overload
+    def call(self, operation: str, work: Work[T]) -> T: ...
+    @overload
+    def call(self, operation: str, work: Callable[[Connection], T]) -> T: ...
+    def call(self, operation: str, work: Callable[[Connection], Any]) -> Any:
         """Run `work` with a connection; StoreUnavailable, or StoreTimeout, if the server cannot be used.
 
         A pooled connection that has turned out dead, as all do when the server restarts, is replaced once by a new one.
         Such a `work` may then have happened twice.
         """
+        return finish(self.talk(operation, work))
+
+    def talk(self, operation: str, work: Work[T]) -> Talk[T]:
+        """Do what call does, step by step. A talk that is closed before its end closes its connection."""
         connection = self._idle_connection()
         if connection is not None:
             try:
-                return self._work(connection, work)
+                return (yield from self._work(connection, work))
             except TimeoutError as error:
                 raise self._error(operation, error) from error
             except OSError:
                 self.close()
-        return self._run(operation, self._connect(operation), work)
+        return (yield from self._run(operation, self._connect(operation), work))
 
-    def once(self, operation: str, work: Callable[[Connection], T]) -> T:
+    def once(self, operation: str, work: Work[T]) -> T:
         """Run `work` as call does, and never twice: a pooled connection is looked at before it is used."""
         connection = self._idle_connection()
         if connection is not None and not connection.is_quiet:
             connection.close()
             self.close()
             connection = None
-        return self._run(operation, connection or self._connect(operation), work)
+        return finish(self._run(operation, connection or self._connect(operation), work))
+
+    def ask(self, method: Callable[..., T | None], *args: Any) -> T | Connection | None:
+        """Call a method of a pooled connection's that asks one thing, without what a call does besides.
+
+        None if there is no such connection, or it has turned out dead, so that it is to be asked in a call; and the
+        connection, which is the caller's then, if the method returns None: the answer is another than expected.
+        """
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return None
+        try:
+            found = method(connection, *args)
+        except TimeoutError as error:
+            connection.close()
+            raise self._error("read", error) from error
+        except OSError:
+            connection.close()
+            self.close()
+            return None
+        except BaseException:
+            connection.close()
+            raise
+        if found is None:
+            return connection
+        if connection.run == self._newest_run and len(self._idle) < self._pool_size:
+            self._idle.append(connection)
+        else:
+            self._keep(connection)
+        return found
+
+    @overload
+    def go_on(self, connection: Connection, operation: str, work: Work[T]) -> T: ...
+    @overload
+    def go_on(self, connection: Connection, operation: str, work: Callable[[Connection], T]) -> T: ...
+    def go_on(self, connection: Connection, operation: str, work: Callable[[Connection], Any]) -> Any:
+        """Run `work` with the connection that ask() has returned."""
+        return finish(self._run(operation, connection, work))
 
     def client(self, operation: str) -> Any:
         """Return a pymemcache Client of the caller's own, connected to a server that is fit for use."""
@@ -68,27 +118,31 @@ class Server:
         except IndexError:
             return None
 
-    def _run(self, operation: str, connection: Connection, work: Callable[[Connection], T]) -> T:
+    def _run(self, operation: str, connection: Connection, work: Work[T]) -> Talk[T]:
         try:
-            return self._work(connection, work)
+            return (yield from self._work(connection, work))
         except OSError as error:
             raise self._error(operation, error) from error
 
-    def _work(self, connection: Connection, work: Callable[[Connection], T]) -> T:
+    def _work(self, connection: Connection, work: Work[T]) -> Talk[T]:
         try:
-            result = work(connection)
+            said: Any = work(connection)
+            result: T = (yield from said) if type(said) is GeneratorType else said
         except BaseException:
             # whatever it was, replies to what was sent may still come
             connection.close()
             raise
+        self._keep(connection)
+        return result
+
+    def _keep(self, connection: Connection) -> None:
         if connection.run != self._newest_run:
             connection.close()
-            return result
+            return
         self._idle.append(connection)
         if len(self._idle) > self._pool_size:
             with suppress(IndexError):
                 self._idle.popleft().close()
-        return result
 
     def _connect(self, operation: str) -> Connection:
         client = self._new_client()

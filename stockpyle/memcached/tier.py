@@ -23,20 +23,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from stockpyle.codecs import Kind, RecordCodec
+from stockpyle.coherence.talks import Talk, finish
 from stockpyle.coherence.writer import LOCK_SECONDS
 from stockpyle.exceptions import StoreError
-from stockpyle.keys import Key
+from stockpyle.keys import Key, KeySpec
 from stockpyle.memcached import closing
 from stockpyle.memcached.epochs import EPOCH, Epochs
 from stockpyle.memcached.items import Item, item_size, time_to_live, whole_seconds
 from stockpyle.memcached.locking import is_lock, take
 from stockpyle.memcached.server import Server
-from stockpyle.memcached.wire import CHUNK_COMMANDS, Connection, Reply
+from stockpyle.memcached.wire import CHUNK_COMMANDS, Connection, Reply, Values
 from stockpyle.records import LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
 from stockpyle.remote.epochs import CLOSED, EPOCH_BYTES, NO_EPOCH, Epoch
-from stockpyle.remote.tier import ATTEMPTS, BusyElsewhere, RemoteTier, gave_up
+from stockpyle.remote.tier import ATTEMPTS, BusyElsewhere, RemoteTier, Usual, gave_up
 from stockpyle.stats import Stats
 
 CAS_BYTES = 8
@@ -80,68 +82,160 @@ class MemcachedTier(RemoteTier):
         """Raise StoreUnavailable if the server does not answer."""
         self.server.call("ping", lambda connection: connection.get([self._everything]))
 
+    def talk(self, operation: str, *args: Any, **kwargs: Any) -> Talk[Any]:
+        """Do what the method of this name does, step by step; see stockpyle.coherence.talks."""
+        talk: Talk[Any] = getattr(self, f"_{operation}")(*args, **kwargs)
+        return talk
+
     # reading
 
     def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Tier.read."""
-        return self._read_all(keys, lease, revised=False)
+        return finish(self._read(keys, lease=lease))
+
+    def _read(self, keys: Sequence[Key], *, lease: bool) -> Talk[list[Found]]:
+        texts = self._texts(keys)
+        return self.server.talk("read", lambda connection: self._ask(connection, texts, keys, lease))
+
+    def read_one(self, key: Key, *, lease: bool = True) -> Found:
+        """Return what read() does of one key, sooner if it is a record, or an alias of one."""
+        usual = self._usual.get(key.spec)
+        if usual is None:
+            return self.read([key], lease=lease)[0]
+        text = self._text(key)
+        now = self._clock()
+        kind = Kind.RECORD if key.definition is key.spec.identity else Kind.ALIAS
+        asks, head = b"get %b%b" % (text, usual.asks), b"VALUE %b %d " % (text, kind)
+
+        def take(data: bytes) -> Any:
+            row = usual.read(key, data, now) if usual.read else None
+            return row or self._codec.live(key, data, usual.epoch, now)
+
+        found: Any = self.server.ask(Connection.value, asks, head, usual.tail, take)
+        if found is None:
+            return self.read([key], lease=lease)[0]
+        if not isinstance(found, Connection):
+            answer: Found = found
+            return answer
+        epochs = self._epochs([key])
+
+        def work(connection: Connection) -> Talk[list[Found]]:
+            held = connection.rest(1 + len(epochs.keys))
+            return self._judge_all(connection, [text], [key], lease, epochs, held)
+
+        return self.server.go_on(found, "read", work)[0]
 
     def read_revised(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Revised.read_revised."""
-        return self._read_all(keys, lease, revised=True)
+        return finish(self._read_revised(keys, lease=lease))
+
+    def _read_revised(self, keys: Sequence[Key], *, lease: bool) -> Talk[list[Found]]:
+        texts = self._texts(keys)
+        return self.server.talk("read", lambda connection: self._ask(connection, texts, keys, lease, revised=True))
 
     def revisions(self, keys: Sequence[Key], expected: Sequence[bytes] = ()) -> Sequence[bytes | None]:
         """See Revised.revisions."""
+        return finish(self._revisions(keys, expected))
+
+    def _revisions(self, keys: Sequence[Key], expected: Sequence[bytes]) -> Talk[Sequence[bytes | None]]:
         texts = self._texts(keys)
         spaces = self._spaces(keys)
         asked = [self._everything, *spaces.values()]
         usual = _usual_answer(expected, asked)
-        told = self.server.call("read", lambda connection: connection.ids(texts, asked, usual))
-        if told is None:
-            return expected
-        ids, held = told
-        epochs = Epochs(self._everything, spaces)
+        told = yield from self.server.talk("read", lambda connection: connection.ids(texts, asked, usual))
+        return expected if told is None else self._revisions_of(keys, Epochs(self._everything, spaces), *told)
+
+    @staticmethod
+    def _revisions_of(
+        keys: Sequence[Key], epochs: Epochs, ids: Sequence[int | None], held: Values
+    ) -> list[bytes | None]:
         epochs.learn(held)
         return [
             None if cas is None else _revision(epochs.usable(key.spec.space), cas)
             for key, cas in zip(keys, ids, strict=True)
         ]
 
-    def _read_all(self, keys: Sequence[Key], lease: bool, *, revised: bool) -> list[Found]:
-        texts = self._texts(keys)
-        return self.server.call("read", lambda connection: self._read(connection, texts, keys, lease, revised))
+    def has_revision(self, key: Key, revision: bytes) -> bool:
+        """True if that is the revision of a key."""
+        usual = self._usual.get(key.spec)
+        if usual is None or revision[:-CAS_BYTES] != usual.epoch:
+            return self.revisions([key], [revision])[0] == revision
+        asks = b"mg %b c\r\nget%b" % (self._text(key), usual.asks)
+        expected = b"HD c%d%b" % (int.from_bytes(revision[-CAS_BYTES:], "big"), usual.tail)
+        told = self.server.ask(Connection.tells, asks, expected)
+        if not isinstance(told, Connection):
+            return told or self.revisions([key], [revision])[0] == revision
+        epochs = self._epochs([key])
 
-    def _read(
-        self, connection: Connection, texts: Sequence[bytes], keys: Sequence[Key], lease: bool, revised: bool
-    ) -> list[Found]:
+        def work(connection: Connection) -> list[bytes | None]:
+            return self._revisions_of([key], epochs, *connection.rest_of_ids(1, len(epochs.keys)))
+
+        return self.server.go_on(told, "read", work)[0] == revision
+
+    def _ask(
+        self,
+        connection: Connection,
+        texts: Sequence[bytes],
+        keys: Sequence[Key],
+        lease: bool,
+        *,
+        revised: bool = False,
+    ) -> Talk[list[Found]]:
         epochs = self._epochs(keys)
-        ids: Mapping[bytes, int] = {}
+        ids: Mapping[bytes, int] | None = None
         if revised:
-            held, ids = connection.gets([*texts, *epochs.keys])
+            held, ids = yield from connection.gets([*texts, *epochs.keys])
         else:
-            held = connection.get([*texts, *epochs.keys])
+            held = yield from connection.get([*texts, *epochs.keys])
+        return (yield from self._judge_all(connection, texts, keys, lease, epochs, held, ids))
+
+    def _judge_all(
+        self,
+        connection: Connection,
+        texts: Sequence[bytes],
+        keys: Sequence[Key],
+        lease: bool,
+        epochs: Epochs,
+        held: Values,
+        ids: Mapping[bytes, int] | None = None,
+    ) -> Talk[list[Found]]:
+        """What a reader takes of all that it was told; and the leases of what is missing."""
         epochs.learn(held)
         epoch_of = epochs.by_space()
         busy = BusyElsewhere()
+        now = self._clock()
         found: list[Found] = []
         left: dict[bytes, Key] = {}
+        spec, read = None, None
         for text, key in zip(texts, keys, strict=True):
             flags, data = held.get(text, _NOTHING)
-            epoch = epoch_of[key.spec.space]
-            if data and isinstance(epoch, bytes):
-                answer: Found | None = self._decode(key, data, epoch)
-            else:
-                answer = None if data is None else self._judge(key, flags, data, epoch, busy)
+            answer: Found | None = None
+            if data:
+                if key.spec is not spec:
+                    spec, usual = key.spec, self._usual_for(key.spec, epoch_of[key.spec.space])
+                    read = None if usual is None else usual.read
+                answer = None if read is None else read(key, data, now)
+            if answer is None and data is not None:
+                answer = self._judge(key, flags, data, epoch_of[key.spec.space], busy)
             if answer is None:
                 left[text] = key
                 answer = MISS
-            elif revised and isinstance(answer, Record):
+            elif ids is not None and isinstance(answer, Record):
                 answer.revision = _revision(epochs.usable(key.spec.space), ids[text])
             found.append(answer)
         if left and lease:
-            leased = self._lease(connection, left, held, epochs, busy)
+            leased = yield from self._lease(connection, left, held, epochs, busy)
             return [leased.get(text, answer) for text, answer in zip(texts, found, strict=True)]
         return found
+
+    def _usual_of(self, spec: KeySpec, epoch: bytes) -> Usual:
+        own, half = self._epoch_texts[spec.space], EPOCH_BYTES
+        tail = b"\r\nVALUE %b %d %d\r\n%b\r\nVALUE %b %d %d\r\n%b\r\nEND\r\n" % (
+            *(self._everything, EPOCH, half, epoch[:half]),
+            *(own, EPOCH, half, epoch[half:]),
+        )
+        asks = b" %b %b\r\n" % (self._everything, own)
+        return Usual(epoch, self._codec.reader(spec, epoch), asks, tail)
 
     def _judge(
         self, key: Key, flags: int, data: bytes, epoch: Epoch, busy: Busy, *, again: bool = False
@@ -162,11 +256,11 @@ class MemcachedTier(RemoteTier):
         held: Mapping[bytes, tuple[int, bytes]],
         epochs: Epochs,
         busy: Busy,
-    ) -> dict[bytes, Found]:
+    ) -> Talk[dict[bytes, Found]]:
         """Take the leases of what is missing, or in place of what is there and of no use."""
         preamble = epochs.commands()
         asks = [b"mg %b v f c N%d\r\n" % (text, self._lease_seconds) for text in left]
-        replies = connection.meta([*preamble, *asks])
+        replies = yield from connection.meta([*preamble, *asks])
         epochs.learn_replies(replies[: len(preamble)])
         found: dict[bytes, Found] = {}
         useless: dict[bytes, bytes] = {}
@@ -191,7 +285,7 @@ class MemcachedTier(RemoteTier):
                         Kind.LEASE,
                         self._lease_seconds,
                     )
-        swapped = connection.meta([*useless.values(), *unwanted, *epochs.repairs()])
+        swapped = yield from connection.meta([*useless.values(), *unwanted, *epochs.repairs()])
         for text, reply in zip(useless, swapped, strict=False):
             if reply.status == b"HD":
                 found[text] = _leased(connection, left[text], reply, epochs.of(left[text].spec.space))
@@ -201,26 +295,32 @@ class MemcachedTier(RemoteTier):
 
     def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> int:
         """See Tier.fill."""
+        return finish(self._fill(leased))
+
+    def _fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> Talk[int]:
         items = [self._item(lease.key, value, lease.token.epoch) for lease, value in leased]
 
-        def work(connection: Connection) -> int:
+        def work(connection: Connection) -> Talk[int]:
             own = [
                 (lease, item)
                 for (lease, _), item in zip(leased, items, strict=True)
                 if lease.token.run == connection.run
             ]
             commands = [self._swap_for(connection, lease, item) for lease, item in own]
-            replies = connection.meta(commands)
+            replies = yield from connection.meta(commands)
             return sum(
                 command.startswith(b"ms") and reply.done for command, reply in zip(commands, replies, strict=True)
             )
 
-        return self.server.call("fill", work)
+        return self.server.talk("fill", work)
 
     # writing
 
     def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
         """See Tier.lock."""
+        return finish(self._lock(keys, seconds, without_row_lock=without_row_lock))
+
+    def _lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key]) -> Talk[list[Lock]]:
         marks = {self._text(key): closing.new_mark() for key in keys if key.is_epoch}
         self._epochs([key for key in keys if key.is_epoch])
         texts = [self._text(key) for key in keys]
@@ -228,9 +328,9 @@ class MemcachedTier(RemoteTier):
         firm = [text for text in dict.fromkeys(texts) if text not in loose and text not in marks]
         lasts = whole_seconds(seconds)
 
-        def work(connection: Connection) -> list[Lock]:
+        def work(connection: Connection) -> Talk[list[Lock]]:
             epochs = self._epochs([key for key in keys if not key.is_epoch])
-            held = take(connection, self.where, epochs, firm, loose, marks, lasts)
+            held = yield from take(connection, self.where, epochs, firm, loose, marks, lasts)
             tokens = {text: (connection.run, held[text][0], marks.get(text, b"")) for text in texts}
             return [
                 Lock(key, Token(run, cas, self._epoch_for(epochs, key), mark), contended=held[text][1])
@@ -238,13 +338,16 @@ class MemcachedTier(RemoteTier):
                 for run, cas, mark in [tokens[text]]
             ]
 
-        return self.server.call("lock", work)
+        return self.server.talk("lock", work)
 
     def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
         """See Tier.publish."""
+        finish(self._publish(locked))
+
+    def _publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> Talk[None]:
         items = [self._item(lock.key, value, lock.token.epoch) for lock, value in locked]
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> Talk[None]:
             own: list[Lock] = []
             commands: list[bytes] = []
             foreign: list[Lock] = []
@@ -254,31 +357,31 @@ class MemcachedTier(RemoteTier):
                 else:
                     own.append(lock)
                     commands.append(self._swap_for(connection, lock, item))
-            replies = connection.meta(commands)
+            replies = yield from connection.meta(commands)
             foreign += [lock for lock, reply in zip(own, replies, strict=True) if reply.status not in (b"HD", b"NF")]
-            self._open(connection, [lock for lock in foreign if not lock.contended], committed=True)
+            yield from self._open(connection, [lock for lock in foreign if not lock.contended], committed=True)
             left = [lock for lock in foreign if lock.contended or not lock.token.mark]
-            self._remove_unless_locked(connection, [self._text(lock.key) for lock in left])
+            yield from self._remove_unless_locked(connection, [self._text(lock.key) for lock in left])
 
-        self.server.call("publish", work)
+        return self.server.talk("publish", work)
 
-    def _open(self, connection: Connection, locks: Iterable[Lock], *, committed: bool) -> None:
+    def _open(self, connection: Connection, locks: Iterable[Lock], *, committed: bool) -> Talk[None]:
         """Take one's marks out of epochs where they are not alone, or are there no more."""
         marks = {self._text(lock.key): lock.token.mark for lock in locks if lock.token.mark}
-        stuck = closing.take_out(connection, marks, committed=committed)
+        stuck = yield from closing.take_out(connection, marks, committed=committed)
         if stuck:
             raise gave_up(self.where, stuck[0])
 
-    def _remove_unless_locked(self, connection: Connection, texts: Sequence[bytes]) -> None:
+    def _remove_unless_locked(self, connection: Connection, texts: Sequence[bytes]) -> Talk[None]:
         left = list(texts)
         for _ in range(ATTEMPTS):
-            looks = connection.meta([b"mg %b f s c\r\n" % text for text in left])
+            looks = yield from connection.meta([b"mg %b f s c\r\n" % text for text in left])
             there = [
                 (text, look.number(b"c"))
                 for text, look in zip(left, looks, strict=True)
                 if look.status == b"HD" and not is_lock(look)
             ]
-            replies = connection.meta([b"md %b C%d\r\n" % each for each in there])
+            replies = yield from connection.meta([b"md %b C%d\r\n" % each for each in there])
             left = [text for (text, _), reply in zip(there, replies, strict=True) if reply.status == b"EX"]
             if not left:
                 return
@@ -286,28 +389,35 @@ class MemcachedTier(RemoteTier):
 
     def unlock(self, locks: Sequence[Lock]) -> None:
         """See Tier.unlock."""
+        finish(self._unlock(locks))
 
-        def work(connection: Connection) -> None:
+    def _unlock(self, locks: Sequence[Lock]) -> Talk[None]:
+        def work(connection: Connection) -> Talk[None]:
             left = [lock for lock in locks if not lock.contended]
             own = [lock for lock in left if lock.token.run == connection.run and lock.token.cas]
-            replies = connection.meta([b"md %b C%d\r\n" % (self._text(lock.key), lock.token.cas) for lock in own])
+            ends = [b"md %b C%d\r\n" % (self._text(lock.key), lock.token.cas) for lock in own]
+            replies = yield from connection.meta(ends)
             gone = [id(lock) for lock, reply in zip(own, replies, strict=True) if reply.status != b"EX"]
-            self._open(connection, [lock for lock in left if id(lock) not in gone], committed=False)
+            yield from self._open(connection, [lock for lock in left if id(lock) not in gone], committed=False)
 
-        self.server.call("unlock", work)
+        return self.server.talk("unlock", work)
 
     def clear(self, seconds: float = LOCK_SECONDS) -> None:
         """Change the epoch of everything under the prefix."""
+        finish(self._clear(seconds))
+
+    def _clear(self, seconds: float = LOCK_SECONDS) -> Talk[None]:
         marks = {self._everything: closing.new_mark()}
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> Talk[None]:
             none = self._epochs([])
-            ((_, contended),) = take(connection, self.where, none, [], [], marks, whole_seconds(seconds)).values()
-            stuck = [] if contended else closing.take_out(connection, marks, committed=True)
+            held = yield from take(connection, self.where, none, [], [], marks, whole_seconds(seconds))
+            ((_, contended),) = held.values()
+            stuck = [] if contended else (yield from closing.take_out(connection, marks, committed=True))
             if stuck:
                 raise gave_up(self.where, stuck[0])
 
-        self.server.call("clear", work)
+        return self.server.talk("clear", work)
 
     # for a cache used alone, and for the source of plain objects
 
@@ -320,25 +430,26 @@ class MemcachedTier(RemoteTier):
     def replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
         """Put these values in place of whatever is there, and remove the keys that have None."""
 
-        def work(connection: Connection) -> None:
-            epochs = self._wait_until_open(lambda: self._ask_epochs(connection, values))
+        def work(connection: Connection) -> Talk[None]:
+            epochs = self._wait_until_open(lambda: finish(self._ask_epochs(connection, values)))
             commands = []
             for key, value in values.items():
                 item = (
                     None if value is None else self._strict_item(key, value, epochs.usable(key.spec.space) or NO_EPOCH)
                 )
                 commands.append(b"md %b\r\n" % self._text(key) if item is None else item.command(self._text(key)))
-            for key, reply in zip(values, connection.meta(commands), strict=True):
+            replies = yield from connection.meta(commands)
+            for key, reply in zip(values, replies, strict=True):
                 if reply.status not in (b"HD", b"NF"):
                     raise StoreError(f"{self.where} did not keep {key!r}: {reply.said}")
 
         self.server.call("put", work)
 
-    def _ask_epochs(self, connection: Connection, keys: Iterable[Key]) -> Epochs:
+    def _ask_epochs(self, connection: Connection, keys: Iterable[Key]) -> Talk[Epochs]:
         epochs = self._epochs(keys)
-        epochs.learn_replies(connection.meta(epochs.commands()))
+        epochs.learn_replies((yield from connection.meta(epochs.commands())))
         if not epochs.are_open:
-            connection.meta(epochs.repairs())
+            yield from connection.meta(epochs.repairs())
         return epochs
 
     # items

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from stockpyle.coherence.talks import Talk
 from stockpyle.memcached.server import Server
 from stockpyle.memcached.wire import Connection
 from stockpyle.views.counter import LEAST
@@ -34,16 +35,16 @@ class MemcachedNumbers:
         """See Numbers.add."""
         server, key = self._at(name)
 
-        def count(connection: Connection, step: int) -> int:
+        def count(connection: Connection, step: int) -> Talk[int]:
             # adding all but a little is taking a little away: memcached goes around at 64 bits
-            (reply,) = connection.meta([b"ma %b v N0 J%d D%d MI\r\n" % (key, by - LEAST, step % _ALL)])
+            (reply,) = yield from connection.meta([b"ma %b v N0 J%d D%d MI\r\n" % (key, by - LEAST, step % _ALL)])
             return int(reply.data)
 
-        def add(connection: Connection) -> int | None:
-            new = count(connection, by)
+        def add(connection: Connection) -> Talk[int | None]:
+            new = yield from count(connection, by)
             if new >= by if by >= 0 else new < _ALL + by:
                 return new + LEAST
-            count(connection, -by)
+            yield from count(connection, -by)
             return None
 
         return server.once("counter", add)
@@ -53,12 +54,13 @@ class MemcachedNumbers:
         server, key = self._at(name)
         digits = b"%d" % (to - LEAST)
 
-        def swap(connection: Connection) -> int:
+        def swap(connection: Connection) -> Talk[int]:
             while True:
-                (held,) = connection.meta([b"mg %b v c\r\n" % key])
+                (held,) = yield from connection.meta([b"mg %b v c\r\n" % key])
                 found = held.status == b"VA"
                 unchanged = b"C%d" % held.number(b"c") if found else b"ME"
-                (reply,) = connection.meta([b"ms %b %d %b T0\r\n%b\r\n" % (key, len(digits), unchanged, digits)])
+                swap = b"ms %b %d %b T0\r\n%b\r\n" % (key, len(digits), unchanged, digits)
+                (reply,) = yield from connection.meta([swap])
                 if reply.done:
                     return int(held.data) + LEAST if found else 0
 

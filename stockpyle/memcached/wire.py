@@ -1,27 +1,26 @@
 """One connection to one memcached: commands out, replies in, many at a time.
 
-The connection itself (address, timeouts, TLS) is pymemcache's; the framing of batches on its socket is here. Commands
-are sent in chunks, the next one before the replies to the last are read: memcached answers while it reads, and a batch
-sent whole would stop both sides as soon as their buffers are full. (memcached's doc/protocol.txt, "Meta Commands".)
+Commands are sent in chunks, the next one before the replies to the last are read: memcached answers while it reads, and
+a batch sent whole would stop both sides as soon as their buffers are full. (memcached's doc/protocol.txt, "Meta
+Commands".) What has an answer is a talk, see stockpyle.coherence.talks.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-import select
-import socket
-import struct
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from stockpyle.coherence.talks import Talk, finish
 from stockpyle.exceptions import ImproperlyConfigured
+from stockpyle.memcached.stream import Garbage, Stream, size_of
+from stockpyle.remote.answers import cut_value
 
 T = TypeVar("T")
+Values = dict[bytes, tuple[int, bytes]]
+"""Client flags and value by key."""
 
 OLDEST = (1, 6, 13)
 """The first memcached whose meta commands do what is needed here."""
@@ -33,8 +32,6 @@ CHUNK_BYTES = 32 * 1024
 TLS_CHUNK_BYTES = 4 * 1024
 """memcached does not see what is left of a TLS record when its own buffer (16 KiB) is full, until more arrives."""
 
-LONGEST_LINE = 2048
-
 MOST_SETTINGS = 1000
 """More lines than ``stats settings`` has."""
 
@@ -44,13 +41,6 @@ _END = b"\r\nEND\r\n"
 _MN = b"\r\nMN\r\n"
 _WITHOUT_DATA = frozenset({b"HD", b"EN", b"NF", b"NS", b"EX", b"SERVER_ERROR"})
 _FLAGS = {b"%d" % flags: flags for flags in range(16)}
-
-SLOWEST = 2**20
-"""Bytes a second: an answer that comes no slower may take longer than the timeout."""
-
-
-class Garbage(ConnectionError):
-    """What came is no answer of memcached's: the connection is of no use any more."""
 
 
 @dataclass(slots=True)
@@ -75,7 +65,7 @@ class Reply:
         """Return the number that a flag carries, such as the CAS id (``c``) or the client flags (``f``)."""
         for each in self.flags:
             if each[:1] == flag:
-                return _size([each[1:]])
+                return size_of([each[1:]])
         raise Garbage(f"{self!r} lacks the flag {flag!r}")
 
     def has(self, flag: bytes) -> bool:
@@ -83,7 +73,7 @@ class Reply:
         return flag in self.flags
 
 
-class Connection:
+class Connection(Stream):
     """One connection. It is one thread's at a time, and closed for good after any error.
 
     run names the life of the server: CAS ids begin anew with each start of it, so that those of one run mean nothing
@@ -91,14 +81,7 @@ class Connection:
     """
 
     def __init__(self, client: Any, name: str, run_key: bytes) -> None:
-        self.client = client
-        self._timeout: float | None = client.timeout
-        self._buffer = b""
-        self._at = 0
-        self._until = 0.0
-        _connect(client)
-        self._socket = client.sock
-        leave_timeout_to_system(self._socket, self._timeout)
+        super().__init__(client)
         self._chunk_bytes = TLS_CHUNK_BYTES if client.tls_context else CHUNK_BYTES
         self.largest = self._ask_settings(name)
         self.run = self._name_run(name, run_key)
@@ -116,12 +99,13 @@ class Connection:
             if parts[0] != b"STAT":
                 raise Garbage(f"memcached answered {line[:80]!r} to stats settings")
             if parts[1:2] == [b"item_size_max"]:
-                largest = _size(parts[2:])
+                largest = size_of(parts[2:])
         raise Garbage("memcached answered too much to stats settings")
 
     def _name_run(self, name: str, key: bytes) -> bytes:
         mine = secrets.token_hex(8).encode()
-        _, held = self.meta([b"ms %b %d ME T0\r\n%b\r\n" % (key, len(mine), mine), b"mg %b v c\r\n" % key])
+        commands = [b"ms %b %d ME T0\r\n%b\r\n" % (key, len(mine), mine), b"mg %b v c\r\n" % key]
+        _, held = finish(self.meta(commands))
         if held.status != b"VA":
             # no room for it: then this connection is a run of its own
             return mine
@@ -132,12 +116,7 @@ class Connection:
             )
         return held.data
 
-    @property
-    def is_quiet(self) -> bool:
-        """True if nothing has come that nobody has asked for, such as the end of the connection."""
-        return not select.select([self._socket], [], [], 0)[0]
-
-    def meta(self, commands: Sequence[bytes]) -> list[Reply]:
+    def meta(self, commands: Sequence[bytes]) -> Talk[list[Reply]]:
         """Send meta commands (each with its line end and data block) and return their replies in order."""
         replies: list[Reply] = []
         under_way = 0
@@ -149,24 +128,29 @@ class Connection:
                 self._send(chunk[0])
                 self._send(b"mn\r\n")
             if under_way:
+                yield
+                self._is_back()
                 self._meta_replies(under_way, replies)
             under_way = len(chunk)
         if under_way:
+            yield
+            self._is_back()
             self._meta_replies(under_way, replies)
         self._expect_no_more()
         return replies
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, tuple[int, bytes]]:
+    def get(self, keys: Sequence[bytes]) -> Talk[Values]:
         """Return client flags and value of each key that is there: cheaper than ``mg`` where most of them are."""
         return self._get(b"get ", keys, None)
 
-    def gets(self, keys: Sequence[bytes]) -> tuple[dict[bytes, tuple[int, bytes]], dict[bytes, int]]:
+    def gets(self, keys: Sequence[bytes]) -> Talk[tuple[Values, dict[bytes, int]]]:
         """Return what get() does, and the CAS ids."""
         ids: dict[bytes, int] = {}
-        return self._get(b"gets ", keys, ids), ids
+        found = yield from self._get(b"gets ", keys, ids)
+        return found, ids
 
-    def _get(self, verb: bytes, keys: Sequence[bytes], ids: dict[bytes, int] | None) -> dict[bytes, tuple[int, bytes]]:
-        found: dict[bytes, tuple[int, bytes]] = {}
+    def _get(self, verb: bytes, keys: Sequence[bytes], ids: dict[bytes, int] | None) -> Talk[Values]:
+        found: Values = {}
         under_way = 0
         whole = b"%b%b\r\n" % (verb, b" ".join(keys))
         chunks = _chunks(keys, self._chunk_bytes)
@@ -176,23 +160,64 @@ class Connection:
         for chunk in chunks:
             self._send(verb + b" ".join(chunk) + b"\r\n")
             if under_way:
+                yield
+                self._is_back()
                 self._values(under_way, found, ids)
             under_way = len(chunk)
         if under_way:
+            yield
+            self._is_back()
             self._values(under_way, found, ids)
         self._expect_no_more()
         return found
 
-    def exchange(self, command: bytes, read: Callable[[Callable[[], bytes], Callable[[int], bytes]], T]) -> T:
+    def value(self, asks: bytes, head: bytes, tail: bytes, read: Callable[[bytes], T | None]) -> T | None:
+        """Send a get of one key and of others; return what `read` makes of the one's value.
+
+        head and tail are what is expected before the size of the value and after it. Where something else comes, or
+        `read` returns None, so does this; then the answer is still to be read, with rest().
+        """
+        self._send(asks)
+        self._buffer, value = cut_value(self._receive, head, tail, self.largest)
+        self._at = 0
+        found = None if value is None else read(value)
+        if found is not None:
+            self._at = len(self._buffer)
+        return found
+
+    def tells(self, asks: bytes, expected: bytes) -> bool | None:
+        """Send commands; True if the answer is what is expected. Else None, and it is still to be read."""
+        self._send(asks)
+        if not self._is_next(expected):
+            return None
+        self._expect_no_more()
+        return True
+
+    def rest_of_ids(self, count: int, others: int) -> tuple[list[int | None], Values]:
+        """Return what ids() would of so many keys, after tells()."""
+        found: list[int | None] = []
+        self._ids(count, found)
+        return found, self.rest(others)
+
+    def rest(self, count: int) -> Values:
+        """Return what get() would of so many keys, after a value()."""
+        found: Values = {}
+        self._values(count, found, None)
+        self._expect_no_more()
+        return found
+
+    def exchange(self, command: bytes, read: Callable[[Callable[[], bytes], Callable[[int], bytes]], T]) -> Talk[T]:
         """Send any command, and have ``read(line, block)`` read all of the answer: lines, and data of so many bytes."""
         self._send(command)
+        yield
+        self._is_back()
         answer = read(self._line, self._block)
         self._expect_no_more()
         return answer
 
     def ids(
         self, keys: Sequence[bytes], others: Sequence[bytes], expected: bytes = b""
-    ) -> tuple[list[int | None], dict[bytes, Any]] | None:
+    ) -> Talk[tuple[list[int | None], Values] | None]:
         """Return the CAS id of each key, None if it is not there, and what get() says of the others.
 
         If that is what is expected, as a whole, nothing is read out of it, and None returned.
@@ -205,24 +230,17 @@ class Connection:
             self._ids(under_way, found)
             under_way = len(chunk)
         self._send(b"%bget %b\r\n" % (_looks(last), b" ".join(others)))
+        yield
+        self._is_back()
         self._ids(under_way, found)
         if expected and self._is_next(expected):
             self._expect_no_more()
             return None
         self._ids(len(last), found)
-        values: dict[bytes, Any] = {}
+        values: Values = {}
         self._values(len(others), values, None)
         self._expect_no_more()
         return found, values
-
-    def close(self) -> None:
-        """Close the socket."""
-        self.client.close()
-
-    def give_away(self) -> Any:
-        """Return the pymemcache Client, for somebody else to use: the connection is of no use here any more."""
-        self._socket.settimeout(self._timeout)
-        return self.client
 
     # replies
 
@@ -234,7 +252,7 @@ class Connection:
         for _ in range(count):
             status, *flags = self._line().split(b" ")
             if status == b"VA":
-                replies.append(Reply(status, flags[1:], self._block(_size(flags[:1]))))
+                replies.append(Reply(status, flags[1:], self._block(size_of(flags[:1]))))
             elif status in _WITHOUT_DATA:
                 replies.append(Reply(status, flags))
             else:
@@ -266,11 +284,11 @@ class Connection:
                 found.append(None)
             elif line[:4] == b"HD c":
                 # a lease has more to say
-                found.append(_size([line[4:].partition(b" ")[0]]))
+                found.append(size_of([line[4:].partition(b" ")[0]]))
             else:
                 raise Garbage(f"memcached answered {line[:80]!r} to mg")
 
-    def _values(self, count: int, found: dict[bytes, tuple[int, bytes]], ids: dict[bytes, int] | None) -> None:
+    def _values(self, count: int, found: Values, ids: dict[bytes, int] | None) -> None:
         words = 4 if ids is None else 5
         seen = None
         if self._at == len(self._buffer):
@@ -287,12 +305,12 @@ class Connection:
             parts = line.split(b" ")
             if len(parts) != words or parts[0] != b"VALUE":
                 raise Garbage(f"memcached answered {line[:80]!r} to get")
-            found[parts[1]] = (_size(parts[2:3]), self._block(_size(parts[3:4])))
+            found[parts[1]] = (size_of(parts[2:3]), self._block(size_of(parts[3:4])))
             if ids is not None:
-                ids[parts[1]] = _size(parts[4:])
+                ids[parts[1]] = size_of(parts[4:])
         raise Garbage("memcached answered more values than it was asked for")
 
-    def _values_at_once(self, count: int, found: dict[bytes, tuple[int, bytes]], ids: dict[bytes, int] | None) -> bool:
+    def _values_at_once(self, count: int, found: Values, ids: dict[bytes, int] | None) -> bool:
         """Take an answer that is there as a whole, cut where values seem to begin; True if all are as long as they say.
 
         If not (a value may have such bytes in it), what is in `found` by then is found once more, value by value.
@@ -310,134 +328,11 @@ class Connection:
             if len(parts) != words or parts[2] != b"%d" % len(data):
                 return False
             flags = _FLAGS.get(parts[1])
-            found[parts[0]] = (_size(parts[1:2]) if flags is None else flags, data)
+            found[parts[0]] = (size_of(parts[1:2]) if flags is None else flags, data)
             if ids is not None:
-                ids[parts[0]] = _size(parts[3:])
+                ids[parts[0]] = size_of(parts[3:])
         self._at = end + len(_END)
         return True
-
-    # the socket
-
-    def _send(self, data: bytes) -> None:
-        if self._timeout is not None:
-            self._until = time.monotonic() + self._timeout
-        try:
-            self._socket.sendall(data)
-        except BlockingIOError as error:
-            raise TimeoutError("memcached did not take what was sent in time") from error
-
-    def _expect_no_more(self) -> None:
-        # it would be taken for the answer to the next question
-        if self._at < len(self._buffer):
-            raise Garbage(f"memcached answered {self._buffer[self._at :][:80]!r} when all was said")
-
-    def _is_next(self, expected: bytes) -> bool:
-        """True if that comes next, which then is done with; else all that has come is still there to be read."""
-        while not self._buffer.startswith(expected, self._at):
-            if not expected.startswith(self._buffer[self._at :]):
-                return False
-            self._more()
-        self._at += len(expected)
-        return True
-
-    def _line(self) -> bytes:
-        end = self._buffer.find(b"\r\n", self._at)
-        while end < 0:
-            if len(self._buffer) - self._at > LONGEST_LINE:
-                raise Garbage("memcached answered a line that never ends")
-            self._more()
-            end = self._buffer.find(b"\r\n", self._at)
-        line = self._buffer[self._at : end]
-        self._at = end + 2
-        return line
-
-    def _block(self, size: int) -> bytes:
-        if size > self.largest:
-            raise Garbage(f"memcached announced a value of {size} bytes, more than its largest")
-        missing = self._at + size + 2 - len(self._buffer)
-        if missing > 0:
-            parts = [self._buffer[self._at :]]
-            while missing > 0:
-                parts.append(self._receive())
-                missing -= len(parts[-1])
-            self._buffer = b"".join(parts)
-            self._at = 0
-        end = self._at + size
-        if self._buffer[end : end + 2] != b"\r\n":
-            raise Garbage("memcached's value is longer than it said")
-        data = self._buffer[self._at : end]
-        self._at = end + 2
-        return data
-
-    def _more(self) -> None:
-        """Receive more, and drop what was read from the buffer."""
-        received = self._receive()
-        self._buffer = self._buffer[self._at :] + received if self._at < len(self._buffer) else received
-        self._at = 0
-
-    def _receive(self) -> bytes:
-        # a server that sends a byte now and then must not hold us much longer than one that sends none
-        if self._timeout is not None and time.monotonic() > self._until:
-            raise TimeoutError("memcached did not finish its answer in time")
-        try:
-            received: bytes = self._socket.recv(65536)
-        except BlockingIOError as error:
-            raise TimeoutError("memcached did not answer in time") from error
-        if not received:
-            raise ConnectionError("memcached closed the connection")
-        self._until += len(received) / SLOWEST
-        return received
-
-
-def leave_timeout_to_system(connected: Any, seconds: float | None) -> None:
-    """Have the system itself break off what takes a plain socket longer, with a BlockingIOError.
-
-    Python would ask it, before each call, to wait until there is something to do: twice as many calls, and a thread
-    that is put to sleep and woken more often. Sockets of other libraries (gevent's, say) wait in ways of their own.
-    """
-    if seconds is None or not sys.platform.startswith("linux") or type(connected).__module__ != "socket":
-        return
-    microseconds = max(1, int(seconds * 1_000_000))
-    longest = struct.pack("@ll", *divmod(microseconds, 1_000_000))
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        connected.setsockopt(socket.SOL_SOCKET, option, longest)
-    connected.settimeout(None)
-
-
-class _OneAddress:
-    """A socket module to which a host has this one address."""
-
-    def __init__(self, module: Any, info: Any) -> None:
-        self._module = module
-        self._info = info
-
-    def getaddrinfo(self, *_: Any) -> list[Any]:
-        return [self._info]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._module, name)
-
-
-def _connect(client: Any) -> None:
-    """Connect to the host's first address, or to the first of the other family: localhost is ::1, and 127.0.0.1.
-
-    A second address of the same family may be another server, which would answer with values of its own.
-    """
-    module = client.socket_module
-    families: dict[Any, Any] = {}
-    if isinstance(client.server, tuple):
-        asked = module.getaddrinfo(*client.server, module.AF_UNSPEC, module.SOCK_STREAM, module.IPPROTO_TCP)
-        for info in asked:
-            families.setdefault(info[0], info)
-    *others, last = [_OneAddress(module, info) for info in families.values()] or [module]
-    for each in others:
-        client.socket_module = each
-        with suppress(OSError):
-            # pymemcache's public ways to connect send a command and read its answer, for however long that goes on
-            client._connect()
-            return
-    client.socket_module = last
-    client._connect()
 
 
 def _looks(keys: Sequence[bytes]) -> bytes:
@@ -458,12 +353,6 @@ def _chunks(commands: Sequence[bytes], most: int) -> Iterator[list[bytes]]:
         chunk.append(command)
         size += len(command)
     yield chunk
-
-
-def _size(parts: Sequence[bytes]) -> int:
-    if len(parts) == 1 and parts[0].isdigit() and len(parts[0]) <= 20:
-        return int(parts[0])
-    raise Garbage(f"memcached answered {parts!r} where a number belongs")
 
 
 def _check_version(name: str, line: bytes) -> None:

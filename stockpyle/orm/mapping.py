@@ -135,14 +135,14 @@ class MappedSpec(KeySpec):
             columns.append(self.columns_by_attribute[name] if column is None else column)
         return columns
 
-    def key(self, asked: Mapping[str, Any]) -> Key | None:
-        """Return the key that `asked` spells; a declared synonym may stand for its column."""
+    def _key_in_any_order(self, asked: Mapping[str, Any]) -> Key | None:
+        # a declared synonym may stand for its column
         if self.mapper.synonyms and isinstance(asked, Mapping):
             resolved = {self._synonym(name): value for name, value in asked.items()}
             if len(resolved) < len(asked):
                 raise self._undeclared(asked)
             asked = resolved
-        return super().key(asked)
+        return super()._key_in_any_order(asked)
 
     def _synonym(self, name: str) -> str:
         return self.mapper.synonyms[name].name if name in self.mapper.synonyms else name
@@ -177,7 +177,7 @@ class MappedSpec(KeySpec):
         return self._revive.loaded(value)
 
     def materialise_all(self, values: Sequence[Row]) -> list[Any]:
-        """Return what materialise() does of each row."""
+        """See KeySpec.materialise_all."""
         return self._revive.all_loaded(values)
 
     def revive(self, value: Row) -> Any:

@@ -91,6 +91,18 @@ class RowCodec:
             raise DecodeError(f"a row of {plan.spec.klass.__name__} is stored under a key that is not its own")
         return plan.spec, row
 
+    def usual(self, spec: KeySpec) -> tuple[bytes, Callable[[bytes], Row], int] | None:
+        """Return the fingerprint of the typed rows of a class, what reads them, and where its identity is in them.
+
+        None if there is more to it than that.
+        """
+        plan = self._by_spec.get(spec)  # type: ignore[call-overload]
+        return (
+            None
+            if plan is None or plan.quick is None or plan.place is None
+            else (plan.fingerprint, plan.quick, plan.place)
+        )
+
     def encode_alias(self, identity: Key) -> tuple[int, bytes]:
         """Return the values of an identity as bytes."""
         try:
@@ -138,6 +150,7 @@ class _Plan:
         self.quick = None if self._plain or self._members else self._read
         """What reads typed rows of which nothing is left to check, or to turn into something else."""
         self._primary_key = [spec.attributes.index(name) for name in spec.identity.attributes]
+        self.place = self._primary_key[0] if len(self._primary_key) == 1 else None
 
     def encode(self, row: Row) -> tuple[bytes, int, bytes]:
         shape = tuple(map(type, row))

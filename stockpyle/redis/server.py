@@ -13,7 +13,6 @@ every read. In a cluster such a server sends its clients away by itself.
 from __future__ import annotations
 
 import re
-import select
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,12 +23,16 @@ from stockpyle.exceptions import ImproperlyConfigured, StockpyleError, StoreTime
 from stockpyle.forks import renew_after_fork
 from stockpyle.redis.failures import failure_of
 from stockpyle.redis.forks import abandon
+from stockpyle.redis.pipes import CHUNK_KEYS, Pipe, packer
 from stockpyle.redis.scripts import ARRIVE, new_epoch
 
 T = TypeVar("T")
+U = TypeVar("U")
 Kind = Literal["server", "sentinel", "cluster"]
 
 MOST_SPARE = 16
+
+_STRINGS = frozenset({bytes, type(None)})
 
 OLDEST = (6, 0)
 """The version that has RESP3, and with it all that is used here."""
@@ -66,7 +69,7 @@ class RedisServer:
         self._known: set[tuple[bytes, bytes]] = set()
         self._most_spare = MOST_SPARE
         self._packed = packer()
-        self._spare: deque[Any] = deque()
+        self._spare: deque[Pipe] = deque()
         """Connections of the pool's that nobody uses, for what is asked most: a few of those that it may have."""
         renew_after_fork(self)
 
@@ -136,23 +139,23 @@ class RedisServer:
             self._most_spare = 0
             with suppress(IndexError):
                 while True:
-                    connection = self._spare.pop()
-                    self._client.connection_pool.release(connection)
+                    pipe = self._spare.pop()
+                    self._client.connection_pool.release(pipe.connection)
             return work()
 
     def get(self, texts: Sequence[bytes]) -> list[bytes | None]:
         """Return the strings under these keys, None for others."""
         if not self._is_cluster:
-            commands: list[tuple[Any, ...]] = [(b"MGET", *texts)]
+            commands = _gets(texts)
             if self._asks_role:
                 commands.append((b"ROLE",))
             replies = self._replies(commands)
-            found = replies[0]
             if self._asks_role:
-                self._expect_master(replies[1])
-            if isinstance(found, Exception):
-                raise found
-            return list(found)
+                self._expect_master(replies.pop())
+            found: list[bytes | None] = []
+            for (_, *asked), reply in zip(commands, replies, strict=False):
+                found += self.strings(reply, len(asked))
+            return found
         pipeline = self._client.pipeline(transaction=False)
         for text in texts:
             pipeline.get(text)
@@ -200,62 +203,74 @@ class RedisServer:
 
         None if the replies are what is expected.
         """
-        connection = self._take()
+        pipe = self._take()
         try:
-            connection.send_packed_command([b"".join(map(self._packed, commands))])
-            if expected and self._is_next(connection, expected):
-                self._keep(connection)
-                return None
-            replies = []
-            for _ in commands:
-                try:
-                    replies.append(connection.read_response())
-                except self._errors.ResponseError as error:
-                    replies.append(error)
+            replies = pipe.exchange([self._packed(command) for command in commands], expected)
         except BaseException:
             # replies to what was sent may still come
-            self._give_back(connection)
+            self._give_back(pipe.connection)
             raise
-        self._keep(connection)
-        return self._checked(replies)
+        self._keep(pipe)
+        return None if replies is None else self._checked(replies)
 
-    def _take(self) -> Any:
-        """Return a connection that is ready to be used, as redis-py's pool does, which takes longer over it."""
+    def strings(self, reply: Any, count: int) -> list[bytes | None]:
+        """Return a reply that is so many strings, or nothing in place of some; raise an error, and what is neither."""
+        if isinstance(reply, Exception):
+            raise reply
+        if type(reply) is not list or len(reply) != count or not _STRINGS.issuperset(map(type, reply)):
+            raise self._errors.InvalidResponse(f"it answered {str(reply)[:80]} where {count} strings belong")
+        return reply
+
+    def ask(self, rest: Callable[[Pipe], U], method: Callable[..., T | None], *args: Any) -> T | U | None:
+        """Call a method of a Pipe's at hand that asks one thing, without what a call does besides.
+
+        None if there is no such connection, so that it is to be asked in a call. If the method returns None the answer
+        is another than expected, and `rest` reads it.
+        """
         try:
-            connection = self._spare.pop()
+            pipe = self._spare.pop()
         except IndexError:
-            return self._client.connection_pool.get_connection()
-        with suppress(self._errors.RedisError, OSError):
-            if _is_quiet(connection) or not connection.can_read():
-                return connection
-        self._give_back(connection)
-        return self._client.connection_pool.get_connection()
+            return None
+        if not pipe.is_direct or not pipe.is_quiet:
+            self._give_back(pipe.connection)
+            return None
 
-    def _keep(self, connection: Any) -> None:
+        def work() -> T | U:
+            try:
+                found = method(pipe, *args)
+                told: T | U = rest(pipe) if found is None else found
+            except BaseException:
+                # replies to what was sent may still come
+                self._give_back(pipe.connection)
+                raise
+            self._keep(pipe)
+            return told
+
+        return self._run("read", work)
+
+    @property
+    def can_be_asked(self) -> bool:
+        """True if ask() is of use: nothing else is to be asked with each read."""
+        return not self._is_cluster and not self._asks_role
+
+    def _take(self) -> Pipe:
+        """Return a connection that is ready to be used, as redis-py's pool does, which takes longer over it."""
+        with suppress(IndexError):
+            pipe = self._spare.pop()
+            if pipe.is_quiet:
+                return pipe
+            self._give_back(pipe.connection)
+        return Pipe(self._client.connection_pool.get_connection(), self._errors)
+
+    def _keep(self, pipe: Pipe) -> None:
         if len(self._spare) < min(self._most_spare, self._client.connection_pool.max_connections // 4):
-            self._spare.append(connection)
+            self._spare.append(pipe)
         else:
-            self._client.connection_pool.release(connection)
+            self._client.connection_pool.release(pipe.connection)
 
     def _give_back(self, connection: Any) -> None:
         connection.disconnect()
         self._client.connection_pool.release(connection)
-
-    def _is_next(self, connection: Any, expected: bytes) -> bool:
-        """True if that comes next, which then is done with; else the parser has all that has come."""
-        reader = getattr(connection._parser, "_reader", None)
-        if reader is None:
-            return False
-        received = b""
-        while received != expected:
-            more = connection._sock.recv(65536)
-            if not more:
-                raise self._errors.ConnectionError("it has closed the connection")
-            received += more
-            if not expected.startswith(received):
-                reader.feed(received)
-                return False
-        return True
 
     def run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Run scripts, each with a key and arguments, in one round trip; an error that is one key's is its reply."""
@@ -352,7 +367,7 @@ class RedisServer:
             return
         with suppress(IndexError):
             while True:
-                self._give_back(self._spare.pop())
+                self._give_back(self._spare.pop().connection)
         with suppress(self._errors.RedisError, OSError):
             if self._is_cluster:
                 client.disconnect_connection_pools()
@@ -360,29 +375,8 @@ class RedisServer:
                 client.connection_pool.disconnect(inuse_connections=False)
 
 
-def packer() -> Callable[[tuple[Any, ...]], bytes]:
-    """Return what turns a command, of bytes and scripts, into what is sent."""
-    try:
-        from hiredis import pack_command
-    except ImportError:
-        return _packed
-    packed: Callable[[tuple[Any, ...]], bytes] = pack_command
-    return packed
-
-
-def _packed(command: tuple[Any, ...]) -> bytes:
-    words = [word.encode("ascii") if isinstance(word, str) else word for word in command]
-    return b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
-
-
-def _is_quiet(connection: Any) -> bool:
-    """True if nothing has come that nobody has asked for, as far as that is quickly told."""
-    reader, sock = getattr(connection._parser, "_reader", None), connection._sock
-    if reader is None or sock is None or reader.has_data():
-        return False
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return not poll.poll(0)
+def _gets(texts: Sequence[bytes]) -> list[tuple[Any, ...]]:
+    return [(b"MGET", *texts[i : i + CHUNK_KEYS]) for i in range(0, len(texts), CHUNK_KEYS)]
 
 
 def _bytes(told: Any) -> bytes:

@@ -21,8 +21,9 @@ from typing import Any
 from stockpyle.codecs import Kind, RecordCodec
 from stockpyle.coherence.writer import LOCK_SECONDS
 from stockpyle.exceptions import StoreError
-from stockpyle.keys import Key
+from stockpyle.keys import Key, KeySpec
 from stockpyle.records import LOCKED, MISS, Alias, Busy, Found, Lease, Lock, Record
+from stockpyle.redis.pipes import Pipe
 from stockpyle.redis.scripts import (
     CLOSE_EPOCH,
     EPOCH,
@@ -41,7 +42,7 @@ from stockpyle.redis.scripts import (
 from stockpyle.redis.scripts import CLOSED as MARKS
 from stockpyle.redis.server import RedisServer
 from stockpyle.remote.epochs import CLOSED, EPOCH_BYTES, NO_EPOCH, Epoch, Epochs
-from stockpyle.remote.tier import BusyElsewhere, RemoteTier
+from stockpyle.remote.tier import BusyElsewhere, RemoteTier, Usual
 from stockpyle.stats import Stats
 
 TOKEN_BYTES = 12
@@ -50,6 +51,11 @@ HEAD = 9
 
 LONGEST = 2**53
 """Milliseconds: more than anybody lives, and few enough for Lua's numbers."""
+
+_MGET = b"*4\r\n$4\r\nMGET\r\n$"
+_STRINGS = b"*3\r\n$"
+_GETRANGE = b"*4\r\n$8\r\nGETRANGE\r\n$"
+_TO_HEAD = b"\r\n$1\r\n0\r\n$1\r\n%d\r\n*3\r\n$4\r\nMGET" % (HEAD - 1)
 
 _NOTHING = (b"", b"0")
 """In place of a value, and for how long: its key is to be empty."""
@@ -91,6 +97,34 @@ class RedisTier(RemoteTier):
         """See Tier.read."""
         return self._read_all(keys, lease, revised=False)
 
+    def read_one(self, key: Key, *, lease: bool = True) -> Found:
+        """Return what read() does of one key, sooner if it is a record, or an alias of one."""
+        usual = self._usual.get(key.spec)
+        if usual is None or not self.server.can_be_asked:
+            return self.read([key], lease=lease)[0]
+        text = self._text(key)
+        now = self._clock()
+
+        def take(value: bytes) -> Any:
+            if not value.startswith(RECORD):
+                return None
+            data = value[HEAD:]
+            row = usual.read(key, data, now) if usual.read else None
+            return row or self._codec.live(key, data, usual.epoch, now)
+
+        asks = b"%b%d\r\n%b%b" % (_MGET, len(text), text, usual.asks)
+
+        found: Any = self.server.ask(self._three, Pipe.value, asks, _STRINGS, usual.tail, take)
+        if found is None:
+            return self.read([key], lease=lease)[0]
+        if not isinstance(found, list):
+            answer: Found = found
+            return answer
+        return self.server.call("read", lambda: self._judge_all([text], [key], lease, found))[0]
+
+    def _three(self, pipe: Pipe) -> list[bytes | None]:
+        return self.server.strings(pipe.reply(), 3)
+
     def read_revised(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Revised.read_revised."""
         return self._read_all(keys, lease, revised=True)
@@ -104,27 +138,72 @@ class RedisTier(RemoteTier):
         told = self.server.call("read", lambda: self.server.heads(texts, HEAD, asked, usual))
         if told is None:
             return expected
-        heads, values = told
-        for text, value in zip(asked, values, strict=True):
+        return self._revisions_of(keys, epochs, *told)
+
+    @staticmethod
+    def _revisions_of(
+        keys: Sequence[Key], epochs: Epochs, heads: Sequence[bytes], values: Sequence[Any]
+    ) -> list[bytes | None]:
+        for text, value in zip(epochs.keys, values, strict=True):
             epochs.know(text, _epoch(value))
         return [_revision(epochs.usable(key.spec.space), head) for key, head in zip(keys, heads, strict=True)]
+
+    def has_revision(self, key: Key, revision: bytes) -> bool:
+        """True if that is the revision of a key."""
+        usual = self._usual.get(key.spec)
+        if usual is None or not self.server.can_be_asked or revision[: len(usual.epoch)] != usual.epoch:
+            return self.revisions([key], [revision])[0] == revision
+        text = self._text(key)
+        asks = b"%b%d\r\n%b%b%b" % (_GETRANGE, len(text), text, _TO_HEAD, usual.asks)
+        expected = b"$%d\r\n%b%b\r\n*2%b" % (HEAD, RECORD, revision[len(usual.epoch) :], usual.tail)
+
+        def rest(pipe: Pipe) -> bool:
+            head, values = pipe.reply(), self.server.strings(pipe.reply(), 2)
+            if not isinstance(head, bytes):
+                return False
+            epochs = Epochs(self._everything, self._spaces([key]))
+            return self._revisions_of([key], epochs, [head], values)[0] == revision
+
+        told = self.server.ask(rest, Pipe.tells, asks, expected)
+        return self.revisions([key], [revision])[0] == revision if told is None else told
 
     def _read_all(self, keys: Sequence[Key], lease: bool, *, revised: bool) -> list[Found]:
         texts = self._texts(keys)
         return self.server.call("read", lambda: self._read(texts, keys, lease, revised))
 
     def _read(self, texts: Sequence[bytes], keys: Sequence[Key], lease: bool, revised: bool) -> list[Found]:
+        values = self.server.get([*texts, *Epochs(self._everything, self._spaces(keys)).keys])
+        return self._judge_all(texts, keys, lease, values, revised=revised)
+
+    def _judge_all(
+        self,
+        texts: Sequence[bytes],
+        keys: Sequence[Key],
+        lease: bool,
+        values: Sequence[bytes | None],
+        *,
+        revised: bool = False,
+    ) -> list[Found]:
+        """What a reader takes of all that it was told; and the leases of what is missing."""
         epochs = Epochs(self._everything, self._spaces(keys))
-        asked = epochs.keys
-        values = self.server.get([*texts, *asked])
-        for text, value in zip(asked, values[len(texts) :], strict=True):
+        for text, value in zip(epochs.keys, values[len(texts) :], strict=True):
             epochs.know(text, _epoch(value))
         epoch_of = epochs.by_space()
         busy = BusyElsewhere()
+        now = self._clock()
         found: list[Found] = []
         left: dict[bytes, tuple[Key, bytes]] = {}
+        spec, read = None, None
         for text, key, value in zip(texts, keys, values, strict=False):
-            answer = None if value is None else self._judge(key, value, epoch_of[key.spec.space], busy)
+            answer: Found | None = None
+            if value:
+                if key.spec is not spec:
+                    spec, usual = key.spec, self._usual_for(key.spec, epoch_of[key.spec.space])
+                    read = None if usual is None else usual.read
+                if read is not None and value.startswith(RECORD):
+                    answer = read(key, value[HEAD:], now)
+            if answer is None and value is not None:
+                answer = self._judge(key, value, epoch_of[key.spec.space], busy)
             if answer is None:
                 left[text] = key, value or b""
                 answer = MISS
@@ -135,6 +214,12 @@ class RedisTier(RemoteTier):
             leased = self._lease(left, epochs, busy)
             return [leased.get(text, answer) for text, answer in zip(texts, found, strict=True)]
         return found
+
+    def _usual_of(self, spec: KeySpec, epoch: bytes) -> Usual:
+        own = self._epoch_texts[spec.space]
+        asks = b"\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(self._everything), self._everything, len(own), own)
+        tail = b"\r\n" + _both(epoch)
+        return Usual(epoch, self._codec.reader(spec, epoch), asks, tail)
 
     def _judge(self, key: Key, value: bytes, epoch: Epoch, busy: Busy, *, again: bool = False) -> Found | None:
         """What is there, as a reader takes it; None if it is of no use. again: this reader has been told before."""
@@ -339,8 +424,13 @@ def _usual_answer(expected: Sequence[bytes], asked: Sequence[bytes]) -> bytes:
     if len({each[:-token] for each in expected}) > 1:
         return b""
     heads = b"".join([b"$%d\r\n%b%b\r\n" % (HEAD, RECORD, each[-token:]) for each in expected])
-    both = [b"$%d\r\n%b%b\r\n" % (1 + EPOCH_BYTES, EPOCH, each) for each in (epoch[:EPOCH_BYTES], epoch[EPOCH_BYTES:])]
-    return b"%b*2\r\n%b" % (heads, b"".join(both))
+    return b"%b*2\r\n%b" % (heads, _both(epoch))
+
+
+def _both(epoch: bytes) -> bytes:
+    """What Redis says the two epochs are that make a class's."""
+    halves = epoch[:EPOCH_BYTES], epoch[EPOCH_BYTES:]
+    return b"".join([b"$%d\r\n%b%b\r\n" % (1 + EPOCH_BYTES, EPOCH, each) for each in halves])
 
 
 def _epoch(value: Any) -> Epoch:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 from stockpyle.codecs import Kind, RecordCodec
 from stockpyle.coherence.logs import Seldom
 from stockpyle.exceptions import DecodeError, EncodeError, StoreError
-from stockpyle.keys import Key
-from stockpyle.records import Alias, Busy, Record
-from stockpyle.remote.epochs import NO_EPOCH, Epochs
+from stockpyle.keys import Key, KeySpec, text_of, texts_of
+from stockpyle.records import Alias, Busy, Found, Record
+from stockpyle.remote.epochs import NO_EPOCH, Epoch, Epochs
 from stockpyle.stats import Stats
 
 ATTEMPTS = 100
@@ -58,6 +58,19 @@ def gave_up(where: str, text: bytes) -> StoreError:
     return StoreError(f"{where}: others change {text.decode('ascii')} all the time")
 
 
+class Usual(NamedTuple):
+    """What is usually told of one key of a class: a record of the class's epoch, and that epoch.
+
+    read is the codec's reader, if there is one. asks and tail are what follows the key in the question, and its value
+    in the answer.
+    """
+
+    epoch: bytes
+    read: Callable[[Key, bytes, float], Record | None] | None
+    asks: bytes
+    tail: bytes
+
+
 class RemoteTier:
     """What a tier on one server does without asking it. kind: what the server is called in messages."""
 
@@ -83,6 +96,7 @@ class RemoteTier:
         self._everything = f"{prefix}::".encode("ascii")
         self._epoch_texts: dict[str, bytes] = {}
         self._seldom = Seldom()
+        self._usual: dict[KeySpec, Usual] = {}
 
     @property
     def name(self) -> str:
@@ -92,6 +106,26 @@ class RemoteTier:
     def close(self) -> None:
         """Close the connections that nobody uses."""
         self.server.close()
+
+    def read(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
+        """See Tier.read."""
+        raise NotImplementedError
+
+    def read_one(self, key: Key, *, lease: bool = True) -> Found:
+        """Return what read() does of one key."""
+        return self.read([key], lease=lease)[0]
+
+    def _usual_for(self, spec: KeySpec, epoch: Epoch) -> Usual | None:
+        """Return how what is usually there is read, as long as the class's epoch is this one."""
+        if not isinstance(epoch, bytes):
+            return None
+        usual = self._usual.get(spec)
+        if usual is None or usual.epoch != epoch:
+            usual = self._usual[spec] = self._usual_of(spec, epoch)
+        return usual
+
+    def _usual_of(self, spec: KeySpec, epoch: bytes) -> Usual:
+        raise NotImplementedError
 
     # values
 
@@ -152,11 +186,10 @@ class RemoteTier:
     # keys and epochs
 
     def _text(self, key: Key) -> bytes:
-        return key.text(self._prefix).encode("ascii")
+        return text_of(key, self._prefix)
 
     def _texts(self, keys: Iterable[Key]) -> list[bytes]:
-        prefix = self._prefix
-        return [key.text(prefix).encode("ascii") for key in keys]
+        return texts_of(keys, self._prefix)
 
     def _spaces(self, keys: Iterable[Key]) -> dict[str, bytes]:
         """Return the epoch keys of these keys' classes, by the classes' spaces."""

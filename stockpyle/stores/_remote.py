@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 
+from stockpyle.classes import spec_of
 from stockpyle.codecs import Codec, RecordCodec
 from stockpyle.coherence.guards import Guards
 from stockpyle.coherence.layers import Unreachable, checked_unreachable
 from stockpyle.coherence.parts import Parts
+from stockpyle.coherence.reader import fetch_one
 from stockpyle.keys import Key, chosen_prefix
 from stockpyle.lifetimes import Lifetime, LifetimeCallback
 from stockpyle.masking import masked
@@ -102,6 +104,11 @@ class RemoteStore(CacheStore):
         found: list[Found] = self._tier.read(keys, lease=lease)
         return found
 
+    def read_one(self, key: Key, *, lease: bool = True) -> Found:
+        """Return what read() does of one key, sooner if it is a record."""
+        found: Found = self._tier.read_one(key, lease=lease)
+        return found
+
     def read_revised(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Revised.read_revised."""
         found: list[Found] = self._tier.read_revised(keys, lease=lease)
@@ -131,6 +138,15 @@ class RemoteStore(CacheStore):
         self._tier.unlock(locks)
 
     # used alone
+
+    def _fetch_one(self, klass: type, asked: Mapping[str, Any]) -> Any:
+        key = spec_of(klass).key(asked)
+        record = None if key is None else fetch_one([self._layer(revised=False)], None, key)
+        if record is None:
+            self.stats.misses += 1
+            return None
+        self.stats.hits += 1
+        return record.spec.materialise(record.value)
 
     def _check(self, values: Mapping[Key, Record | Alias]) -> None:
         for part, own in self._by_part(values).items():

@@ -236,6 +236,9 @@ class ConcreteStore(BaseStore, abstract=True):
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         raise NotImplementedError
 
+    def _fetch_one(self, klass: type, key: Mapping[str, Any]) -> Any:
+        return self._fetch(klass, [key])[0]
+
     def _found(self, klass: type, keys: list[Mapping[str, Any]]) -> list[Any]:
         hits = self._hits
         if hits is None:
@@ -260,6 +263,8 @@ class ConcreteStore(BaseStore, abstract=True):
         """
         if key is not None:
             hits: Any = self._hits
+            if hits is None:
+                return self._fetch_one(klass, key)
             # what Hits.find does, line by line: to call it would take a fifth of a hit's time
             try:
                 if len(key) == 1:
@@ -345,6 +350,8 @@ class SessionStore(ConcreteStore, abstract=True):
             if key is None:
                 raise needs_class_and_keys(klass)
             return self._one_into(session, klass, key)
+        if self._hits is None and key is not None:
+            return self._fetch_one(klass, key)
         return super().get(klass, key)
 
     @overload

@@ -15,7 +15,7 @@ from stockpyle.coherence.writer import LOCK_SECONDS, drop
 from stockpyle.keys import Key, KeySpec
 from stockpyle.lifetimes import Lifetime, LifetimeCallback, LifetimePolicy
 from stockpyle.protocols import Change, Outcome, Pending
-from stockpyle.records import ABSENT, Alias, Found, Lease, Lock, Record
+from stockpyle.records import ABSENT, Alias, Found, Lease, Lock, Record, materialised
 from stockpyle.stores._writing import WritingStore
 
 
@@ -89,12 +89,16 @@ class CacheStore(WritingStore):
         missing = found.count(None)
         self.stats.hits += len(found) - missing
         self.stats.misses += missing
-        return [None if record is None else record.spec.materialise(record.value) for record in found]
+        return materialised(found)
 
-    def _records(self, keys: Sequence[Key | None], *, revised: bool = False) -> list[Record | None]:
+    def _layer(self, *, revised: bool) -> Layer:
         layer = self._alone.get(revised)
         if layer is None:
             layer = self._alone[revised] = Layer(self, counted=False, revised=revised)
+        return layer
+
+    def _records(self, keys: Sequence[Key | None], *, revised: bool = False) -> list[Record | None]:
+        layer = self._layer(revised=revised)
         known = iter(fetch_each([layer], None, [key for key in keys if key is not None]))
         return [None if key is None else next(known) for key in keys]
 

@@ -14,7 +14,7 @@ from stockpyle.coherence.announced import GRACE
 from stockpyle.coherence.backplane import Backplane
 from stockpyle.coherence.layers import Layer, Unreachable, checked_unreachable
 from stockpyle.coherence.publishing import OnWrite, publish_committed, read_back
-from stockpyle.coherence.reader import fetch_each
+from stockpyle.coherence.reader import fetch_each, fetch_one
 from stockpyle.coherence.verbs import VerbSource
 from stockpyle.coherence.writer import LOCK_SECONDS, Writer, drop, related_epochs
 from stockpyle.exceptions import ImproperlyConfigured, StoreUnavailable, UnsupportedOperation
@@ -22,7 +22,7 @@ from stockpyle.keys import KeySpec
 from stockpyle.lifetimes import check_seconds
 from stockpyle.masking import displayed
 from stockpyle.protocols import Outcome, Pending
-from stockpyle.records import Record
+from stockpyle.records import Record, materialised
 from stockpyle.stores._connected import with_text
 from stockpyle.stores._levels import TIER, Levels, Route, check_is_store, has
 from stockpyle.stores._plane import connected
@@ -164,11 +164,15 @@ class ChainedStore(SessionStore):
 
     def _one_into(self, session: Session, klass: type, key: Mapping[str, Any]) -> Any:
         route, hits = self.route(klass), self._hits
-        if hits is not None and route.spec.mapped:
+        if route.spec.mapped:
             own, is_clean = self._sessions.checked_session(session, route.spec, route.engine)
-            record: Any = hits.find(klass, key) if is_clean else None
+            record: Any = None
+            if is_clean:
+                record = self._record(route, key) if hits is None else hits.find(klass, key)
             if record is not None:
                 return record.spec.materialise_into(own, record.value)
+            if is_clean and hits is None:
+                return None
         return self._fetch_into(session, klass, [key])[0]
 
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -182,7 +186,24 @@ class ChainedStore(SessionStore):
         missing = results.count(None)
         self.stats.hits += len(results) - missing
         self.stats.misses += missing
-        return [None if record is None else record.spec.materialise(record.value) for record in results]
+        return materialised(results)
+
+    def _fetch_one(self, klass: type, asked: Mapping[str, Any]) -> Any:
+        record = self._record(self.route(klass), asked)
+        if record is None:
+            self.stats.misses += 1
+            return None
+        self.stats.hits += 1
+        return record.spec.materialise(record.value)
+
+    def _record(self, route: Route, asked: Mapping[str, Any]) -> Record | None:
+        key = route.spec.key(asked)
+        if self.backplane is not None and not self.backplane.started:
+            self.backplane.start()
+        record = None if key is None else fetch_one(route.layers, route.source, key)
+        if record is not None:
+            self.seen.add(record.spec)
+        return record
 
     def _records(self, route: Route, keys: Sequence[Any]) -> list[Record | None]:
         if self.backplane is not None and not self.backplane.started:

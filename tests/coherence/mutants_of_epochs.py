@@ -8,6 +8,7 @@ from typing import Any
 
 from stockpyle.codecs import RecordCodec
 from stockpyle.coherence.layers import Layer
+from stockpyle.coherence.talks import Talk
 from stockpyle.coherence.writer import Writer, drop
 from stockpyle.keys import Key
 from stockpyle.memcached import closing, epochs
@@ -85,11 +86,13 @@ def serve_a_class_while_one_of_its_writers_is_left(real: Real, flags: int, data:
 
 
 @instead_of(closing, "take_out", _OVERLAPPING)
-def end_for_the_other_writers_of_a_class(real: Real, connection: Any, own: Any, *, committed: bool) -> list[bytes]:
+def end_for_the_other_writers_of_a_class(
+    real: Real, connection: Any, own: Any, *, committed: bool
+) -> Talk[list[bytes]]:
     """A writer of a class that ends takes all marks away, and does not mind if another has: it takes out its own."""
-    replies = connection.meta([closing.look(text) for text in own])
+    replies = yield from connection.meta([closing.look(text) for text in own])
     found = [text for text, reply in zip(own, replies, strict=True) if (there := closing.seen(reply)) and there.marks]
-    connection.meta([b"md %b\r\n" % text for text in found])
+    yield from connection.meta([b"md %b\r\n" % text for text in found])
     return []
 
 

@@ -25,6 +25,7 @@ import pytest
 
 from stockpyle.codecs import Kind
 from stockpyle.coherence.layers import Layer
+from stockpyle.coherence.talks import Talk
 from stockpyle.coherence.validated import ValidatedLayer
 from stockpyle.keys import Key
 from stockpyle.memcached import closing, locking
@@ -431,20 +432,21 @@ def publish_without_cas(self: Any, connection: Any, own: Lease | Lock, item: Any
     return without_cas(command) if isinstance(own, Lock) else command
 
 
-def remove_without_cas(self: Any, connection: Any, texts: Sequence[bytes]) -> None:
+def remove_without_cas(self: Any, connection: Any, texts: Sequence[bytes]) -> Talk[None]:
     """Look, and remove whatever has come since."""
-    looks = connection.meta([b"mg %b f s c\r\n" % text for text in texts])
+    looks = yield from connection.meta([b"mg %b f s c\r\n" % text for text in texts])
     there = [text for text, look in zip(texts, looks, strict=True) if look.done and not is_lock(look)]
-    connection.meta([b"md %b\r\n" % text for text in there])
+    yield from connection.meta([b"md %b\r\n" % text for text in there])
 
 
-def remove_without_looking(self: Any, connection: Any, texts: Sequence[bytes]) -> None:
+def remove_without_looking(self: Any, connection: Any, texts: Sequence[bytes]) -> Talk[None]:
     """Remove what stands in the place of one's own lock, even if it is another's lock."""
-    connection.meta([b"md %b\r\n" % text for text in texts])
+    yield from connection.meta([b"md %b\r\n" % text for text in texts])
 
 
-def remove_nothing(self: Any, connection: Any, texts: Sequence[bytes]) -> None:
+def remove_nothing(self: Any, connection: Any, texts: Sequence[bytes]) -> Talk[None]:
     """Leave what stands in the place of one's own lock, though it may have been loaded before the commit."""
+    yield
 
 
 def unlock_without_cas(self: Any, locks: Sequence[Lock]) -> None:
@@ -466,11 +468,11 @@ def forget_contention(self: Any, keys: Sequence[Key], seconds: float, **loose: A
 
 def look_before_replacing(
     connection: Any, where: str, epochs: Any, firm: Any, loose: Any, marks: Any, lasts: int
-) -> Any:
+) -> Talk[Any]:
     """Look if there is another's lock, and replace whatever has come since."""
-    looks = connection.meta([b"mg %b f s c\r\n" % text for text in loose])
+    looks = yield from connection.meta([b"mg %b f s c\r\n" % text for text in loose])
     over = {text: look.done and is_lock(look) for text, look in zip(loose, looks, strict=True)}
-    held = real_take(connection, where, epochs, [*firm, *loose], [], marks, lasts)
+    held = yield from real_take(connection, where, epochs, [*firm, *loose], [], marks, lasts)
     return {text: (cas, over.get(text, False)) for text, (cas, _) in held.items()}
 
 
@@ -513,9 +515,9 @@ def swap_lease_without_cas(self: Connection, commands: Sequence[bytes]) -> Any:
     return real_meta(self, [without_cas(each) if lease.match(each) else each for each in commands])
 
 
-def take_out_all(connection: Connection, own: Mapping[bytes, bytes], *, committed: bool) -> list[bytes]:
+def take_out_all(connection: Connection, own: Mapping[bytes, bytes], *, committed: bool) -> Talk[list[bytes]]:
     """End for all who have locked a class."""
-    real_meta(connection, [b"md %b\r\n" % text for text in own])
+    yield from real_meta(connection, [b"md %b\r\n" % text for text in own])
     return []
 
 
@@ -554,7 +556,7 @@ def swap_marks_without_cas(self: Connection, commands: Sequence[bytes]) -> Any:
     return real_meta(self, [without_cas(each) if put.match(each) else each for each in commands])
 
 
-def leave_what_came(connection: Connection, own: Mapping[bytes, bytes], *, committed: bool) -> list[bytes]:
+def leave_what_came(connection: Connection, own: Mapping[bytes, bytes], *, committed: bool) -> Talk[list[bytes]]:
     """Leave the epoch that has come in the place of a lost mark, though the class has changed since."""
     return real_take_out(connection, own, committed=False)
 

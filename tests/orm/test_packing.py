@@ -545,3 +545,55 @@ def test_fingerprints_are_the_same_everywhere() -> None:
     environment = {**os.environ, "PYTHONHASHSEED": "5"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == stored(row_of_thing())[25:33].hex() == FINGERPRINT
+
+
+class Plain(Base):
+    __tablename__ = "plain_things"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str | None]
+    ratio: Mapped[float | None]
+
+
+def test_usual_rows_are_read_as_any_other() -> None:
+    """What reads rows of one epoch quickly returns what decode() does, and of all else nothing."""
+    codec, spec = RecordCodec(), spec_of_mapped(Plain)
+    key, other = spec.key({"id": 1}), spec.key({"id": 2})
+    assert key is not None
+    assert other is not None
+    read = codec.reader(spec, EPOCH)
+    assert read is not None
+    for deadline in (None, 1000.0):
+        kind, data = codec.encode(key, Record(spec, (1, "a", 1.5), deadline), EPOCH, 10.0)
+        assert kind is Kind.RECORD
+        found = read(key, data, 20.0)
+        assert found is not None
+        assert (found.spec, found.value, found.deadline) == (spec, (1, "a", 1.5), deadline)
+        assert read(other, data, 20.0) is None
+        assert (read(key, data, 1000.0) is None) == (deadline is not None)
+        assert codec.reader(spec, bytes(16))(key, data, 20.0) is None  # type: ignore[misc]
+        for length in range(len(data)):
+            assert read(key, data[:length], 20.0) is None
+        for bit in range(len(data) * 8):
+            flipped = bytearray(data)
+            flipped[bit // 8] ^= 1 << bit % 8
+            assert read(key, bytes(flipped), 20.0) is None
+    for value in (ABSENT, (1, 5, 1.5), (True, "a", 1.5)):
+        _, data = codec.encode(key, Record(spec, value, None), EPOCH, 10.0)
+        assert read(key, data, 20.0) is None
+
+
+def test_what_has_no_usual_rows() -> None:
+    """Signed stores, and classes whose rows need a second look, have no quick way; what lives is told in any case."""
+    spec = spec_of_mapped(Plain)
+    signed = RecordCodec(SignedCodec(NEW))
+    assert signed.reader(spec, EPOCH) is None
+    assert RecordCodec().reader(spec_of_mapped(Thing), EPOCH) is None
+    assert RecordCodec().reader(spec_of_mapped(Paint), EPOCH) is None
+    key = spec.key({"id": 1})
+    assert key is not None
+    _, data = signed.encode(key, Record(spec, (1, "a", 1.5), 1000.0), EPOCH, 10.0)
+    found = signed.live(key, data, EPOCH, 20.0)
+    assert found is not None
+    assert found.value == (1, "a", 1.5)
+    assert signed.live(key, data, EPOCH, 1000.0) is None
+    assert signed.live(key, data[:-1], EPOCH, 20.0) is None
