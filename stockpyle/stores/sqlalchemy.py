@@ -274,13 +274,9 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
         return {ident: None if r.is_absent else r for ident, r in zip(unique, records, strict=True)}
 
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
-        direct = self._known(klass)
+        direct = self._readable(klass)
         if direct is None:
-            if isinstance(klass, type) and not is_mapped(klass):
-                return [None] * len(keys)
-            direct = self._direct(klass)
-        if len(keys) == 1:
-            return [self._fetch_one(direct, keys[0])]
+            return [None] * len(keys)
         found = self._objects_of_each(direct, keys)
         hits = len(found) - found.count(None)
         self.stats.hits += hits
@@ -292,16 +288,24 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
             return spec.materialise_all([each[1] for each in found if each is not None])
         return [None if each is None else each[0].materialise(each[1]) for each in found]
 
-    def _fetch_one(self, direct: DirectLoader, asked: Mapping[str, Any]) -> Any:
-        key = direct.loader.spec.key(asked)
-        found = None if key is None else self._objects_of(direct, [key])[0]
+    def _fetch_one(self, klass: type, asked: Mapping[str, Any]) -> Any:
+        direct = self._readable(klass)
+        key = None if direct is None else direct.loader.spec.key(asked)
+        found = None if direct is None or key is None else self._objects_of(direct, [key])[0]
         if found is None:
-            self.stats.misses += 1
+            self.stats.misses += direct is not None
             return None
         self.stats.hits += 1
         spec, row = found
         self.seen.add(spec)
         return spec.materialise(row)
+
+    def _readable(self, klass: type) -> DirectLoader | None:
+        """What reads a class; None for a plain one, of which there are no rows."""
+        direct = self._known(klass)
+        return (
+            direct if direct is not None or (isinstance(klass, type) and not is_mapped(klass)) else self._direct(klass)
+        )
 
     def _objects_of_each(self, direct: DirectLoader, asked: Sequence[Mapping[str, Any]]) -> list[Object | None]:
         keys = direct.loader.spec.keys(asked)
