@@ -303,9 +303,9 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
     def _readable(self, klass: type) -> DirectLoader | None:
         """What reads a class; None for a plain one, of which there are no rows."""
         direct = self._known(klass)
-        return (
-            direct if direct is not None or (isinstance(klass, type) and not is_mapped(klass)) else self._direct(klass)
-        )
+        if direct is None and (not isinstance(klass, type) or is_mapped(klass)):
+            return self._direct(klass)
+        return direct
 
     def _objects_of_each(self, direct: DirectLoader, asked: Sequence[Mapping[str, Any]]) -> list[Object | None]:
         keys = direct.loader.spec.keys(asked)
