@@ -223,10 +223,7 @@ class Writer:
         records: Mapping[Ident, Record],
         bounded: Callable[[Layer, Record], Record | None],
     ) -> tuple[dict[int, Value], list[Key]]:
-        """What is put in the places of a layer's locks, by the locks' id(); and the strays.
-
-        These are keys that the database, a trigger for one, has given to what was written, and that nobody knew of.
-        """
+        """What is put in the places of a layer's locks, by the locks' id(); and the strays."""
         values: dict[int, Value] = {}
         strays: dict[Ident, Key] = {}
         fails = False
@@ -247,8 +244,7 @@ class Writer:
             own = record.spec.idents_in(record.value)
             locks = [locked.get(each) for each in own if each is not None]
             if None in locks or own[0] is None:
-                keys = record.spec.keys_in(record.value)
-                strays.update((key.ident, key) for key in keys if key.ident not in locked)
+                strays.update((key.ident, key) for key in self._strays(locked, record))
             if kept is None:
                 continue
             _lead_to(kept, record.spec, own, locked, values)
@@ -257,6 +253,11 @@ class Writer:
                 for base in record.spec.bases:
                     _lead_to(kept, base, base.idents_in(record.value), locked, values)
         return {} if fails else values, list(strays.values())
+
+    @staticmethod
+    def _strays(locked: Mapping[Ident, Lock], record: Record) -> list[Key]:
+        """The keys that the database, a trigger for one, has given to what was written, and that nobody knew of."""
+        return [key for key in record.spec.keys_in(record.value) if key.ident not in locked]
 
 
 def _lead_to(
