@@ -31,6 +31,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("memcached", "memcached.*", "redis", "redis.*"),
     ("pubsub", "pubsub.*"),
     ("stores._sieve", "stores._slots", "stores._connected", "stores._shove"),
+    ("stores._holding",),
     ("stores._hits", "stores._kept"),
     ("stores._levels",),
     ("stores._*",),

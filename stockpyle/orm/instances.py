@@ -78,7 +78,7 @@ def row_as_is(values: Sequence[Any], columns: Sequence[sa.Column[Any]]) -> Row:
 
 
 class Reviver:
-    """Makes detached instances of one mapped class from rows. No event tells of it."""
+    """Makes detached instances of one mapped class from rows. Only `loaded` tells the listeners to ``load``."""
 
     def __init__(self, mapper: Mapper[Any], attributes: Sequence[str], columns: Sequence[sa.Column[Any]]) -> None:
         self._attributes = tuple(attributes)
@@ -86,6 +86,7 @@ class Reviver:
         self.identity_of: Callable[[Row], Any] = _identity(mapper, self._attributes)
         """Returns the identity key of a row, as SQLAlchemy makes it."""
         self._directly = _generated(mapper, self._attributes, columns, self.identity_of)
+        self._directly_loaded = _generated(mapper, self._attributes, columns, self.identity_of, tells=True)
         self._tried = False
         self.quick: Callable[[Row], Any] | None = None
         """What makes instances directly of rows that are plain tuples, as soon as it is known to do it well."""
@@ -101,12 +102,19 @@ class Reviver:
                 self.quick = self._directly
         return instance
 
-    def each(self, rows: Sequence[Row]) -> list[Any]:
-        """Return new detached instances of the rows."""
-        quick = self.quick
-        if quick is None or set(map(type, rows)) != {tuple}:
-            return [self(row) for row in rows]
-        return list(map(quick, rows))
+    def loaded(self, row: Row) -> Any:
+        """Return a new detached instance, as a call does; ``load`` events have run."""
+        if self.quick is not None and type(row) is tuple:
+            return self._directly_loaded(row)
+        instance = self(row)
+        tell_of_load(instance)
+        return instance
+
+    def each_loaded(self, rows: Sequence[Row]) -> list[Any]:
+        """Return what loaded() does of each row."""
+        if self.quick is None or set(map(type, rows)) != {tuple}:
+            return list(map(self.loaded, rows))
+        return list(map(self._directly_loaded, rows))
 
     def _publicly(self, row: Row) -> Any:
         instance = self._new()
@@ -129,8 +137,13 @@ def _generated(
     attributes: tuple[str, ...],
     columns: Sequence[sa.Column[Any]],
     identity_of: Callable[[Row], Any],
+    *,
+    tells: bool = False,
 ) -> Callable[[Row], Any]:
-    """Return a function that makes instances directly: as long as the row, so that it has no loop to run."""
+    """Return a function that makes instances directly: as long as the row, so that it has no loop to run.
+
+    With tells it does what tell_of_load does, too.
+    """
     expired = [prop.key for prop in mapper.column_attrs if prop.key not in attributes]
     copied = [i for i, column in enumerate(columns) if not isinstance(column.type, _IMMUTABLE_COLUMNS)]
     lines = [
@@ -142,11 +155,13 @@ def _generated(
         "    state = state_of(instance)",
         "    state.key = identity_of(row)",
         *(["    state.expired_attributes.update(expired)"] if expired else []),
+        *(["    if dispatch.load:", "        dispatch.load(state, None)"] if tells else []),
         "    return instance",
     ]
     namespace: dict[str, Any] = {
         "new": mapper.class_manager.new_instance,
         "state_of": instance_state,
+        "dispatch": mapper.class_manager.dispatch,
         "own_copy": own_copy,
         "identity_of": identity_of,
         "expired": expired,
@@ -162,6 +177,14 @@ def _identity(mapper: Mapper[Any], attributes: tuple[str, ...]) -> Callable[[Row
     own = "".join(f"row[{i}], " for i in places)
     made: Callable[[Row], Any] = eval(f"lambda row: (klass, ({own}), *rest)", {"klass": klass, "rest": tuple(rest)})
     return made
+
+
+def tell_of_load(instance: Any) -> None:
+    """Run the ``load`` events of an instance, as after a query."""
+    state = instance_state(instance)
+    listeners = state.manager.dispatch.load
+    if listeners:
+        listeners(state, None)
 
 
 def attach(session: Session, instance: Any) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy.orm.attributes import instance_state, set_committed_value
 from stockpyle.exceptions import InvalidKey, InvalidKeysDeclaration, InvalidKeyType
 from stockpyle.keys import Key, KeyDefinition, KeySpec, declared_keys
 from stockpyle.orm.coercion import coercion_for, natural_type
-from stockpyle.orm.instances import UNKNOWN, CarefulRow, Reviver, Row, attach, own_copy, row_of
+from stockpyle.orm.instances import UNKNOWN, CarefulRow, Reviver, Row, attach, own_copy, row_of, tell_of_load
 from stockpyle.orm.registries import meet
 from stockpyle.values import ALWAYS_NORMAL
 
@@ -174,17 +174,11 @@ class MappedSpec(KeySpec):
 
     def materialise(self, value: Row) -> Any:
         """Return a new detached instance of the row; it is the caller's own. ``load`` events run."""
-        instance = self._revive(value)
-        _tell_of_load(instance)
-        return instance
+        return self._revive.loaded(value)
 
     def materialise_all(self, values: Sequence[Row]) -> list[Any]:
         """Return what materialise() does of each row."""
-        instances = self._revive.each(values)
-        if self.mapper.class_manager.dispatch.load:
-            for instance in instances:
-                _tell_of_load(instance)
-        return instances
+        return self._revive.each_loaded(values)
 
     def revive(self, value: Row) -> Any:
         """Return a new detached instance of the row, of which no event tells."""
@@ -198,12 +192,12 @@ class MappedSpec(KeySpec):
         """
         existing = session.identity_map.get(self._revive.identity_of(value))
         if existing is None:
-            instance = self.revive(value)
+            instance = self._revive(value)
             attach(session, instance)
-            _tell_of_load(instance)
+            tell_of_load(instance)
             return instance
         state = instance_state(existing)
-        if not any(name in state.dict for name in self.attributes):
+        if state.dict.keys().isdisjoint(self.attributes):
             for name, column_value in zip(self.attributes, value, strict=True):
                 if column_value is not UNKNOWN:
                     set_committed_value(existing, name, own_copy(column_value))
@@ -277,13 +271,6 @@ class MappedSpec(KeySpec):
         on = getattr(self.mapper.polymorphic_on, "table", None)
         united = any(mapper.concrete for mapper in self.mapper.self_and_descendants if mapper is not self.mapper)
         return self.mapper.selectable if united and on is not None and on not in self.mapper.tables else None
-
-
-def _tell_of_load(instance: Any) -> None:
-    state = instance_state(instance)
-    listeners = state.manager.dispatch.load
-    if listeners:
-        listeners(state, None)
 
 
 _specs: dict[tuple[Mapper[Any], tuple[tuple[str | None, str | None], ...]], MappedSpec] = {}

@@ -50,13 +50,23 @@ def instances(
     transaction has written, or is about to, is asked of the session, not of a cache. A session on another database
     than the source's is refused: it would write one's rows into the other.
     """
-    own = _own_session(session)
-    _refuse_other_database(own, spec, source)
-    if _has_written(own, spec):
+    own, is_clean = checked_session(session, spec, source)
+    if not is_clean:
         return _in_order(spec, keys, lambda asked: _query(own, spec, asked))
     records = [None] * len(keys) if hit is None else [hit(key) for key in keys]
     rest = iter(_in_order(spec, [key for key, each in zip(keys, records, strict=True) if each is None], find))
     return [_instance(own, next(rest) if each is None else each) for each in records]
+
+
+def checked_session(session: Any, spec: MappedSpec, source: sa.Engine | None) -> tuple[Session, bool]:
+    """Return the Session itself, and if caches may answer for it: its transaction has written nothing of the class.
+
+    Raises ImproperlyConfigured for one on another database than the source's, TypeError for what is no session.
+    """
+    own = session if type(session) is Session else _own_session(session)
+    if source is not None:
+        _refuse_other_database(own, spec, source)
+    return own, not _has_written(own, spec)
 
 
 def _in_order(
@@ -70,10 +80,11 @@ def _in_order(
     return [None if key is None else found.get(key.ident) for key in asked]
 
 
-def _refuse_other_database(session: Session, spec: MappedSpec, source: sa.Engine | None) -> None:
-    if source is None:
+def _refuse_other_database(session: Session, spec: MappedSpec, source: sa.Engine) -> None:
+    bind = session.get_bind(spec.mapper)
+    if bind is source:
         return
-    engine = session.get_bind(spec.mapper).engine
+    engine = bind.engine
     if not (same_database(source, engine) or is_told_same(session)):
         raise ImproperlyConfigured(
             f"the session works on {engine.url!r}, but {spec.klass.__name__} is read from {source.url!r}. If both are "
@@ -137,12 +148,10 @@ def _query_chunk(session: Session, spec: MappedSpec, definition: KeyDefinition, 
 
 
 def _has_written(session: Session, spec: MappedSpec) -> bool:
-    base = spec.base.class_
-    unflushed = [*session.new, *session.deleted]
-    if session.identity_map.check_modified():
-        unflushed += session.dirty
-    if unflushed and any(isinstance(obj, base) for obj in unflushed):
-        return True
+    if not _is_flushed(session):
+        base = spec.base.class_
+        if any(isinstance(obj, base) for obj in (*session.new, *session.deleted, *session.dirty)):
+            return True
     connections = _connections.get(session)
     if not connections:
         return False
@@ -152,6 +161,12 @@ def _has_written(session: Session, spec: MappedSpec) -> bool:
     own = {name_of(table) for each in spec.hierarchy for table in each.mapper.tables}
     written |= referring_at_all(written)
     return EVERY_TABLE in written or not own.isdisjoint(written)
+
+
+def _is_flushed(session: Session) -> bool:
+    """True if it is known that the session has nothing to flush; to go through its collections takes longer."""
+    is_clean: Callable[[], bool] | None = getattr(session, "_is_clean", None)
+    return is_clean is not None and is_clean()
 
 
 def tables_written_on(connection: sa.Connection) -> set[str]:

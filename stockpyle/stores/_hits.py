@@ -1,7 +1,7 @@
 """Hits in process memory, without what every other read needs: no Key, no lock, no list.
 
 Who has once found an object by some spelling of a key, ``{"org": 1, "login": "ann"}`` say, has a Way for that class and
-these names in this order. It knows where the table keeps such objects, so that finding one takes two looks into dicts.
+these names in this order. It knows where the table keeps such objects, so that finding one takes one look into a dict.
 Key values are compared as Python does, see stockpyle.values; so they need no normalising to be looked up: what equals
 the normal value is found, and everything else (a miss, a lock, a mistake) is for the full protocol.
 """
@@ -16,86 +16,99 @@ from stockpyle.coherence.guards import Guard
 from stockpyle.keys import Key, KeySpec
 from stockpyle.records import ABSENT, Record
 from stockpyle.stats import Stats
-from stockpyle.stores._slots import AliasSlot, Entry, Space
+from stockpyle.stores._slots import Index
+
+NOT_SIMPLE = (KeyError, TypeError, AttributeError, ValueError)
+"""What a look raises if there is nothing, or a lease, or if the key is none."""
 
 
 class Way:
     """How the objects of one class are found by one spelling of one key.
 
     asked and own return the key's values, of what is asked and of what is held: a tuple, or of a single attribute its
-    value. sure is True if what is held under the key has these values without a look.
+    value. own is None if what is held under the key has these values without a look. materialise returns what is handed
+    out for what is held; None if that is itself.
     """
 
-    __slots__ = ("asked", "names", "own", "single", "space", "spec", "sure", "where")
+    __slots__ = ("asked", "index", "materialise", "own", "spec")
 
-    def __init__(self, key: Key, space: Space) -> None:
-        spec, definition = key.spec, key.definition
-        attributes = definition.attributes
+    def __init__(self, key: Key, index: Index) -> None:
+        spec, attributes = key.spec, key.definition.attributes
         self.spec = spec
-        self.space = space
-        self.where = definition.space
-        self.names = definition.names
-        self.single = len(attributes) == 1
+        self.materialise: Callable[[Any], Any] | None = spec.materialise if spec.mapped else None
+        self.index = index
         self.asked = itemgetter(*attributes)
-        self.own: Callable[[Any], Any] = spec.getter(attributes)
-        # a row stays as it was filled, under its own identity; a plain object may have been changed in place
-        self.sure = spec.mapped and key.is_identity
+        self.own: Callable[[Any], Any] | None = spec.getter(attributes)
+        if spec.mapped and key.is_identity:
+            # a row stays as it was filled, under its own identity; a plain object may have been changed in place
+            self.own = None
+
+
+class Above:
+    """A chain whose first level the table is: the chain's guard says whether the store is to be believed."""
+
+    __slots__ = ("guard", "stats")
+
+    def __init__(self, stats: Stats, guard: Guard) -> None:
+        self.stats = stats
+        self.guard = guard
 
 
 class Hits:
-    """The ways that one reader knows into one table.
+    """The ways that one reader knows into one table, by class, and by a key's names or its only name.
 
-    spec_of returns the keys of a class as the reader names them, space_of where the table keeps what is under a key.
-    stats are those of the store whose table it is, and own those of a chain above it; a chain has a guard, too, which
-    says whether the store is to be believed.
+    spec_of returns the keys of a class as the reader names them, index_of where the table keeps what is under a key.
+    stats are those of the store whose table it is.
     """
+
+    __slots__ = ("_index_of", "_spec_of", "above", "clock", "stats", "ways")
 
     def __init__(
         self,
         spec_of: Callable[[type], KeySpec],
-        space_of: Callable[[Key], Space],
+        index_of: Callable[[Key], Index],
         clock: Callable[[], float],
         stats: Stats,
-        own: Stats | None = None,
-        guard: Guard | None = None,
+        above: Above | None = None,
     ) -> None:
-        self._ways: dict[tuple[Any, ...], Way] = {}
+        self.ways: dict[Any, dict[Any, Way]] = {}
         self._spec_of = spec_of
-        self._space_of = space_of
-        self._clock = clock
-        self._stats = stats
-        self._own = own
-        self._guard = guard
+        self._index_of = index_of
+        self.clock = clock
+        self.stats = stats
+        self.above = above
 
     def find(self, klass: Any, key: Any) -> Record | None:
         """Return the live record of an object that is held under this key; None for all that is not so simple."""
         try:
-            name = (klass, *key)
-            way = self._ways[name]
-            asked = way.asked(key)
-            slot: Any = way.space.slots[way.where, way.names, (asked,) if way.single else asked]
-            entry: Entry = slot.entry if type(slot) is AliasSlot else slot
-            record = entry.record
+            if len(key) == 1:
+                (name,) = key
+                way = self.ways[klass][name]
+                asked = key[name]
+            else:
+                way = self.ways[klass][tuple(key)]
+                asked = way.asked(key)
+            entry: Any = way.index.slots[asked]
+            record: Record = entry.record
             if record.spec is not way.spec or record.value is ABSENT:
                 return None
-            if not way.sure:
+            if way.own is not None:
                 own = way.own(record.value)
                 # what is of another type may have an equality of its own
                 if own is not asked and (type(own) is not type(asked) or own != asked):
                     return None
-        except (KeyError, TypeError, AttributeError, ValueError):
+        except NOT_SIMPLE:
             return None
-        deadline = record.deadline
-        if deadline is not None and deadline <= self._clock():
+        if record.deadline is not None and record.deadline <= self.clock():
             return None
-        guard = self._guard
-        if guard is not None and not guard.trusted:
-            return None
+        above = self.above
+        if above is not None:
+            if not above.guard.trusted:
+                return None
+            above.stats.hits += 1
+        self.stats.hits += 1
         if not entry.used:
             entry.used = True
-        self._stats.hits += 1
-        if self._own is not None:
-            self._own.hits += 1
         return record
 
     def get(self, klass: Any, key: Any) -> Any:
@@ -106,10 +119,13 @@ class Hits:
     def learn(self, klass: type, keys: Iterable[Mapping[str, Any]], found: Iterable[Any]) -> None:
         """Remember the ways by which objects of this class have just been found; None is one that was not."""
         for asked, each in zip(keys, found, strict=True):
-            name = None if each is None else (klass, *asked)
-            if name is None or name in self._ways:
+            if each is None:
+                continue
+            ways = self.ways.setdefault(klass, {})
+            name = tuple(asked) if len(asked) != 1 else next(iter(asked))
+            if name in ways:
                 continue
             key = self._spec_of(klass).key(asked)
             # a synonym is not what the object's attribute is called
             if key is not None and key.definition.attributes == tuple(sorted(asked)):
-                self._ways[name] = Way(key, self._space_of(key))
+                ways[name] = Way(key, self._index_of(key))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from stockpyle.classes import spec_of
 from stockpyle.keys import Key
 from stockpyle.protocols import InThisProcess
 from stockpyle.records import Alias, Found, Lease, Record
 from stockpyle.stores._table import MemoryTable
+from stockpyle.stores.base import listed
 from stockpyle.stores.cache import CacheStore
 from stockpyle.views.scanning import Scan, findable
 from stockpyle.views.selection import Search
@@ -32,6 +33,31 @@ class TableStore(InThisProcess, CacheStore):
     def fill(self, leased: Sequence[tuple[Lease, Record | Alias | None]]) -> int:
         """See Tier.fill."""
         return self._table.fill(leased)
+
+    def _records(self, keys: Sequence[Key | None], *, revised: bool = False) -> list[Record | None]:
+        table = self._table
+        # a subclass may have a read() of its own
+        if type(self).read is TableStore.read and table.lacks(keys):
+            return [None] * len(keys)
+        return super()._records(keys, revised=revised)
+
+    def batch_put(self, objs: Iterable[Any]) -> None:
+        """Keep several objects under all their keys. Nothing is written if one of them cannot be."""
+        objs = listed(objs, "batch_put")
+        if not objs:
+            return
+        self._refuse_alone()
+        now = self.clock()
+        values: list[tuple[Key, Record | Alias]] = []
+        for obj in objs:
+            spec, entries = self._entries(obj)
+            deadline = self.lifetimes.deadline(obj, now)
+            record = Record(spec, spec.dehydrate(obj), deadline)
+            for _, (identity, *alternates) in entries:
+                values.append((identity, record))
+                values += [(key, Alias(identity, deadline)) for key in alternates]
+            self.seen.add(spec)
+        self._table.replace(values)
 
     def search(self, klass: type) -> Search:
         """Return what answers queries: it looks at all objects of the class, as get() finds them."""

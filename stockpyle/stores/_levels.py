@@ -17,7 +17,7 @@ from stockpyle.keys import KeySpec
 from stockpyle.masking import displayed
 from stockpyle.protocols import Listening, Source
 from stockpyle.stats import Stats
-from stockpyle.stores._hits import Hits
+from stockpyle.stores._hits import Above, Hits
 
 TIER = ("read", "fill", "lock", "publish", "unlock")
 SOURCE = ("accepts", "load", "write")
@@ -72,7 +72,7 @@ class Levels:
         first = self.above[0]
         if hits is None or first is None or first.guard is None:
             return None
-        return hits(lambda klass: self.route(klass).spec, stats, first.guard)
+        return hits(lambda klass: self.route(klass).spec, Above(stats, first.guard))
 
     def route(self, klass: type) -> Route:
         """Return the source of a class and the layers above it; UnsupportedOperation if no store accepts it."""

@@ -1,32 +1,79 @@
-"""What stands under the keys of process memory: entries, aliases of them, leases; and all of that of one class."""
+"""What stands under the keys of process memory: entries, which all keys of an object lead to, and leases.
+
+All of that of one class is a Space, and what is under one of its keys an Index, so that a hit takes one look into one
+dict, and nothing is built to be looked for.
+"""
 
 from __future__ import annotations
 
 import math
 import threading
-from typing import cast
+from collections.abc import Iterator
+from typing import Any, cast
 
-from stockpyle.keys import Ident, KeySpec
-from stockpyle.records import ABSENT, Alias, Busy, Record
+from stockpyle.keys import Ident, Key, KeySpec
+from stockpyle.records import ABSENT, Busy, Record
+
+
+class Index:
+    """What stands under one key of one class: by the key's value, or of several attributes by the tuple of theirs."""
+
+    __slots__ = ("names", "single", "slots", "space")
+
+    def __init__(self, space: Space, names: tuple[str, ...]) -> None:
+        self.space = space
+        self.names = names
+        self.single = len(names) == 1
+        self.slots: dict[Any, Slot] = {}
+
+    def at(self, values: tuple[Any, ...]) -> Any:
+        """Return what is under these values of a key stands under here."""
+        return values[0] if self.single else values
+
+    def ident(self, at: Any) -> Ident:
+        """Return the ident of the key of which this is the place."""
+        return self.space.name, self.names, (at,) if self.single else at
 
 
 class Entry:
-    """A record. `number` is the space's, as long as the entry is held; -1 when it was removed."""
+    """A record, and where it stands: in an index, at a value; and in others, as the tuple of both of each.
 
-    __slots__ = ("aliases", "ident", "number", "record", "space", "used")
+    number is the space's, as long as the entry is held; -1 when it was removed.
+    """
 
-    def __init__(self, space: Space, ident: Ident, record: Record) -> None:
-        self.space = space
-        self.number = space.number
-        self.ident = ident
+    __slots__ = ("aliases", "at", "index", "number", "record", "used")
+
+    def __init__(self, index: Index, at: Any, record: Record) -> None:
+        self.index = index
+        self.at = at
+        self.number = index.space.number
         self.record = record
-        self.aliases: list[Ident] = []
+        self.aliases: tuple[Any, ...] = ()
         self.used = False
+
+    @property
+    def ident(self) -> Ident:
+        """The ident of the key that the record is held under."""
+        return self.index.ident(self.at)
 
     @property
     def is_held(self) -> bool:
         """False if it was removed, or its class was dropped."""
-        return self.number == self.space.number
+        return self.number == self.index.space.number
+
+    def places(self) -> Iterator[tuple[Index, Any]]:
+        """Yield where it is found, too."""
+        return zip(self.aliases[::2], self.aliases[1::2], strict=True)
+
+    def is_at(self, index: Index, at: Any) -> None:
+        """Note that it is found there, too."""
+        self.aliases = (*self.aliases, index, at)
+
+    def is_not_at(self, index: Index, at: Any) -> None:
+        """Note that it is not found there any more."""
+        # no index has it twice under equal values
+        kept = [place for place in self.places() if place[0] is not index or place[1] != at]
+        self.aliases = tuple([each for place in kept for each in place])
 
     def let_go(self) -> None:
         """A reader without the mutex may still hold the entry, and the sieve may; neither needs the object."""
@@ -34,26 +81,22 @@ class Entry:
         self.number = -1
 
 
-class AliasSlot:
-    """What an alternate key leads to."""
-
-    __slots__ = ("alias", "entry")
-
-    def __init__(self, alias: Alias, entry: Entry) -> None:
-        self.alias = alias
-        self.entry = entry
-
-
 class LeaseSlot:
     """A reader's lease; the slot itself is its token."""
 
-    __slots__ = ("done", "expires", "ident", "thread")
+    __slots__ = ("at", "done", "expires", "index", "thread")
 
-    def __init__(self, ident: Ident, expires: float) -> None:
-        self.ident = ident
+    def __init__(self, index: Index, at: Any, expires: float) -> None:
+        self.index = index
+        self.at = at
         self.expires = expires
         self.thread = threading.get_ident()
         self.done: threading.Event | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """False if something has taken its place."""
+        return self.index.slots.get(self.at) is self
 
     def finish(self) -> None:
         """Wake up those who wait for it."""
@@ -76,42 +119,58 @@ class LockSlot:
         self.expires = expires
 
 
-Slot = Entry | AliasSlot | LeaseSlot
+Slot = Entry | LeaseSlot
 
 
 class Space:
-    """All that is held of one class, or of one table.
+    """All that is held of one class, or of one table: an index a key, by the key's names.
 
-    To drop it all is to put an empty dict in the place of `slots` and to count `number` up, whatever is in there.
+    To drop it all is to give every index an empty dict and to count `number` up, whatever is in there.
     closed_by: the locks of the class as a whole, one a writer: as long as one of them lives, nothing is handed out or
     kept. locks: those of single keys, which outlive the slots. count: how many entries there are.
     """
 
-    __slots__ = ("closed_by", "count", "locks", "number", "slots", "waited_for")
+    __slots__ = ("closed_by", "count", "indexes", "locks", "name", "number", "waited_for")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.number = 0
         self.count = 0
-        self.slots: dict[Ident, Slot] = {}
+        self.indexes: dict[tuple[str, ...], Index] = {}
         self.locks: dict[Ident, LockSlot] = {}
         self.closed_by: list[LockSlot] = []
         self.waited_for: list[LeaseSlot] = []
 
-    def drop(self) -> dict[Ident, Slot]:
+    def index(self, names: tuple[str, ...]) -> Index:
+        """Return what is under the key of these names, now and later."""
+        return self.indexes.get(names) or self.indexes.setdefault(names, Index(self, names))
+
+    def place(self, key: Key) -> tuple[Index, Any]:
+        """Return the index of a key, and what it stands under there."""
+        index = self.index(key.definition.names)
+        return index, index.at(key.values)
+
+    def items(self) -> list[tuple[Ident, Slot]]:
+        """Return all slots, with the idents of the keys that lead to them."""
+        return [(index.ident(at), slot) for index in self.indexes.values() for at, slot in index.slots.items()]
+
+    def drop(self) -> list[dict[Any, Slot]]:
         """Begin anew; return what was held."""
-        old, self.slots = self.slots, {}
+        held = [index.slots for index in self.indexes.values()]
+        for index in self.indexes.values():
+            index.slots = {}
         self.number += 1
         self.count = 0
         for lease in self.waited_for:
             lease.finish()
         self.waited_for.clear()
-        return old
+        return held
 
     def renew(self) -> None:
         """Begin anew in a child process, where whoever waits or holds a lock is not."""
-        self.slots, self.locks, self.closed_by, self.waited_for = {}, {}, [], []
-        self.number += 1
-        self.count = 0
+        self.waited_for = []
+        self.drop()
+        self.locks, self.closed_by = {}, []
 
     def is_closed(self, now: float) -> bool:
         """True if a writer has locked the class as a whole; locks that have run out are forgotten."""
@@ -133,7 +192,7 @@ class Space:
         """Return what waits for a lease."""
         if lease.done is None:
             lease.done = threading.Event()
-            self.waited_for = [each for each in self.waited_for if self.slots.get(each.ident) is each]
+            self.waited_for = [each for each in self.waited_for if each.is_held]
             self.waited_for.append(lease)
         return Busy(lease.done, own_thread=lease.thread == threading.get_ident())
 

@@ -1,17 +1,13 @@
 """Process memory as a tier: the table that keeps the protocol of leases and locks.
 
-How it is built. Objects of one class (or one table) live in a Space, a dict from key idents to slots; a slot is
-an entry with a record, an alias of an entry, or a reader's lease. Writers' locks stand in a dict beside it. The slot
-object itself is the token of a lease or lock: "unchanged" is ``is``. A hit takes no lock: it is one look into the
-dict, one at the deadline, and it sets the entry's `used` bit; all that changes a dict does so under one mutex.
+How it is built. Objects of one class (or one table) live in a Space, which has an Index for each of the class's keys:
+a dict of slots. A slot is an entry with a record, which stands in the index of the identity and, for its other keys, in
+others, too; or a reader's lease. Writers' locks stand in a dict beside them. The slot object itself is the token of a
+lease or lock: "unchanged" is ``is``. A hit takes no lock: it is one look into the dict, one at the deadline, and it
+sets the entry's `used` bit; all that changes a dict does so under one mutex.
 
-To invalidate a whole class its dict is replaced by an empty one, in one step for those readers, and in the same time
-whatever it held; leases of the old one fill nothing. What was in it is freed a little at a time, by what comes next.
-
-Entries also stand in a ring. Each insertion looks at the next two of it for ones that are expired or that a policy
-has evicted, so that what is never asked for again does not stay for ever; each removal looks at two, for ones that are
-gone. A table that is bounded has them in a Sieve, too, which says what makes room; that is before an insertion, so that
-what was just put stays.
+To invalidate a whole class its dicts are replaced by empty ones, in the same time whatever they held; leases of the old
+ones fill nothing.
 """
 
 from __future__ import annotations
@@ -20,25 +16,21 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Ident, Key, KeySpec
 from stockpyle.lifetimes import check_seconds
 from stockpyle.records import LOCKED, MISS, Alias, Found, Lease, Lock, Record
-from stockpyle.stores._sieve import Sieve
-from stockpyle.stores._slots import AliasSlot, Entry, LeaseSlot, LockSlot, Slot, Space
+from stockpyle.stores._holding import Holding, Policy
+from stockpyle.stores._slots import Entry, Index, LeaseSlot, LockSlot, Space
 
 LEASE_SECONDS = 10.0
 """How long a reader may take to load before another may."""
 
-FREED_AT_ONCE = 1000
-"""How much of a class that is dropped is freed right then; of the rest, so many at each insertion and removal: """
-FREED_LATER = 8
-
-Policy = MutableMapping[Any, Any]
+PASSED_AT_ONCE = 8
+"""How many old locks each call looks at, besides two for each of its own."""
 
 
 class MemoryTable:
@@ -51,26 +43,13 @@ class MemoryTable:
         clock: Callable[[], float] = time.time,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
-        if maxsize is not None and policy is not None:
-            raise ImproperlyConfigured("give either maxsize or policy: a cachetools policy has a maxsize of its own")
-        if maxsize is not None and (isinstance(maxsize, bool) or not isinstance(maxsize, int) or maxsize < 1):
-            raise ImproperlyConfigured(f"maxsize is a number of objects, 1 or more, not {maxsize!r}")
-        if policy is not None and (isinstance(policy, type) or not hasattr(policy, "popitem")):
-            raise ImproperlyConfigured(
-                f"policy is a cachetools cache, such as cachetools.LRUCache(1000), not {policy!r}"
-            )
         check_seconds("lease_seconds", lease_seconds)
-        self._maxsize = maxsize
+        self._held = Holding(maxsize, policy, clock)
         self._policy = policy
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._spaces: dict[str, Space] = {}
-        self._ring: deque[Entry] = deque()
-        self._sieve: Sieve[Entry] | None = None if maxsize is None else Sieve()
         self._locks: deque[LockSlot] = deque()
-        self._dropped: deque[dict[Ident, Slot]] = deque()
-        """What was dropped and is not freed yet."""
-        self._count = 0
         self._listeners: weakref.WeakSet[Any] = weakref.WeakSet()
         self._deaf: weakref.WeakSet[Any] = weakref.WeakSet()
         """Which of the listeners hear nothing now: as long as there is one, nothing is kept."""
@@ -78,7 +57,7 @@ class MemoryTable:
         renew_after_fork(self)
 
     def __len__(self) -> int:
-        return self._count if self._policy is None else len(self._policy)
+        return len(self._held)
 
     # reading
 
@@ -87,8 +66,9 @@ class MemoryTable:
         found: list[Found] = []
         for key in keys:
             space = self._spaces.get(key.spec.space)
-            slot = space.slots.get(key.ident) if space is not None else None
-            if type(slot) is Entry and self._policy is None:
+            index = space.indexes.get(key.definition.names) if space is not None else None
+            slot = index.slots.get(key.values[0] if index.single else key.values) if index is not None else None
+            if type(slot) is Entry and slot.index is index and self._policy is None:
                 record = slot.record
                 if record.deadline is None or record.deadline > self._clock():
                     slot.used = True
@@ -109,41 +89,62 @@ class MemoryTable:
                 if lock.expires > now:
                     return LOCKED
                 del space.locks[ident]
-            slot = space.slots.get(ident)
+            index, at = space.place(key)
+            slot = index.slots.get(at)
             if isinstance(slot, Entry):
-                if self._is_live(slot, now):
-                    self._use(slot)
+                if self._held.is_live(slot, now):
+                    if slot.index is not index:
+                        return self._alias(key, slot)
+                    self._held.use(slot)
                     return slot.record
-                self._remove(space, ident)
-            elif isinstance(slot, AliasSlot):
-                if self._is_live(slot.entry, now):
-                    return slot.alias
-                self._remove(space, slot.entry.ident)
+                self._held.remove(slot.index, slot.at)
             elif slot is not None:
                 if slot.expires > now:
                     return space.busy(slot)
-                self._remove(space, ident)
+                self._held.remove(index, at)
             if not lease or self._deaf:
                 return MISS
-            mine = space.slots[ident] = LeaseSlot(ident, now + self._lease_seconds)
+            mine = index.slots[at] = LeaseSlot(index, at, now + self._lease_seconds)
             return Lease(key, mine)
+
+    @staticmethod
+    def _alias(key: Key, entry: Entry) -> Alias:
+        spec, (_, _, values) = key.spec, entry.ident
+        return Alias(Key(spec, spec.identity, values), entry.record.deadline)
 
     @property
     def needs_no_lock(self) -> bool:
         """True if a hit changes nothing but its entry; a policy must be told of each."""
         return self._policy is None
 
-    def space_of(self, key: Key) -> Space:
-        """Return where the key's class is kept, now and later."""
-        return self._space(key)
+    def index_of(self, key: Key) -> Index:
+        """Return where what is under such keys is kept, now and later."""
+        return self._space(key).index(key.definition.names)
+
+    def lacks(self, keys: Sequence[Key | None]) -> bool:
+        """True if nothing at all is known of these keys: they have no values, and nobody loads or writes them."""
+        asked = [key for key in keys if key is not None]
+        if any(map(self._knows, asked)):
+            return False
+        # in the middle of a put nothing is known of what is there before and after it
+        with self._mutex:
+            return not any(map(self._knows, asked))
+
+    def _knows(self, key: Key) -> bool:
+        space = self._space(key)
+        index, at = space.place(key)
+        return at in index.slots or bool(space.locks or space.closed_by)
 
     def records(self, spec: KeySpec) -> list[tuple[Ident, Record]]:
         """Return every record that is held of a class, with the identity that it is held under."""
         with self._mutex:
             now = self._clock()
             space = self._spaces.get(spec.space)
-            slots = [] if space is None else list(space.slots.values())
-            return [(slot.ident, slot.record) for slot in slots if isinstance(slot, Entry) and self._is_live(slot, now)]
+            return [
+                (ident, slot.record)
+                for ident, slot in ([] if space is None else space.items())
+                if isinstance(slot, Entry) and slot.ident == ident and self._held.is_live(slot, now)
+            ]
 
     # filling
 
@@ -152,10 +153,10 @@ class MemoryTable:
         filled = 0
         with self._mutex:
             for lease, value in leased:
-                space = self._space(lease.key)
-                if space.slots.get(lease.key.ident) is lease.token:
-                    self._remove(space, lease.key.ident)
-                    filled += value is not None and self._set(space, lease.key.ident, value)
+                index, at = self._space(lease.key).place(lease.key)
+                if index.slots.get(at) is lease.token:
+                    self._held.remove(index, at)
+                    filled += value is not None and self._set(index, at, value)
         return filled
 
     # writing
@@ -166,18 +167,18 @@ class MemoryTable:
         locks = []
         with self._mutex:
             now = self._clock()
-            self._forget_old_locks(now, 2 * len(keys) + FREED_LATER)
+            self._forget_old_locks(now, 2 * len(keys) + PASSED_AT_ONCE)
             for key in keys:
                 ident = key.ident
                 space = self._space(key)
                 if key.is_epoch:
-                    self._drop(space)
+                    self._held.drop(space)
                     mine = LockSlot(space, ident, now + seconds)
                     space.closed_by.append(mine)
                     locks.append(Lock(key, mine))
                     continue
                 over = space.locks.get(ident)
-                self._remove(space, ident)
+                self._held.remove(*space.place(key))
                 mine = space.locks[ident] = LockSlot(space, ident, now + seconds)
                 self._locks.append(mine)
                 locks.append(Lock(key, mine, ident in loose and over is not None and over.expires > now))
@@ -194,16 +195,17 @@ class MemoryTable:
                     if not lock.contended:
                         space.open(lock.token)
                     if not space.is_closed(now):
-                        self._drop(space)
+                        self._held.drop(space)
                     continue
                 held = space.locks.get(ident)
                 mine = held is lock.token
                 if lock.contended if mine else held is not None and held.expires > now:
                     continue
                 space.locks.pop(ident, None)
-                self._remove(space, ident)
+                index, at = space.place(lock.key)
+                self._held.remove(index, at)
                 if mine and value is not None and not space.is_closed(now) and lock.token.number == space.number:
-                    self._set(space, ident, value)
+                    self._set(index, at, value)
 
     def unlock(self, locks: Sequence[Lock]) -> None:
         """See Tier.unlock."""
@@ -217,26 +219,34 @@ class MemoryTable:
                 elif space.locks.get(lock.key.ident) is lock.token:
                     del space.locks[lock.key.ident]
 
-    def replace(self, values: Mapping[Key, Record | Alias | None], seconds: float) -> None:
-        """Put these values in place of whatever is held, at once: no reader sees the keys without a value."""
+    def replace(self, values: Iterable[tuple[Key, Record | Alias | None]]) -> None:
+        """Put these values in place of whatever is held, in their order; who has locked a key publishes nothing."""
         with self._mutex:
-            locks = self.lock(list(values), seconds)
-            self.publish([(lock, values[lock.key]) for lock in locks])
+            now = self._clock()
+            for key, value in values:
+                space = self._space(key)
+                index, at = space.place(key)
+                if space.locks:
+                    space.locks.pop(key.ident, None)
+                if at in index.slots:
+                    self._held.remove(index, at)
+                if value is not None and not (space.closed_by and space.is_closed(now)):
+                    self._set(index, at, value)
 
     def discard(self, held: Sequence[tuple[Key, Record]]) -> None:
         """Forget these records, unless others have taken their places."""
         with self._mutex:
             for key, record in held:
-                space = self._space(key)
-                slot = space.slots.get(key.ident)
-                if isinstance(slot, Entry) and slot.record is record:
-                    self._remove(space, key.ident)
+                index, at = self._space(key).place(key)
+                slot = index.slots.get(at)
+                if isinstance(slot, Entry) and slot.index is index and slot.record is record:
+                    self._held.remove(index, at)
 
     def clear(self) -> None:
         """Forget every record; locks stay."""
         with self._mutex:
             self._drop_all()
-            self._free(None)
+            self._held.free()
 
     # what other processes have changed
 
@@ -245,7 +255,7 @@ class MemoryTable:
         with self._mutex:
             for name in spaces:
                 if name in self._spaces:
-                    self._drop(self._spaces[name])
+                    self._held.drop(self._spaces[name])
             for ident in idents:
                 space = self._spaces.get(ident[0])
                 if space is not None:
@@ -273,142 +283,44 @@ class MemoryTable:
         if lock is not None:
             # readers stay locked out; its owner publishes nothing that was loaded before this
             lock.number = -1
-        slot = space.slots.get(ident)
-        entry = slot.entry if isinstance(slot, AliasSlot) else slot
-        record = entry.record if isinstance(entry, Entry) else None
-        self._remove(space, ident)
-        if isinstance(slot, AliasSlot):
-            self._remove(space, slot.entry.ident)
-        if record is not None and not record.is_absent and record.spec.bases:
+        index = space.index(ident[1])
+        at = index.at(ident[2])
+        slot = index.slots.get(at)
+        if not isinstance(slot, Entry):
+            self._held.remove(index, at)
+            return
+        record = slot.record
+        self._held.remove(slot.index, slot.at)
+        if not record.is_absent and record.spec.bases:
             # a plain object may be kept as one of its bases, too
             for spec in (record.spec, *record.spec.bases):
                 key = spec.key_in(record.value, spec.identity)
                 if key is not None:
-                    self._remove(self._space(key), key.ident)
+                    self._held.remove(*self._space(key).place(key))
 
     def _space(self, key: Key) -> Space:
-        # not by the key's own space: a subclass's alternate keys have one, but belong to the table's epoch
         name = key.spec.space
-        return self._spaces.get(name) or self._spaces.setdefault(name, Space())
+        return self._spaces.get(name) or self._spaces.setdefault(name, Space(name))
 
-    def _is_live(self, entry: Entry, now: float) -> bool:
-        if not entry.is_held or (entry.record.deadline is not None and entry.record.deadline <= now):
-            return False
-        return self._policy is None or entry.ident in self._policy
-
-    def _use(self, entry: Entry) -> None:
-        entry.used = True
-        if self._policy is not None:
-            self._policy.get(entry.ident)
-
-    def _set(self, space: Space, ident: Ident, value: Record | Alias) -> bool:
+    def _set(self, index: Index, at: Any, value: Record | Alias) -> bool:
         """Put a value into an empty slot; False if there is no room or no record for it."""
         if self._deaf:
             return False
         if isinstance(value, Alias):
-            entry = space.slots.get(value.identity.ident)
-            if not isinstance(entry, Entry):
+            home, name = self._space(value.identity).place(value.identity)
+            entry = home.slots.get(name)
+            if not isinstance(entry, Entry) or entry.index is not home:
                 return False
-            space.slots[ident] = AliasSlot(value, entry)
-            entry.aliases.append(ident)
+            index.slots[at] = entry
+            entry.is_at(index, at)
             return True
         if value.deadline is not None and value.deadline <= self._clock():
             return False
-        self._make_room()
-        entry = Entry(space, ident, value)
-        if self._policy is not None:
-            try:
-                self._policy[ident] = entry
-            except ValueError:
-                # cachetools refuses a value that is larger than the whole cache
-                return False
-        space.slots[ident] = entry
-        space.count += 1
-        self._count += 1
-        self._ring.append(entry)
-        if self._sieve is not None:
-            self._sieve.add(entry)
-        return True
-
-    def _drop(self, space: Space) -> None:
-        """Drop a whole class, but the locks of single keys, whose owners may not publish any more."""
-        self._count -= space.count
-        self._dropped.append(space.drop())
-        # a policy goes on counting what it holds
-        self._free(FREED_AT_ONCE if self._policy is None else None)
-        self._pass_over(FREED_AT_ONCE)
+        return self._held.add(Entry(index, at, value))
 
     def _drop_all(self) -> None:
         for space in self._spaces.values():
-            self._drop(space)
-
-    def _free(self, most: int | None) -> None:
-        """Free what was dropped: all of it, or so many slots."""
-        left = sum(map(len, self._dropped)) if most is None else most
-        while self._dropped and left:
-            slots = self._dropped[0]
-            if not slots:
-                self._dropped.popleft()
-                continue
-            left -= 1
-            _, slot = slots.popitem()
-            if isinstance(slot, Entry):
-                self._let_go(slot)
-
-    def _remove(self, space: Space, ident: Ident) -> None:
-        slot = space.slots.pop(ident, None)
-        if isinstance(slot, LeaseSlot):
-            slot.finish()
-        elif isinstance(slot, AliasSlot):
-            slot.entry.aliases.remove(ident)
-        elif isinstance(slot, Entry):
-            for alias in slot.aliases:
-                del space.slots[alias]
-            space.count -= 1
-            self._count -= 1
-            self._let_go(slot)
-            self._pass_over(2)
-        self._free(FREED_LATER)
-
-    def _let_go(self, entry: Entry) -> None:
-        entry.let_go()
-        if self._policy is not None:
-            self._policy.pop(entry.ident, None)
-
-    def _pass_over(self, most: int) -> None:
-        """Take the ring's next entries out of it, if they are gone, and put them at its end if not."""
-        for _ in range(min(most, len(self._ring))):
-            entry = self._ring.popleft()
-            if entry.is_held:
-                self._ring.append(entry)
-        sieve = self._sieve
-        # only if there are many of them: those that are kept are spared by it
-        while sieve is not None and most and len(sieve) > 1.5 * self._count + FREED_LATER:
-            most -= 1
-            entry = sieve.take()
-            if entry.is_held:
-                sieve.keep(entry)
-
-    def _make_room(self) -> None:
-        """Before an insertion: sweep two entries, and evict what must go."""
-        self._free(FREED_LATER)
-        now = self._clock()
-        for _ in range(min(2, len(self._ring))):
-            entry = self._ring.popleft()
-            if self._is_live(entry, now):
-                self._ring.append(entry)
-            elif entry.is_held:
-                self._remove(entry.space, entry.ident)
-        sieve = self._sieve
-        while sieve is not None and self._maxsize is not None and self._count >= self._maxsize:
-            entry = sieve.take()
-            if not entry.is_held:
-                continue
-            if entry.used and self._is_live(entry, now):
-                entry.used = False
-                sieve.keep(entry)
-            else:
-                self._remove(entry.space, entry.ident)
+            self._held.drop(space)
 
     def _forget_old_locks(self, now: float, most: int) -> None:
         """Remove so many of the locks that ran out and that nobody has asked for since."""
@@ -432,8 +344,5 @@ class MemoryTable:
         if not intact or self._listeners:
             for space in self._spaces.values():
                 space.renew()
-            self._ring, self._locks, self._dropped = deque(), deque(), deque()
-            self._sieve = None if self._maxsize is None else Sieve()
-            self._count = 0
-            if self._policy is not None:
-                self._policy.clear()
+            self._locks = deque()
+            self._held.renew()

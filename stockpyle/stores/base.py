@@ -10,9 +10,10 @@ from stockpyle.keys import KeySpec
 from stockpyle.protocols import PubSub
 from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
 from stockpyle.pubsub.wires import Notice
+from stockpyle.records import ABSENT
 from stockpyle.stats import Stats
 from stockpyle.stores._connected import Connected
-from stockpyle.stores._hits import Hits
+from stockpyle.stores._hits import NOT_SIMPLE, Hits
 from stockpyle.views.collection import Collection, Entries, Values
 from stockpyle.views.counter import Counter, Numbers
 from stockpyle.views.query import Query
@@ -258,10 +259,42 @@ class ConcreteStore(BaseStore, abstract=True):
         ``get(key)`` without a class looks among the exact classes put or loaded through this very store.
         """
         if key is not None:
-            record = None if self._hits is None else self._hits.find(klass, key)
-            if record is None:
+            hits: Any = self._hits
+            if hits is None:
                 return self._found(klass, [key])[0]
-            return record.spec.materialise(record.value) if record.spec.mapped else record.value
+            # what Hits.find does, line by line: to call it would take a fifth of a hit's time
+            try:
+                if len(key) == 1:
+                    (name,) = key
+                    way = hits.ways[klass][name]
+                    wanted = key[name]
+                else:
+                    way = hits.ways[klass][tuple(key)]
+                    wanted = way.asked(key)
+                entry = way.index.slots[wanted]
+                record = entry.record
+                value = record.value
+                is_simple = (
+                    record.spec is way.spec
+                    and value is not ABSENT
+                    and (record.deadline is None or record.deadline > hits.clock())
+                    and (
+                        way.own is None
+                        or (own := way.own(value)) is wanted
+                        or (type(own) is type(wanted) and own == wanted)
+                    )
+                )
+                above = hits.above
+            except NOT_SIMPLE:
+                is_simple = False
+            if is_simple and (above is None or above.guard.trusted):
+                hits.stats.hits += 1
+                if above is not None:
+                    above.stats.hits += 1
+                if not entry.used:
+                    entry.used = True
+                return value if way.materialise is None else way.materialise(value)
+            return self.batch_get(klass, [key])[0]
         asked: Any = klass if isinstance(klass, type) else [klass]
         return self.batch_get(asked)[0]
 
@@ -296,6 +329,9 @@ class SessionStore(ConcreteStore, abstract=True):
     def _fetch_into(self, session: Session, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         raise NotImplementedError
 
+    def _one_into(self, session: Session, klass: type, key: Mapping[str, Any]) -> Any:
+        return self._fetch_into(session, klass, [key])[0]
+
     @overload
     def get(self, klass: type[T], key: Mapping[str, Any], *, session: Session | None = None) -> T | None: ...
     @overload
@@ -308,8 +344,9 @@ class SessionStore(ConcreteStore, abstract=True):
         ``get(key)`` without a class looks among the exact classes put or loaded through this very store.
         """
         if session is not None:
-            keys: Any = None if key is None else [key]
-            return self.batch_get(klass, keys, session=session)[0]
+            if key is None:
+                raise needs_class_and_keys(klass)
+            return self._one_into(session, klass, key)
         return super().get(klass, key)
 
     @overload

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stockpyle.addresses import ConnectionString
@@ -138,13 +139,18 @@ class ChainedStore(SessionStore):
 
     # reading
 
+    @cached_property
+    def _sessions(self) -> Any:
+        # SQLAlchemy need not be there
+        from stockpyle.orm import sessions
+
+        return sessions
+
     def _fetch_into(self, session: Session, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         route, hits = self.route(klass), self._hits
         if not route.spec.mapped:
             raise UnsupportedOperation(f"{klass.__qualname__} is not mapped: it has no instance in a session")
-        from stockpyle.orm.sessions import instances
-
-        found = instances(
+        found: list[Any] = self._sessions.instances(
             session,
             route.spec,
             keys,
@@ -155,6 +161,15 @@ class ChainedStore(SessionStore):
         if hits is not None:
             hits.learn(klass, keys, found)
         return found
+
+    def _one_into(self, session: Session, klass: type, key: Mapping[str, Any]) -> Any:
+        route, hits = self.route(klass), self._hits
+        if hits is not None and route.spec.mapped:
+            own, is_clean = self._sessions.checked_session(session, route.spec, route.engine)
+            record: Any = hits.find(klass, key) if is_clean else None
+            if record is not None:
+                return record.spec.materialise_into(own, record.value)
+        return self._fetch_into(session, klass, [key])[0]
 
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         route = self.route(klass)

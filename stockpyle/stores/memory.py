@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from stockpyle.classes import spec_of
-from stockpyle.coherence.guards import Guard
 from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.forks import renew_after_fork
 from stockpyle.keys import Ident, Key, KeySpec
@@ -20,10 +19,10 @@ from stockpyle.pubsub.handle import HEARTBEAT, TIMEOUT
 from stockpyle.pubsub.local import Hub, LocalPubSub
 from stockpyle.pubsub.wires import Notice
 from stockpyle.records import Alias, Lock, Record
-from stockpyle.stats import Stats
-from stockpyle.stores._hits import Hits
+from stockpyle.stores._hits import Above, Hits
+from stockpyle.stores._holding import Policy
 from stockpyle.stores._in_memory import TableStore
-from stockpyle.stores._table import LEASE_SECONDS, MemoryTable, Policy
+from stockpyle.stores._table import LEASE_SECONDS, MemoryTable
 from stockpyle.views.collection import Entries
 from stockpyle.views.counter import Numbers
 from stockpyle.views.local import LocalEntries, LocalNumbers
@@ -89,13 +88,11 @@ class ProcessMemoryStore(TableStore):
     def _counters(self) -> Numbers:
         return self._local_numbers
 
-    def hits(
-        self, spec_of: Callable[[type], KeySpec], own: Stats | None = None, guard: Guard | None = None
-    ) -> Hits | None:
+    def hits(self, spec_of: Callable[[type], KeySpec], above: Above | None = None) -> Hits | None:
         """Return what finds single objects for one reader, see Hits; None if a hit needs more than a look."""
         if self.validate or not self._table.needs_no_lock or type(self).read is not ProcessMemoryStore.read:
             return None
-        return Hits(spec_of, self._table.space_of, self.clock, self.stats, own, guard)
+        return Hits(spec_of, self._table.index_of, self.clock, self.stats, above)
 
     def lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key] = ()) -> list[Lock]:
         """See Tier.lock."""
@@ -146,7 +143,7 @@ class ProcessMemoryStore(TableStore):
         self._table.hears(listener)
 
     def _replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
-        self._table.replace(values, self.lock_seconds)
+        self._table.replace(values.items())
 
     def clear(self) -> None:
         """Forget every object."""
@@ -260,7 +257,7 @@ class ThreadLocalStore(TableStore):
 
     def _replace(self, values: Mapping[Key, Record | Alias | None]) -> None:
         # what is put or deleted here, and not in a chain above, concerns this thread only
-        self._table.replace(values, self.lock_seconds)
+        self._table.replace(values.items())
 
     def _by_table(self, locks: Sequence[Lock]) -> dict[MemoryTable, list[Lock]]:
         work: dict[MemoryTable, list[Lock]] = {table: [] for table in self._tables}

@@ -663,7 +663,8 @@ def without_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     disown = MemoryTable._disown
 
     def wrong(self: MemoryTable, space: Any, ident: Any) -> None:
-        if not isinstance(space.slots.get(ident), LeaseSlot):
+        index = space.index(ident[1])
+        if not isinstance(index.slots.get(index.at(ident[2])), LeaseSlot):
             disown(self, space, ident)
 
     monkeypatch.setattr(MemoryTable, "_disown", wrong)
@@ -673,7 +674,8 @@ def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that lets the owner of a lock publish what it has loaded before."""
 
     def wrong(self: MemoryTable, space: Any, ident: Any) -> None:
-        self._remove(space, ident)
+        index = space.index(ident[1])
+        self._held.remove(index, index.at(ident[2]))
 
     monkeypatch.setattr(MemoryTable, "_disown", wrong)
 

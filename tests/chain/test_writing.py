@@ -149,8 +149,8 @@ def test_invalidate_reaches_every_layer() -> None:
         chain.invalidate(Person, asked)
         assert chain.get(Person, {"id": 1}).name == "new"
         assert lower.holds(key(id=1)).value.name == "new"
-    upper._table._remove(upper._table._spaces[spec_of(Person).space], key(email="ann@x").ident)
-    lower._table._remove(lower._table._spaces[spec_of(Person).space], key(email="ann@x").ident)
+    for store in (upper, lower):
+        store._table._held.remove(*store._table._spaces[spec_of(Person).space].place(key(email="ann@x")))
     source.rows[Person, (1,)] = Person(1, "ann@x", name="newer")
     chain.invalidate(Person, {"email": "ann@x"})
     assert chain.get(Person, {"id": 1}).name == "newer"

@@ -158,7 +158,8 @@ def test_a_backplane_that_fails_fails_no_commit(pair: Pair) -> None:
         session.get_one(User, 1).name = "new"
     assert (pair.writer.truth(User, {"id": 1}) or {})["name"] == "new"
     backplane: Any = pair.writer.chain.backplane
-    assert backplane.stats.failures == 1
+    # in the background it is tried again
+    assert backplane.stats.failures >= 1
     del radio.publish
     assert backplane._outbox.settle()
     pair.check()

@@ -259,13 +259,15 @@ def test_nothing_older_than_what_was_heard(scenario: Callable[[], Wired]) -> Non
 
 def keeps_leases(self: MemoryTable, space: Any, ident: Any) -> None:
     """A message that leaves leases alone."""
-    if not isinstance(space.slots.get(ident), LeaseSlot):
-        self._remove(space, ident)
+    index = space.index(ident[1])
+    if not isinstance(index.slots.get(index.at(ident[2])), LeaseSlot):
+        self._held.remove(index, index.at(ident[2]))
 
 
 def keeps_locks(self: MemoryTable, space: Any, ident: Any) -> None:
     """A message that lets a lock's owner publish what it has loaded before."""
-    self._remove(space, ident)
+    index = space.index(ident[1])
+    self._held.remove(index, index.at(ident[2]))
 
 
 def keeps_entries(self: MemoryTable, listener: object) -> None:

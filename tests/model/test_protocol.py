@@ -24,7 +24,8 @@ from stockpyle.keys import Key
 from stockpyle.protocols import Change
 from stockpyle.records import ABSENT, Alias, Busy, Lease, Lock, Record, Sentinel
 from stockpyle.stores import ProcessMemoryStore
-from stockpyle.stores._slots import AliasSlot, Entry, LeaseSlot, Space
+from stockpyle.stores._holding import Holding
+from stockpyle.stores._slots import Entry, LeaseSlot, Space
 from stockpyle.stores._table import MemoryTable
 from tests.model.explorer import Actor, World, Wrong, always, explore
 
@@ -83,12 +84,14 @@ class Table(World):
         for i, store in enumerate(self.stores):
             for space, held in sorted(store._table._spaces.items()):
                 for ident, slot in [
-                    *sorted(held.slots.items()),
+                    *sorted(held.items()),
                     *sorted(held.locks.items()),
                     *enumerate(held.closed_by),
                 ]:
-                    names[id(slot)] = i, space, ident
-                    memory.append((i, space, ident, plain_slot(slot)))
+                    is_alias = isinstance(slot, Entry) and slot.ident != ident
+                    if not is_alias:
+                        names[id(slot)] = i, space, ident
+                    memory.append((i, space, ident, ("alias", slot.ident) if is_alias else plain_slot(slot)))
         unsettled = [each for each in self.committed.items() if each[1] > self.settled]
         emails = [row.email for row in self.history]
         rest = self.clock.now, self.row_owner, self.settled, self.faults_left, *emails, *unsettled
@@ -205,8 +208,6 @@ def plain_slot(slot: Any) -> Hashable:
     """Return what is held in a tier, but for whose it is: tokens are known by the place they are held in."""
     if isinstance(slot, Entry):
         return plain(slot.record, {})
-    if isinstance(slot, AliasSlot):
-        return plain(slot.alias, {})
     if isinstance(slot, LeaseSlot):
         return "lease", slot.expires
     return None if slot is None else ("lock", slot.expires, slot.number != slot.space.number)
@@ -448,10 +449,10 @@ def test_no_schedule_hands_out_a_stale_value(scenario: Scenario) -> None:
 def fill_without_lease(self: MemoryTable, leased: Leased) -> int:
     """Fill whatever has happened to the lease."""
     for lease, value in leased:
-        space = self._space(lease.key)
-        self._remove(space, lease.key.ident)
+        index, at = self._space(lease.key).place(lease.key)
+        self._held.remove(index, at)
         if value is not None:
-            self._set(space, lease.key.ident, value)
+            self._set(index, at, value)
     return len(leased)
 
 
@@ -460,9 +461,10 @@ def publish_without_comparing(self: MemoryTable, locked: Locked) -> None:
     for lock, value in locked:
         space = self._space(lock.key)
         space.locks.pop(lock.key.ident, None)
-        self._remove(space, lock.key.ident)
+        index, at = space.place(lock.key)
+        self._held.remove(index, at)
         if value is not None:
-            self._set(space, lock.key.ident, value)
+            self._set(index, at, value)
 
 
 def unlock_without_comparing(self: MemoryTable, locks: Sequence[Lock]) -> None:
@@ -470,7 +472,7 @@ def unlock_without_comparing(self: MemoryTable, locks: Sequence[Lock]) -> None:
     for lock in locks:
         space = self._space(lock.key)
         space.locks.pop(lock.key.ident, None)
-        self._remove(space, lock.key.ident)
+        self._held.remove(*space.place(lock.key))
 
 
 def lock_nothing(self: MemoryTable, keys: Sequence[Key], seconds: float, **_: Any) -> list[Lock]:
@@ -498,11 +500,12 @@ def publish_only_what_is_locked(self: MemoryTable, locked: Locked) -> None:
     real_publish(self, [each for each in locked if each[0].token in self._space(each[0].key).closed_by])
 
 
-def keep_leases_of_the_class(self: MemoryTable, space: Space) -> None:
+def keep_leases_of_the_class(self: Holding, space: Space) -> None:
     """Invalidate a class, and let those who are loading fill what they load."""
-    leases = {ident: slot for ident, slot in space.slots.items() if isinstance(slot, LeaseSlot)}
+    leases = [slot for _, slot in space.items() if isinstance(slot, LeaseSlot)]
     real_drop(self, space)
-    space.slots.update(leases)
+    for lease in leases:
+        lease.index.slots[lease.at] = lease
 
 
 def fill_the_first_load(self: Any, loaded: Any, asked: Any, answers: Any, source: Any) -> None:
@@ -526,7 +529,7 @@ def lock_identities_only(self: Writer, layer: Layer) -> dict[Any, Key]:
 
 
 PUT_AFTER_COMMIT = {"lock": lock_nothing, "publish": publish_without_comparing, "fill": fill_without_lease}
-real_lock, real_drop, real_publish = MemoryTable.lock, MemoryTable._drop, MemoryTable.publish
+real_lock, real_drop, real_publish = MemoryTable.lock, Holding.drop, MemoryTable.publish
 real_learn, real_keys_for = reader_module._Fetch._learn_identities, Writer._keys_for
 
 
@@ -543,7 +546,7 @@ real_learn, real_keys_for = reader_module._Fetch._learn_identities, Writer._keys
         (two_whole_classes, Space, {"open": open_for_all}),
         (two_whole_classes, Space, {"is_closed": closed_by_one_only}),
         (slow_whole_classes, MemoryTable, {"publish": publish_only_what_is_locked}),
-        (two_whole_classes, MemoryTable, {"_drop": keep_leases_of_the_class}),
+        (two_whole_classes, Holding, {"drop": keep_leases_of_the_class}),
         (cold_alternate_key, reader_module._Fetch, {"_learn_identities": fill_the_first_load}),
         (moved_key, Writer, {"_keys_for": lock_identities_only, "_strays": staticmethod(no_strays)}),
     ],

@@ -11,6 +11,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from tests.databases import chain_on, get_cached, save, traffic
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 class Base(DeclarativeBase):
     pass

@@ -9,10 +9,13 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, column_property, mapped_column
 from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.orm.state import InstanceState
 
 from stockpyle.orm import instances
-from stockpyle.orm.instances import CarefulRow, Reviver
+from stockpyle.orm.instances import CarefulRow, Reviver, tell_of_load
 from stockpyle.orm.mapping import spec_of_mapped
+from stockpyle.orm.registries import mappers_of
+from tests.orm import test_inheritance, test_materialise
 
 
 class Base(DeclarativeBase):
@@ -50,17 +53,60 @@ def test_the_quick_way_gives_what_the_public_way_gives() -> None:
         _ = quick.shout
 
 
+OTHERS = {"obj", "_strong_obj", "dict", "object", "unloaded_expirable"}
+"""What is another object for each instance, or deprecated."""
+
+
+def assert_same_state(one: Any, other: Any) -> None:
+    """Assert that two instances have the same values, and all that SQLAlchemy knows of them is the same."""
+    states = instance_state(one), instance_state(other)
+    names = {name for name, value in vars(InstanceState).items() if isinstance(value, property)}
+    for name in {*names, *vars(states[0]), *vars(states[1])} - OTHERS:
+        first, second = [getattr(state, name) for state in states]
+        assert first == second, name
+    assert all(state._strong_obj is None for state in states)
+    values = [
+        {name: (type(each), each) for name, each in vars(instance).items() if not isinstance(each, InstanceState)}
+        for instance in (one, other)
+    ]
+    assert values[0] == values[1]
+    assert type(one) is type(other)
+
+
+@pytest.mark.parametrize(
+    "klass",
+    [
+        mapper.class_
+        for base in (Base, test_materialise.Base, test_inheritance.Base)
+        for mapper in sorted(mappers_of(base.registry), key=lambda each: each.class_.__qualname__)
+        if not hasattr(mapper.selectable, "left")
+    ],
+)
+@pytest.mark.parametrize("number", [None, 7])
+def test_the_two_ways_agree_in_every_attribute(klass: type, number: int | None) -> None:
+    """An instance of whatever class has the same state and values, attribute by attribute, whichever way it is made."""
+    spec = spec_of_mapped(klass)
+    row = tuple([1 if column.primary_key else number for column in spec.columns])
+    revive = Reviver(spec.mapper, spec.attributes, spec.columns)
+    assert_same_state(revive._directly(row), revive._publicly(row))
+    if number is None:
+        # what listens to load events takes no number for a dict
+        public = revive._publicly(row)
+        tell_of_load(public)
+        assert_same_state(revive._directly_loaded(row), public)
+
+
 def test_a_sqlalchemy_that_differs_gets_the_public_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """If writing the state directly does not give the same instance, it is not done again for that class."""
     generated = instances._generated
 
-    def with_another_key(*arguments: Any) -> Any:
+    def with_another_key(*arguments: Any, **options: Any) -> Any:
         def revive(row: Any) -> Any:
             instance = direct(row)
             instance_state(instance).key = None
             return instance
 
-        direct = generated(*arguments)
+        direct = generated(*arguments, **options)
         return revive
 
     monkeypatch.setattr(instances, "_generated", with_another_key)

@@ -43,6 +43,8 @@ from stockpyle.stores.memory import ProcessMemoryStore
 from stockpyle.stores.sqlalchemy import SqlAlchemyStore
 from tests.databases import chain_on, get_cached, save, traffic
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 class Base(DeclarativeBase):
     pass

@@ -66,7 +66,9 @@ def test_connects_when_it_is_first_used(own_cache: Cache) -> None:
     own_cache.server.stop()
     store = own_cache.store()
     own_cache.server.start()
-    before = own_cache.connections()
+    own_cache.connections()
+    # who has asked if the server is there yet is soon gone
+    before = min(own_cache.connections() for _ in range(200))
     store.get(Person, {"id": 1})
     store.get(Person, {"id": 1})
     assert own_cache.connections() == before + 1

@@ -18,8 +18,9 @@ from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.keys import Key
 from stockpyle.records import ABSENT, LOCKED, Alias, Lease, Record
 from stockpyle.stores import ProcessMemoryStore, ThreadLocalStore
-from stockpyle.stores._slots import AliasSlot, Entry
-from stockpyle.stores._table import FREED_AT_ONCE, MemoryTable
+from stockpyle.stores._holding import FREED_AT_ONCE
+from stockpyle.stores._slots import Entry
+from stockpyle.stores._table import MemoryTable
 from stockpyle.testing import Clock, Person, Pet, StoreContract, TierContract
 
 POLICIES: list[Callable[[], Any]] = [
@@ -68,19 +69,22 @@ def check(store: ProcessMemoryStore) -> None:
     entries: set[int] = set()
     with table._mutex:
         for space in table._spaces.values():
-            for ident, slot in space.slots.items():
-                if isinstance(slot, AliasSlot):
-                    assert slot.entry.is_held
-                    assert space.slots[slot.entry.ident] is slot.entry
-                    assert ident in slot.entry.aliases
-                elif isinstance(slot, Entry):
-                    assert slot.space is space
-                    assert all(space.slots[alias].entry is slot for alias in slot.aliases)  # type: ignore[union-attr]
-                    entries.add(id(slot))
-        assert table._count == len(entries)
-        assert entries == {id(entry) for entry in table._ring if entry.is_held}
-        assert len(table._ring) <= 2 * table._count + 16
-        assert table._maxsize is None or table._count <= table._maxsize
+            for index in space.indexes.values():
+                assert index.space is space
+                for at, slot in index.slots.items():
+                    if not isinstance(slot, Entry):
+                        assert slot.is_held
+                    elif slot.index is not index:
+                        assert slot.is_held
+                        assert (index, at) in list(slot.places())
+                    else:
+                        assert slot.at == at
+                        assert all(other.slots[name] is slot for other, name in slot.places())
+                        entries.add(id(slot))
+        assert table._held.count == len(entries)
+        assert entries == {id(entry) for entry in table._held.ring if entry.is_held}
+        assert len(table._held.ring) <= 2 * table._held.count + 16
+        assert table._held.maxsize is None or table._held.count <= table._held.maxsize
 
 
 def in_thread(work: Callable[[], Any]) -> Any:
@@ -95,7 +99,7 @@ def in_thread(work: Callable[[], Any]) -> Any:
 
 def slots_of(store: ProcessMemoryStore) -> int:
     """Return how much a store holds: records, aliases, leases and locks."""
-    return sum(len(space.slots) + len(space.locks) for space in store._table._spaces.values())
+    return sum(len(space.items()) + len(space.locks) for space in store._table._spaces.values())
 
 
 # objects
@@ -549,11 +553,11 @@ def test_what_was_dropped_is_freed_by_what_comes_later() -> None:
     store = ProcessMemoryStore()
     store.batch_put([Person(i) for i in range(3 * FREED_AT_ONCE)])
     store.invalidate(Person)
-    assert sum(map(len, store._table._dropped)) > 0
+    assert sum(map(len, store._table._held.dropped)) > 0
     for i in range(FREED_AT_ONCE):
         store.put(Pet(1, f"{i}"))
-    assert sum(map(len, store._table._dropped)) == 0
-    assert len(store._table._ring) <= 2 * len(store) + 16
+    assert sum(map(len, store._table._held.dropped)) == 0
+    assert len(store._table._held.ring) <= 2 * len(store) + 16
 
 
 def test_who_waits_for_a_lease_of_a_dropped_class_goes_on() -> None:

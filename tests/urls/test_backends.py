@@ -93,7 +93,7 @@ def test_the_path_of_a_database_is_the_file(backend: str, tmp_path: Path) -> Non
 def test_settings_are_the_constructors_parameters_too() -> None:
     """Text is read as in a connection string, other values are taken as they are; keyword parameters win."""
     store = create_store({"backend": "memory", "maxsize": "10k", "polymorphic": True}, maxsize=5)
-    assert store._table._maxsize == 5
+    assert store._table._held.maxsize == 5
     assert store.polymorphic is True
     assert create_store({"backend": "redis", "url": "redis://h/3"}).dns == "redis://h/3"
     assert create_store({"backend": "memcache", "servers": ["h:5"]}).dns == "memcache://h:5"

@@ -123,7 +123,7 @@ def test_a_store_made_by_hand_has_the_string_of_an_equal_one(lifetime: Any, **op
     store = ProcessMemoryStore(lifetime=lifetime, **options)
     assert store.dns is not None
     again = create_store(store.dns)
-    assert (again.polymorphic, again._table._maxsize) == (store.polymorphic, store._table._maxsize)
+    assert (again.polymorphic, again._table._held.maxsize) == (store.polymorphic, store._table._held.maxsize)
     assert again.lifetimes.deadline(None, 0.0) == store.lifetimes.deadline(None, 0.0)
     assert again._given[1]["lease_seconds"] == options["lease_seconds"]
     assert create_store(again.dns).dns == again.dns

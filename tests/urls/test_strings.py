@@ -88,10 +88,10 @@ def test_credentials_are_decoded() -> None:
 def test_parameters_are_read_by_their_types() -> None:
     """Durations, sizes, switches, times and choices are written as people write them."""
     store = create_store("memory://?maxsize=10k&lifetime=5m&polymorphic=yes&lease_seconds=1.5s")
-    assert store._table._maxsize == 10_000
+    assert store._table._held.maxsize == 10_000
     assert store.lifetimes.deadline(None, 1000.0) == 1300.0
     assert store.polymorphic is True
-    assert create_store("memory://?maxsize=2Ki")._table._maxsize == 2048
+    assert create_store("memory://?maxsize=2Ki")._table._held.maxsize == 2048
     assert create_store("memory://?maxsize=none&polymorphic=off").polymorphic is False
     until = create_store("memory://?lifetime=2040-01-31T12:00").lifetimes.deadline(None, 0.0)
     assert until == datetime(2040, 1, 31, 12).timestamp()
