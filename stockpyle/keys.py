@@ -17,7 +17,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
-from operator import add, attrgetter
+from operator import add, attrgetter, itemgetter
 from typing import Any
 
 from stockpyle.exceptions import (
@@ -258,21 +258,25 @@ class KeySpec:
         return self._alike(asked) or [self.key(each) for each in asked]
 
     def _alike(self, asked: Sequence[Mapping[str, Any]]) -> list[Key | None] | None:
-        """The keys of dicts that all have one and the same attribute, with values that stand in keys as they are."""
-        if len(asked) < 2 or set(map(type, asked)) != {dict} or set(map(len, asked)) != {1}:
+        """The keys of dicts that all have the same attributes, with values that stand in keys as they are."""
+        if len(asked) < 2 or set(map(type, asked)) != {dict} or len(set(map(len, asked))) != 1:
             return None
-        names = tuple(asked[0])
-        definition = self._by_names.get(names)
-        if definition is None or definition.natural is None:
-            return None
-        (name,) = names
         try:
-            values = [each[name] for each in asked]
-        except KeyError:
+            names = tuple(asked[0])
+            definition = self._by_names.get(names) or self._by_names[tuple(sorted(names))]
+            if definition.natural is None:
+                return None
+            if len(names) == 1:
+                (name,) = names
+                values = [(each[name],) for each in asked]
+            else:
+                values = list(map(itemgetter(*definition.attributes), asked))
+        except (KeyError, TypeError):
             return None
-        if set(map(type, values)) != set(definition.natural):
+        columns = zip(*values, strict=True)
+        if any(set(map(type, own)) != {kind} for own, kind in zip(columns, definition.natural, strict=True)):
             return None
-        return [Key(self, definition, (value,)) for value in values]
+        return [Key(self, definition, own) for own in values]
 
     def _make(self, definition: KeyDefinition, values: tuple[Any, ...]) -> Key | None:
         if definition.natural is not None and definition.natural == tuple(map(type, values)):

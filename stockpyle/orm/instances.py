@@ -110,11 +110,11 @@ class Reviver:
         tell_of_load(instance)
         return instance
 
-    def all_loaded(self, rows: Sequence[Row]) -> list[Any]:
+    def each_loaded(self, rows: Sequence[Row]) -> list[Any]:
         """Return what loaded() does of each row."""
-        if self.quick is not None and set(map(type, rows)) == {tuple}:
-            return list(map(self._directly_loaded, rows))
-        return [self.loaded(row) for row in rows]
+        if self.quick is None or set(map(type, rows)) != {tuple}:
+            return list(map(self.loaded, rows))
+        return list(map(self._directly_loaded, rows))
 
     def _publicly(self, row: Row) -> Any:
         instance = self._new()

@@ -178,7 +178,7 @@ class MappedSpec(KeySpec):
 
     def materialise_all(self, values: Sequence[Row]) -> list[Any]:
         """See KeySpec.materialise_all."""
-        return self._revive.all_loaded(values)
+        return self._revive.each_loaded(values)
 
     def revive(self, value: Row) -> Any:
         """Return a new detached instance of the row, of which no event tells."""

@@ -309,15 +309,16 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
 
     def _objects_of_each(self, direct: DirectLoader, asked: Sequence[Mapping[str, Any]]) -> list[Object | None]:
         keys = direct.loader.spec.keys(asked)
-        unique = {key.ident: key for key in keys if key is not None}
-        found = self._objects_of(direct, list(unique.values()))
-        if len(found) == len(keys):
-            return found
-        by_ident = dict(zip(unique, found, strict=True))
-        return [None if key is None else by_ident[key.ident] for key in keys]
+        own = [key for key in keys if key is not None]
+        seen = direct.find(own) if own and len(own) == len(keys) else None
+        if seen is not None:
+            return seen[0]
+        unique = {key.ident: key for key in own}
+        found = dict(zip(unique, self._objects_of(direct, list(unique.values())), strict=True))
+        return [None if key is None else found[key.ident] for key in keys]
 
     def _objects_of(self, direct: DirectLoader, keys: list[Key]) -> list[Object | None]:
-        seen = direct.find(keys) if keys else None
+        seen = direct.find(keys) if len(keys) == 1 else None
         if seen is not None:
             return seen[0]
         records: list[Any] = self.load(direct.loader.spec.klass, keys)
