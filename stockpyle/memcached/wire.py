@@ -269,6 +269,9 @@ class Connection(Stream):
             return False
         made = []
         for line in lines:
+            if line == b"HD":
+                made.append(Reply(line, []))
+                continue
             status, *flags = line.split(b" ")
             if status not in _WITHOUT_DATA:
                 return False
