@@ -121,6 +121,11 @@ class RecordCodec:
         # what is missing is said at once, not with the first record
         load_msgspec()
 
+    @property
+    def signs(self) -> bool:
+        """True if the same value has other bytes under every key."""
+        return self._signer is not None
+
     def encode(self, key: Key, value: Record | Alias, epoch: bytes, now: float) -> tuple[Kind, bytes]:
         """Return what is to be stored under a key: its kind, and its bytes.
 

@@ -51,13 +51,15 @@ _NOTHING = (-1, None)
 class Token:
     """What a lease or a lock is known by: the CAS id, in which run of the server, and the epoch it was taken in.
 
-    The lock of an epoch is known by its mark; its CAS id is 0 if others' marks are with it.
+    The lock of an epoch is known by its mark; its CAS id is 0 if others' marks are with it. text is the key's, if it
+    was at hand.
     """
 
     run: bytes
     cas: int
     epoch: bytes | None = None
     mark: bytes = b""
+    text: bytes = b""
 
 
 class MemcachedTier(RemoteTier):
@@ -321,22 +323,30 @@ class MemcachedTier(RemoteTier):
         return finish(self._lock(keys, seconds, without_row_lock=without_row_lock))
 
     def _lock(self, keys: Sequence[Key], seconds: float, *, without_row_lock: Sequence[Key]) -> Talk[list[Lock]]:
-        marks = {self._text(key): closing.new_mark() for key in keys if key.is_epoch}
-        self._epochs([key for key in keys if key.is_epoch])
-        texts = [self._text(key) for key in keys]
-        loose = [text for text in dict.fromkeys(map(self._text, without_row_lock)) if text not in marks]
-        firm = [text for text in dict.fromkeys(texts) if text not in loose and text not in marks]
+        texts = self._texts(keys)
+        closed = [key for key in keys if key.is_epoch]
+        self._epochs(closed)
+        marks = {text: closing.new_mark() for text in self._texts(closed)}
+        loose = {text: None for text in self._texts(without_row_lock) if text not in marks}
+        firm = list(dict.fromkeys(texts))
+        if marks or loose:
+            firm = [text for text in firm if text not in loose and text not in marks]
         lasts = whole_seconds(seconds)
 
         def work(connection: Connection) -> Talk[list[Lock]]:
-            epochs = self._epochs([key for key in keys if not key.is_epoch])
-            held = yield from take(connection, self.where, epochs, firm, loose, marks, lasts)
-            tokens = {text: (connection.run, held[text][0], marks.get(text, b"")) for text in texts}
-            return [
-                Lock(key, Token(run, cas, self._epoch_for(epochs, key), mark), contended=held[text][1])
-                for text, key in zip(texts, keys, strict=True)
-                for run, cas, mark in [tokens[text]]
-            ]
+            epochs = self._epochs([key for key in keys if key.values])
+            held = yield from take(connection, self.where, epochs, firm, list(loose), marks, lasts)
+            usable = {space: epoch if isinstance(epoch, bytes) else None for space, epoch in epochs.by_space().items()}
+            run = connection.run
+            locks = []
+            for text, key in zip(texts, keys, strict=True):
+                cas, contended = held[text]
+                if key.values:
+                    token = Token(run, cas, usable[key.spec.space], text=text)
+                else:
+                    token = Token(run, cas, None, marks[text], text)
+                locks.append(Lock(key, token, contended))
+            return locks
 
         return self.server.talk("lock", work)
 
@@ -345,7 +355,7 @@ class MemcachedTier(RemoteTier):
         finish(self._publish(locked))
 
     def _publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> Talk[None]:
-        items = [self._item(lock.key, value, lock.token.epoch) for lock, value in locked]
+        items = self._items(locked)
 
         def work(connection: Connection) -> Talk[None]:
             own: list[Lock] = []
@@ -359,6 +369,8 @@ class MemcachedTier(RemoteTier):
                     commands.append(self._swap_for(connection, lock, item))
             replies = yield from connection.meta(commands)
             foreign += [lock for lock, reply in zip(own, replies, strict=True) if reply.status not in (b"HD", b"NF")]
+            if not foreign:
+                return
             yield from self._open(connection, [lock for lock in foreign if not lock.contended], committed=True)
             left = [lock for lock in foreign if lock.contended or not lock.token.mark]
             yield from self._remove_unless_locked(connection, [self._text(lock.key) for lock in left])
@@ -458,6 +470,14 @@ class MemcachedTier(RemoteTier):
         encoded = self._encode(key, value, epoch)
         return None if encoded is None or value is None else Item(*encoded, time_to_live(value.deadline, self._clock()))
 
+    def _items(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> list[Item | None]:
+        now = self._clock()
+        encoded = self._encode_each([(lock.key, value, lock.token.epoch) for lock, value in locked])
+        return [
+            None if each is None or value is None else Item(*each, time_to_live(value.deadline, now))
+            for (_, value), each in zip(locked, encoded, strict=True)
+        ]
+
     def _strict_item(self, key: Key, value: Record | Alias, epoch: bytes) -> Item | None:
         encoded = self._encode_strictly(key, value, epoch)
         return None if encoded is None else Item(*encoded, time_to_live(value.deadline, self._clock()))
@@ -467,7 +487,7 @@ class MemcachedTier(RemoteTier):
 
         An item that is too large is not sent: memcached would refuse it, and remove whatever is there by then.
         """
-        text, cas = self._text(own.key), own.token.cas
+        text, cas = own.token.text or self._text(own.key), own.token.cas
         if item is not None and item_size(text, item.data) > connection.largest:
             self._stats.oversize += 1
             item = None

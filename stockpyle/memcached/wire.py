@@ -65,12 +65,17 @@ class Reply:
         """Return the number that a flag carries, such as the CAS id (``c``) or the client flags (``f``)."""
         for each in self.flags:
             if each[:1] == flag:
-                return size_of([each[1:]])
+                digits = each[1:]
+                return int(digits) if len(digits) <= 20 and digits.isdigit() else size_of([digits])
         raise Garbage(f"{self!r} lacks the flag {flag!r}")
 
     def has(self, flag: bytes) -> bool:
         """True if the reply carries a flag without a value, such as ``W``: this reader has won."""
         return flag in self.flags
+
+
+_DONE = Reply(b"HD", [])
+"""What is most often answered; nobody changes it."""
 
 
 class Connection(Stream):
@@ -270,7 +275,7 @@ class Connection(Stream):
         made = []
         for line in lines:
             if line == b"HD":
-                made.append(Reply(line, []))
+                made.append(_DONE)
                 continue
             status, *flags = line.split(b" ")
             if status not in _WITHOUT_DATA:

@@ -63,10 +63,14 @@ _NOTHING = (b"", b"0")
 
 @dataclass(slots=True)
 class Token:
-    """What a lease or a lock is known by: the bytes that stand under its key, and the epoch it was taken in."""
+    """What a lease or a lock is known by: the bytes that stand under its key, and the epoch it was taken in.
+
+    text is the key's, if it was at hand.
+    """
 
     value: bytes
     epoch: bytes | None = None
+    text: bytes = b""
 
 
 class RedisTier(RemoteTier):
@@ -292,11 +296,12 @@ class RedisTier(RemoteTier):
             self._refuse_failed(over, mine, marks)
             self._learn(epochs, replies)
             own = {**mine, **marks}
+            usable = {space: epochs.usable(space) for space in epochs_of}
             return [
                 Lock(
                     key,
-                    Token(own[text], self._epoch_for(epochs, key)),
-                    contended=over[text] == 1 and key.ident in loose,
+                    Token(own[text], usable[key.spec.space] if key.values else None, text),
+                    contended=over[text] == 1 and bool(loose) and key.ident in loose,
                 )
                 for text, key in zip(texts, keys, strict=True)
             ]
@@ -316,14 +321,20 @@ class RedisTier(RemoteTier):
     def publish(self, locked: Sequence[tuple[Lock, Record | Alias | None]]) -> None:
         """See Tier.publish."""
         commands: list[tuple[Any, ...]] = []
-        for lock, value in locked:
-            # a lock that is left to run out is nobody's here; and so is one that was never taken
-            mine = b"" if lock.contended or lock.token is None else lock.token.value
+        # a lock that is left to run out is nobody's here; and so is one that was never taken
+        tokens = [Token(b"") if lock.contended or lock.token is None else lock.token for lock, _ in locked]
+        encoded = self._encode_each(
+            [
+                (lock.key, value, token.epoch if token.value else None)
+                for (lock, value), token in zip(locked, tokens, strict=True)
+            ]
+        )
+        for (lock, value), token, each in zip(locked, tokens, encoded, strict=True):
+            text = token.text or self._text(lock.key)
             if lock.key.is_epoch:
-                commands.append((OPEN_EPOCH, self._text(lock.key), mine, b"committed"))
-                continue
-            epoch = lock.token.epoch if mine else None
-            commands.append((PUBLISH, self._text(lock.key), mine, *self._value(lock.key, value, epoch)))
+                commands.append((OPEN_EPOCH, text, token.value, b"committed"))
+            else:
+                commands.append((PUBLISH, text, token.value, *self._stored(value, each)))
         self.server.call("publish", lambda: self._done(commands))
 
     def unlock(self, locks: Sequence[Lock]) -> None:

@@ -154,6 +154,22 @@ class RemoteTier:
             self._seldom.log(logging.ERROR, klass, "%s keeps no %s: %s", self.where, klass, error)
             return None
 
+    def _encode_each(
+        self, values: Iterable[tuple[Key, Record | Alias | None, bytes | None]]
+    ) -> list[tuple[Kind, bytes] | None]:
+        """Return what _encode does of each; what is the same under several keys of a class is encoded once."""
+        found: list[tuple[Kind, bytes] | None] = []
+        last: Record | Alias | None = None
+        spec, in_epoch, encoded = None, None, None
+        for key, value, epoch in values:
+            if value is None:
+                found.append(None)
+                continue
+            if value is not last or key.spec is not spec or epoch != in_epoch or self._codec.signs:
+                last, spec, in_epoch, encoded = value, key.spec, epoch, self._encode(key, value, epoch)
+            found.append(encoded)
+        return found
+
     def _encode_strictly(self, key: Key, value: Record | Alias, epoch: bytes) -> tuple[Kind, bytes] | None:
         now = self._clock()
         if value.deadline is not None and value.deadline <= now:
