@@ -232,15 +232,14 @@ def fill_the_first_load(real: Real, fetch: Any, loaded: Any, asked: Any, answers
 
 
 @instead_of(
-    ChainedStore, "_fetch_into", "--database sqlite --rows 8 --hesitate 0.5 --at in-session --steps insert,delete"
+    ChainedStore, "_one_into", "--database sqlite --rows 8 --hesitate 0.5 --at in-session --steps insert,delete"
 )
-def fill_from_the_users_connection(real: Real, chain: Any, session: Any, klass: type, keys: Any) -> list[Any]:
+def fill_from_the_users_connection(real: Real, chain: Any, session: Any, klass: type, key: Any) -> Any:
     """What a session asks for is loaded, and filled, in its own transaction, whose snapshot may be old."""
     connections = chain.route(klass).source._connections
     connections.reading = lambda: nullcontext((session.connection(), lambda: True))
     try:
-        found: list[Any] = real(chain, session, klass, keys)
-        return found
+        return real(chain, session, klass, key)
     finally:
         del connections.reading
 
