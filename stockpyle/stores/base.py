@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from stockpyle.exceptions import AmbiguousKeyError, InvalidKey, UndeclaredKeyError, UnsupportedOperation
@@ -233,6 +233,12 @@ class ConcreteStore(BaseStore, abstract=True):
         super().__init__()
         self.seen = SeenClasses()
 
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(abstract, **kwargs)
+        if not _is_ours(cls.batch_get) and _is_ours(cls.get):
+            # get() takes a way of its own, which would go round the subclass
+            cls.get = _get_by_batch  # type: ignore[method-assign]
+
     def _fetch(self, klass: type, keys: Sequence[Mapping[str, Any]]) -> list[Any]:
         raise NotImplementedError
 
@@ -322,6 +328,18 @@ class ConcreteStore(BaseStore, abstract=True):
             for place, found in zip(places, self._fetch(group, [asked[i] for i in places]), strict=True):
                 results[place] = found
         return results
+
+
+def _is_ours(verb: Callable[..., Any]) -> bool:
+    return verb.__module__ == __name__
+
+
+def _get_by_batch(self: ConcreteStore, klass: Any, key: Any = None, **options: Any) -> Any:
+    """Return what batch_get() does of one key."""
+    batch_get: Callable[..., list[Any]] = self.batch_get
+    if key is None and not isinstance(klass, type):
+        return batch_get([klass], **options)[0]
+    return batch_get(klass, None if key is None else [key], **options)[0]
 
 
 class SessionStore(ConcreteStore, abstract=True):

@@ -181,6 +181,27 @@ def test_a_subclass_is_found_as_its_base() -> None:
         assert store.get(Truck, {"id": 1}) is truck
 
 
+def test_a_batch_get_of_ones_own_is_asked() -> None:
+    """A subclass with a batch_get() of its own, and no get(), is asked every time; so is a subclass of it."""
+
+    class Own(ProcessMemoryStore):
+        batches = 0
+
+        def batch_get(self, *args: Any) -> Any:
+            self.batches += 1
+            return super().batch_get(*args)
+
+    class OfThat(Own):
+        pass
+
+    for store in (Own(), OfThat()):
+        store.put(Car(1))
+        for _ in range(3):
+            assert store.get(Car, {"id": 1}) is not None
+        assert store.get({"id": 1}) is not None
+        assert store.batches == 4
+
+
 def test_a_read_of_ones_own_is_asked() -> None:
     """A subclass with a read() of its own is asked every time."""
 
