@@ -30,6 +30,7 @@ from stockpyle.coherence.validated import ValidatedLayer
 from stockpyle.keys import Key
 from stockpyle.memcached import closing, locking
 from stockpyle.memcached import epochs as epochs_module
+from stockpyle.memcached import reading as reading_module
 from stockpyle.memcached import tier as tier_module
 from stockpyle.memcached.epochs import Epochs
 from stockpyle.memcached.locking import is_lock
@@ -582,10 +583,10 @@ def revision_without_cas(epoch: bytes | None, cas: int) -> bytes | None:
         (validated_copy, ValidatedLayer, "read", serve_unvalidated),
         (validated_by_alias, ValidatedLayer, "read", serve_unvalidated),
         (validated_absence, ValidatedLayer, "read", serve_unvalidated),
-        (validated_copy, tier_module, "_revision", revision_without_cas),
-        (validated_absence, tier_module, "_revision", revision_without_cas),
-        (validated_class, tier_module, "_revision", revision_without_epoch),
-        (validated_restart, tier_module, "_revision", revision_without_epoch),
+        (validated_copy, reading_module, "_revision", revision_without_cas),
+        (validated_absence, reading_module, "_revision", revision_without_cas),
+        (validated_class, reading_module, "_revision", revision_without_epoch),
+        (validated_restart, reading_module, "_revision", revision_without_epoch),
         (two_writers, MemcachedTier, "_swap_for", fill_without_cas),
         (two_writers, MemcachedTier, "_swap_for", publish_without_cas),
         (lost_lock, MemcachedTier, "_remove_unless_locked", remove_without_cas),
