@@ -73,6 +73,8 @@ def _collect_one(results: Results, number: int, path: Path) -> list[Transaction]
     open_ones: dict[int, Transaction] = {}
     busy = results.busy[number] = []
     debts: dict[KeyName, list[dict[KeyName, float]]] = {}
+    unsaid: dict[int, set[KeyName]] = {}
+    """The keys that a transaction could not lock, until its process knows that it owes them."""
     last = 0
     for frame in history.read_history(path):
         kind = frame[0]
@@ -107,6 +109,7 @@ def _collect_one(results: Results, number: int, path: Path) -> list[Transaction]
                 until = transaction.owed if unlocked else transaction.unpublished
                 until[key] = NEVER
                 debts.setdefault(key, []).append(until)
+                (set.add if frame[3] else set.discard)(unsaid.setdefault(frame[2], set()), key)
         elif kind == history.DELIVERED:
             for key in map(_key_name, frame[2]):
                 for until in debts.pop(key, []):
@@ -117,6 +120,8 @@ def _collect_one(results: Results, number: int, path: Path) -> list[Transaction]
             results.broken.append(f"{path.name}:\n{frame[2]}")
     for transaction in open_ones.values():
         transaction.died = last
+        # what was delivered was another's debt
+        transaction.owed.update(dict.fromkeys(unsaid.get(transaction.number, ()), NEVER))
     return list(open_ones.values())
 
 

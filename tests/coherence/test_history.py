@@ -82,6 +82,22 @@ def test_a_debt_lasts_until_it_is_delivered(tmp_path: Path) -> None:
     assert transactions[2].owed == {(0, 6): NEVER}
 
 
+def test_a_debt_of_the_dead_is_never_delivered(tmp_path: Path) -> None:
+    """Who dies before it can say what it owes owes it for ever, though an older debt on the key is delivered."""
+    frames = [
+        (history.INTENT, 10, 1, False),
+        (history.OWED, 11, 1, True, [[0, 5]]),
+        (history.OWED, 12, 1, False, [[0, 5]]),
+        (history.RETURNED, 13, 1),
+        (history.INTENT, 20, 2, False),
+        (history.OWED, 21, 2, True, [[0, 5]]),
+        (history.DELIVERED, 22, [[0, 5]]),
+    ]
+    history.write_history(tmp_path / "worker.history", frames)
+    transactions = collect(tmp_path).transactions
+    assert (transactions[1].owed, transactions[2].owed) == ({(0, 5): 22}, {(0, 5): NEVER})
+
+
 def test_what_was_locked_is_no_debt_of_that_kind(tmp_path: Path) -> None:
     """Of a commit that was locked, and could not be published, nothing older can be read while its lock stands."""
     frames = [
