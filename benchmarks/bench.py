@@ -22,7 +22,7 @@ T = TypeVar("T")
 S = TypeVar("S", Memcached, Redis, Postgres)
 
 EFFORTS = {
-    "full": Effort(rounds=31, sample_seconds=0.02, most_seconds=40.0),
+    "full": Effort(rounds=31, sample_seconds=0.02, most_seconds=15.0),
     "quick": Effort(rounds=5, sample_seconds=0.003, most_seconds=0.6),
     "tiny": Effort(rounds=1, sample_seconds=0.0, most_seconds=0.0),
 }
