@@ -45,6 +45,7 @@ class WrittenObjects:
         self._durable = _Frame()
         self._flushed: list[tuple[str, Any]] = []
         self._expressions: dict[Any, set[str]] = {}
+        self._listened: set[Any] = set()
         self._plans: dict[type, WritePlan] = {}
         """Those of the flush that ends now."""
 
@@ -56,8 +57,13 @@ class WrittenObjects:
 
     # during a flush
 
-    def about_to_write(self, state: Any) -> None:
-        """Note attributes that are set to SQL expressions: after the flush their values are not known."""
+    def about_to_write(self, state: Any, *, listened: bool) -> None:
+        """Note attributes that are set to SQL expressions: after the flush their values are not known.
+
+        listened: somebody else listens, who may still set some.
+        """
+        if listened:
+            self._listened.add(state)
         values = state.dict
         names = {name for name in state.committed_state if name in values and is_expression(values[name])}
         if names:
@@ -71,6 +77,7 @@ class WrittenObjects:
         """Forget what an unfinished flush has noted."""
         self._flushed.clear()
         self._expressions.clear()
+        self._listened.clear()
         self._plans.clear()
 
     def end_flush(self) -> set[str]:
@@ -95,7 +102,10 @@ class WrittenObjects:
         state = instance_state(target)
         expressions: Collection[str] = self._expressions.get(state, ())
         changed: Collection[str] = () if kind == "insert" else plan.changed(state)
-        if kind == "update" and not expressions and not changed:
+        if state in self._listened:
+            # what was set after we were asked has been expired by now, as all of which the database has the value
+            expressions = {*expressions, *plan.of_columns(state.expired_attributes)}
+        elif kind == "update" and not expressions and not changed:
             return plan.tables
         self._frames[-1].changes.append(plan.change(kind, state, changed))
         epochs = plan.epochs(kind, state, changed, expressions)
@@ -207,14 +217,17 @@ def start_watching() -> None:
 
 def _listen_to_mappers() -> None:
     # raw and with a value to return, which means nothing: so SQLAlchemy puts no function of its own around these
-    def before(mapper: Mapper[Any], connection: sa.Connection, state: Any) -> Any:
-        written: WrittenObjects | None = getattr(connection, _WRITTEN, None)
-        if written is not None:
-            written.about_to_write(state)
-        return EXT_CONTINUE
+    for kind in ("insert", "update"):
 
-    event.listen(Mapper, "before_insert", before, raw=True, retval=True)
-    event.listen(Mapper, "before_update", before, raw=True, retval=True)
+        def before(mapper: Mapper[Any], connection: sa.Connection, state: Any, name: str = f"before_{kind}") -> Any:
+            written: WrittenObjects | None = getattr(connection, _WRITTEN, None)
+            if written is not None:
+                # ours is one of them, and is asked before those of a single class
+                written.about_to_write(state, listened=len(getattr(mapper.dispatch, name)) > 1)
+            return EXT_CONTINUE
+
+        event.listen(Mapper, f"before_{kind}", before, raw=True, retval=True)
+
     for kind in ("insert", "update", "delete"):
 
         def after(mapper: Mapper[Any], connection: sa.Connection, state: Any, kind: str = kind) -> Any:

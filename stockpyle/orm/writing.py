@@ -66,6 +66,10 @@ class WritePlan:
         tables: Sequence[Any] = self._spec.mapper.tables
         return [(len(getattr(each, "constraints", ())), len(each.columns)) for each in tables]
 
+    def of_columns(self, names: Iterable[str]) -> list[str]:
+        """Return those of these attributes that have columns."""
+        return [name for name in names if name in self._attributes]
+
     def changed(self, state: Any) -> list[str]:
         """Return the attributes, of those with columns, that the flush which ends now has changed."""
         return [

@@ -51,6 +51,47 @@ def test_an_update_is_seen_under_every_key(any_world: World) -> None:
     any_world.check()
 
 
+@pytest.mark.parametrize("what", ["nothing", "name"])
+@pytest.mark.parametrize("stamped", ["name", "email"])
+@pytest.mark.parametrize("expired", [False, True])
+def test_sql_that_a_listener_sets_before_the_update(any_world: World, what: str, stamped: str, expired: bool) -> None:
+    """What an application's own before_update makes of an object is seen, also if nothing else of it has changed."""
+    furnish(any_world)
+
+    def stamp(mapper: Any, connection: Any, target: Any) -> None:
+        setattr(target, stamped, sa.func.lower("NEW@A.ORG"))
+
+    event.listen(User, "before_update", stamp)
+    try:
+        with any_world.Session() as session, session.begin():
+            ann = session.get_one(User, 1)
+            if expired:
+                session.expire(ann, [stamped])
+            # SQLAlchemy asks for every object that was set at all
+            ann.login = ann.login if what == "nothing" else "new"
+    finally:
+        event.remove(User, "before_update", stamp)
+    any_world.check()
+    assert any_world.truth(User, {"id": 1})[stamped] == "new@a.org"
+
+
+def test_sql_that_a_listener_sets_before_the_insert(any_world: World) -> None:
+    """What an application's own before_insert makes a key of is no longer known to be absent."""
+    furnish(any_world)
+
+    def stamp(mapper: Any, connection: Any, target: Any) -> None:
+        target.email = sa.func.lower("NEW@A.ORG")
+
+    event.listen(User, "before_insert", stamp)
+    try:
+        with any_world.Session() as session, session.begin():
+            session.add(User(id=3, email="x@a.org", org_id=1, login="new"))
+    finally:
+        event.remove(User, "before_insert", stamp)
+    any_world.check()
+    assert any_world.truth(User, {"email": "new@a.org"})["id"] == 3
+
+
 def test_a_deleted_object_is_found_no_more(any_world: World) -> None:
     """A deleted object is found by none of its keys."""
     furnish(any_world)
