@@ -149,7 +149,10 @@ class Holding:
         """Before an insertion: sweep two entries, and evict what must go."""
         self._free(FREED_LATER)
         now = self._clock()
-        for _ in range(min(2, len(self.ring))):
+        for _ in range(2):
+            # a removal takes out of the ring, too
+            if not self.ring:
+                break
             entry = self.ring.popleft()
             if self.is_live(entry, now):
                 self.ring.append(entry)

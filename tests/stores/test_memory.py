@@ -324,6 +324,21 @@ def test_expired_objects_are_swept() -> None:
     check(store)
 
 
+def test_sweeping_ends_with_the_last_entry() -> None:
+    """A put that finds nothing but what has expired, all of it to be swept at once, puts."""
+    clock = Clock()
+    store = ProcessMemoryStore(lifetime_cb=lambda person: int(person.name), clock=clock)
+    for number, life in ((0, 2), (1, 2), (3, 2), (5, 2), (2, 5), (5, 5), (3, 2)):
+        store.put(Person(number, name=str(life)))
+    store.delete(Person(1))
+    clock.advance(6)
+    assert store.get(Person, {"id": 2}) is None
+    store.delete(Person(0))
+    store.put(Person(5, name="2"))
+    assert store.get(Person, {"id": 5}) is not None
+    check(store)
+
+
 def test_moved_keys_leave_no_aliases() -> None:
     """An object whose alternate keys keep moving takes no more room than one."""
     store = ProcessMemoryStore()
