@@ -82,14 +82,15 @@ class Entry:
 
 
 class LeaseSlot:
-    """A reader's lease; the slot itself is its token."""
+    """A reader's lease; the slot itself is its token. forks: the table's, when it was made."""
 
-    __slots__ = ("at", "done", "expires", "index", "thread")
+    __slots__ = ("at", "done", "expires", "forks", "index", "thread")
 
-    def __init__(self, index: Index, at: Any, expires: float) -> None:
+    def __init__(self, index: Index, at: Any, expires: float, forks: int = 0) -> None:
         self.index = index
         self.at = at
         self.expires = expires
+        self.forks = forks
         self.thread = threading.get_ident()
         self.done: threading.Event | None = None
 
@@ -169,9 +170,14 @@ class Space:
 
     def renew(self) -> None:
         """Begin anew in a child process, where whoever waits or holds a lock is not."""
-        self.waited_for = []
         self.drop()
         self.locks, self.closed_by = {}, []
+
+    def leave_waiters(self) -> None:
+        """In a child process: those who wait are the parent's, and one may have held the lock of what it waits for."""
+        for lease in self.waited_for:
+            lease.done = None
+        self.waited_for = []
 
     def is_closed(self, now: float) -> bool:
         """True if a writer has locked the class as a whole; locks that have run out are forgotten."""

@@ -53,6 +53,8 @@ class MemoryTable:
         self._listeners: weakref.WeakSet[Any] = weakref.WeakSet()
         self._deaf: weakref.WeakSet[Any] = weakref.WeakSet()
         """Which of the listeners hear nothing now: as long as there is one, nothing is kept."""
+        self._forks = 0
+        """How many forks ago the table came to be; leases of before the last one may have nobody to finish them."""
         self._mutex = threading.RLock()
         renew_after_fork(self)
 
@@ -99,12 +101,12 @@ class MemoryTable:
                     return slot.record
                 self._held.remove(slot.index, slot.at)
             elif slot is not None:
-                if slot.expires > now:
+                if slot.expires > now and slot.forks == self._forks:
                     return space.busy(slot)
                 self._held.remove(index, at)
             if not lease or self._deaf:
                 return MISS
-            mine = index.slots[at] = LeaseSlot(index, at, now + self._lease_seconds)
+            mine = index.slots[at] = LeaseSlot(index, at, now + self._lease_seconds, self._forks)
             return Lease(key, mine)
 
     @staticmethod
@@ -345,11 +347,14 @@ class MemoryTable:
             locks.popleft()
 
     def after_fork(self) -> None:
-        """In a child process: another thread may have held the mutex, and left things half done."""
+        """In a child process: another thread may have held the mutex, and left things half done, and loads no more."""
         intact = self._mutex.acquire(blocking=False)
         self._mutex = threading.RLock()
         # the parent's subscriptions are not the child's
         self._deaf.update(self._listeners)
+        self._forks += 1
+        for space in self._spaces.values():
+            space.leave_waiters()
         if not intact or self._listeners:
             for space in self._spaces.values():
                 space.renew()

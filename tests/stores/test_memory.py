@@ -16,7 +16,7 @@ import pytest
 from stockpyle.classes import spec_of
 from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.keys import Key
-from stockpyle.records import ABSENT, LOCKED, Alias, Lease, Record
+from stockpyle.records import ABSENT, LOCKED, Alias, Busy, Lease, Record
 from stockpyle.stores import ProcessMemoryStore, ThreadLocalStore
 from stockpyle.stores._holding import FREED_AT_ONCE
 from stockpyle.stores._slots import Entry
@@ -507,6 +507,58 @@ def test_child_process_inherits_the_objects() -> None:
     store = ProcessMemoryStore()
     store.put(Person(1))
     assert child_says(lambda: store.get(Person, {"id": 1}).id == 1)
+
+
+def test_child_process_does_not_wait_for_other_threads_of_its_parent() -> None:
+    """What another thread of the parent was loading at the fork, the child loads at once; in the parent it is busy."""
+    store = ProcessMemoryStore()
+    asked = key(id=1)
+    (lease,) = in_thread(lambda: store.read([asked]))
+    assert isinstance(lease, Lease)
+    # whoever waits there may have had the lock of what it waits for
+    (busy,) = store.read([asked])
+    assert isinstance(busy, Busy)
+
+    def use() -> bool:
+        (mine,) = store.read([asked])
+        assert isinstance(mine, Lease)
+        assert isinstance(store.read([asked])[0], Busy)
+        person = Person(1)
+        assert store.fill([(lease, Record(asked.spec, Person(1), None))]) == 0
+        assert store.fill([(mine, Record(asked.spec, person, None))]) == 1
+        check(store)
+        return store.get(Person, {"id": 1}) is person
+
+    assert child_says(use)
+    assert isinstance(store.read([asked])[0], Busy)
+    assert store.fill([(lease, Record(asked.spec, Person(1), None))]) == 1
+    assert busy.done.is_set()
+
+
+def test_child_process_touches_no_event_of_its_parents_threads() -> None:
+    """A thread that was waiting for a lease at the fork may have held its event's lock, which the child never takes."""
+    store = ProcessMemoryStore()
+    for verb in (lambda: store.lock([key(id=1)], 30), store.clear):
+        (lease,) = store.read([key(id=1)])
+        (busy,) = store.read([key(id=1)])
+        assert isinstance(lease, Lease)
+        assert isinstance(busy, Busy)
+
+        def use(verb: Callable[[], Any] = verb) -> bool:
+            verb()
+            return True
+
+        with busy.done._cond:  # type: ignore[attr-defined]
+            assert child_says(use)
+        store.fill([(lease, None)])
+
+
+def test_what_the_forking_thread_was_loading_it_may_fill() -> None:
+    """In the child the lease of the thread that has forked stays good, until somebody else loads."""
+    store = ProcessMemoryStore()
+    (lease,) = store.read([key(id=1)])
+    assert isinstance(lease, Lease)
+    assert child_says(lambda: store.fill([(lease, Record(key(id=1).spec, Person(1), None))]) == 1)
 
 
 # what a class's epoch covers
