@@ -38,7 +38,7 @@ class Index:
 class Entry:
     """A record, and where it stands: in an index, at a value; and in others, as the tuple of both of each.
 
-    number is the space's, as long as the entry is held; -1 when it was removed.
+    number is the space's, as long as the entry is held and counted; -1 before that and when it was removed.
     """
 
     __slots__ = ("aliases", "at", "index", "number", "record", "used")
@@ -46,7 +46,7 @@ class Entry:
     def __init__(self, index: Index, at: Any, record: Record) -> None:
         self.index = index
         self.at = at
-        self.number = index.space.number
+        self.number = -1
         self.record = record
         self.aliases: tuple[Any, ...] = ()
         self.used = False
@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def is_held(self) -> bool:
-        """False if it was removed, or its class was dropped."""
+        """False if it is not yet held, was removed, or its class was dropped."""
         return self.number == self.index.space.number
 
     def places(self) -> Iterator[tuple[Index, Any]]:
@@ -78,7 +78,6 @@ class Entry:
     def let_go(self) -> None:
         """A reader without the mutex may still hold the entry, and the sieve may; neither needs the object."""
         self.record = _GONE
-        self.number = -1
 
 
 class LeaseSlot:
@@ -126,17 +125,19 @@ Slot = Entry | LeaseSlot
 class Space:
     """All that is held of one class, or of one table: an index a key, by the key's names.
 
-    To drop it all is to give every index an empty dict and to count `number` up, whatever is in there.
+    To drop it all is to count `number` up and to give every index an empty dict, whatever is in there. home is the
+    index that the records stand in themselves.
     closed_by: the locks of the class as a whole, one a writer: as long as one of them lives, nothing is handed out or
     kept. locks: those of single keys, which outlive the slots. count: how many entries there are.
     """
 
-    __slots__ = ("closed_by", "count", "indexes", "locks", "name", "number", "waited_for")
+    __slots__ = ("closed_by", "count", "home", "indexes", "locks", "name", "number", "waited_for")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.number = 0
         self.count = 0
+        self.home: Index | None = None
         self.indexes: dict[tuple[str, ...], Index] = {}
         self.locks: dict[Ident, LockSlot] = {}
         self.closed_by: list[LockSlot] = []
@@ -157,12 +158,11 @@ class Space:
         return [(index.ident(at), slot) for index in self.indexes.values() for at, slot in index.slots.items()]
 
     def drop(self) -> list[dict[Any, Slot]]:
-        """Begin anew; return what was held."""
+        """Hand out nothing of what was held, and return it; `number` has been counted up, and nothing is counted."""
         held = [index.slots for index in self.indexes.values()]
-        for index in self.indexes.values():
+        # after an interrupt nothing is found under another key that cannot be found and removed under its own
+        for index in sorted(self.indexes.values(), key=lambda index: index is self.home):
             index.slots = {}
-        self.number += 1
-        self.count = 0
         for lease in self.waited_for:
             lease.finish()
         self.waited_for.clear()
@@ -170,6 +170,7 @@ class Space:
 
     def renew(self) -> None:
         """Begin anew in a child process, where whoever waits or holds a lock is not."""
+        self.number, self.count = self.number + 1, 0
         self.drop()
         self.locks, self.closed_by = {}, []
 

@@ -99,7 +99,8 @@ class MemoryTable:
                         return self._alias(key, slot)
                     self._held.use(slot)
                     return slot.record
-                self._held.remove(slot.index, slot.at)
+                self._held.end(slot)
+                index.slots.pop(at, None)
             elif slot is not None:
                 if slot.expires > now and slot.forks == self._forks:
                     return space.busy(slot)
@@ -302,7 +303,7 @@ class MemoryTable:
             self._held.remove(index, at)
             return
         record = slot.record
-        self._held.remove(slot.index, slot.at)
+        self._held.end(slot)
         if not record.is_absent and record.spec.bases:
             # a plain object may be kept as one of its bases, too
             for spec in (record.spec, *record.spec.bases):
@@ -322,10 +323,10 @@ class MemoryTable:
         if isinstance(value, Alias):
             home, name = self._space(value.identity).place(value.identity)
             entry = home.slots.get(name)
-            if not isinstance(entry, Entry) or entry.index is not home:
+            if not isinstance(entry, Entry) or entry.index is not home or not entry.is_held:
                 return False
-            index.slots[at] = entry
             entry.is_at(index, at)
+            index.slots[at] = entry
             return True
         if value.deadline is not None and value.deadline <= self._clock():
             return False

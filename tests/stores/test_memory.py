@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import random
@@ -637,3 +638,102 @@ def test_who_waits_for_a_lease_of_a_dropped_class_goes_on() -> None:
     assert store.fill([(lease, Record(spec_of(Person), Person(1)))]) == 0
     store.publish([(locks[0], None)])
     assert isinstance(store.read([key(id=1)])[0], Lease)
+
+
+# what is interrupted
+
+
+def interrupted(work: Callable[[], Any], line: int) -> bool:
+    """Run `work` up to that line of what keeps the table, where a KeyboardInterrupt comes; False if it has ended."""
+    left = line
+
+    def trace_lines(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal left
+        if event == "line":
+            left -= 1
+            if left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace_lines
+
+    def trace_calls(frame: Any, event: str, arg: Any) -> Any:
+        return trace_lines if "/stores/_" in frame.f_code.co_filename else None
+
+    before = sys.gettrace()
+    sys.settrace(trace_calls)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def put_again(store: ProcessMemoryStore, clock: Clock) -> None:
+    """Put one, with the other's alternate key."""
+    store.put(Person(1, "2@x"))
+
+
+def put_several(store: ProcessMemoryStore, clock: Clock) -> None:
+    """Exchange alternate keys."""
+    store.batch_put([Person(1, "2@x"), Person(2, "1@x"), Person(7, "7@x")])
+
+
+def put_more(store: ProcessMemoryStore, clock: Clock) -> None:
+    """Put more than there is room for."""
+    store.batch_put([Person(i, f"{i}@x") for i in range(10, 16)])
+
+
+def delete(store: ProcessMemoryStore, clock: Clock) -> None:
+    """Delete one."""
+    store.delete(Person(1, "1@x"))
+
+
+def drop(store: ProcessMemoryStore, clock: Clock) -> None:
+    """Drop them all."""
+    store.clear()
+
+
+def expire(store: ProcessMemoryStore, clock: Clock) -> None:
+    """Sweep what has expired."""
+    clock.advance(20)
+    store.put(Person(9, "9@x"))
+
+
+@pytest.mark.parametrize("maxsize", [None, 8])
+@pytest.mark.parametrize("change", [put_again, put_several, put_more, delete, drop, expire])
+def test_an_interrupt_leaves_nothing_crooked(change: Callable[[Any, Clock], None], maxsize: int | None) -> None:
+    """At whatever line a change is interrupted, the table keeps, finds, deletes and counts as ever afterwards."""
+    line, was_interrupted = 0, True
+    while was_interrupted:
+        line += 1
+        clock = Clock()
+        store = ProcessMemoryStore(maxsize=maxsize, lifetime=10, clock=clock)
+        store.batch_put([Person(i, f"{i}@x") for i in range(4)])
+        for i in range(4):
+            # the short way knows them now
+            assert store.get(Person, {"id": i}) is store.get(Person, {"email": f"{i}@x"})
+        was_interrupted = interrupted(functools.partial(change, store, clock), line)
+        for i in range(8):
+            for name, value in (("id", i), ("email", f"{i}@x")):
+                found = store.get(Person, {name: value})
+                assert found is None or getattr(found, name) == value
+        store.batch_put([Person(1, "2@x"), Person(2, "1@x"), Person(7, "7@x")])
+        for i in (1, 2, 7):
+            person = Person(i, f"{i}@x")
+            store.put(person)
+            assert store.get(Person, {"id": i}) is store.get(Person, {"email": f"{i}@x"}) is person, line
+        for i in range(16):
+            store.delete(Person(i, f"{i}@x"))
+        for i in range(16):
+            assert store.get(Person, {"id": i}) is store.get(Person, {"email": f"{i}@x"}) is None, line
+        assert len(store) == 0, line
+        for i in range(30):
+            store.put(Person(i, f"{i}@x"))
+            assert maxsize is None or len(store) <= maxsize, line
+        assert maxsize is not None or len(store) == 30, line
+        check(store)
+        store.clear()
+        assert len(store) == 0, line
+    assert line > 20
