@@ -4,6 +4,9 @@ Entries stand in a ring. Each insertion looks at the next two of it for ones tha
 evicted, so that what is never asked for again does not stay for ever; each removal looks at two, for ones that are
 gone. What is bounded has them in a Sieve, too, which says what makes room; that is before an insertion, so that what
 was just put stays. What was dropped is freed a little at a time, by what comes next.
+
+An interrupt, such as KeyboardInterrupt, may come between any two lines. So an entry begins and ceases to be held in the
+very line that counts it; and what leads to one that is not held is as good as nothing, and removed when it is met.
 """
 
 from __future__ import annotations
@@ -77,33 +80,48 @@ class Holding:
             except ValueError:
                 # cachetools refuses a value that is larger than the whole cache
                 return False
-        entry.index.slots[entry.at] = entry
-        entry.index.space.count += 1
-        self.count += 1
         self.ring.append(entry)
         if self._sieve is not None:
             self._sieve.add(entry)
+        index = entry.index
+        space = index.space
+        space.home = index
+        index.slots[entry.at], entry.number, space.count, self.count = (
+            entry,
+            space.number,
+            space.count + 1,
+            self.count + 1,
+        )
         return True
 
     def remove(self, index: Index, at: Any) -> None:
         """Remove what stands there, if anything does; of an entry all that leads to it."""
-        slot = index.slots.pop(at, None)
+        slot = index.slots.get(at)
+        if isinstance(slot, Entry) and slot.index is index:
+            self.end(slot)
+            return
+        index.slots.pop(at, None)
         if isinstance(slot, LeaseSlot):
             slot.finish()
-        elif slot is not None and slot.index is not index:
-            slot.is_not_at(index, at)
         elif slot is not None:
-            for other, name in slot.places():
-                del other.slots[name]
-            index.space.count -= 1
-            self.count -= 1
-            self._let_go(slot)
-            self._pass_over(2)
+            slot.is_not_at(index, at)
+        self._free(FREED_LATER)
+
+    def end(self, entry: Entry) -> None:
+        """Remove an entry, and all that leads to it."""
+        self._let_go(entry)
+        if entry.is_held:
+            space = entry.index.space
+            entry.number, space.count, self.count = -1, space.count - 1, self.count - 1
+        for index, at in ((entry.index, entry.at), *entry.places()):
+            if index.slots.get(at) is entry:
+                del index.slots[at]
+        self._pass_over(2)
         self._free(FREED_LATER)
 
     def drop(self, space: Space) -> None:
         """Drop a whole class, but the locks of single keys, whose owners may not publish any more."""
-        self.count -= space.count
+        self.count, space.count, space.number = self.count - space.count, 0, space.number + 1
         self.dropped += space.drop()
         # a policy goes on counting what it holds
         self._free(FREED_AT_ONCE if self._policy is None else None)
@@ -134,9 +152,10 @@ class Holding:
     def _pass_over(self, most: int) -> None:
         """Take the ring's next entries out of it, if they are gone, and put them at its end if not."""
         for _ in range(min(most, len(self.ring))):
-            entry = self.ring.popleft()
-            if entry.is_held:
-                self.ring.append(entry)
+            if self.ring[0].is_held:
+                self.ring.rotate(-1)
+            else:
+                self.ring.popleft()
         sieve = self._sieve
         # only if there are many of them: those that are kept are spared by it
         while sieve is not None and most and len(sieve) > 1.5 * self.count + FREED_LATER:
@@ -149,14 +168,19 @@ class Holding:
         """Before an insertion: sweep two entries, and evict what must go."""
         self._free(FREED_LATER)
         now = self._clock()
-        for _ in range(min(2, len(self.ring))):
-            entry = self.ring.popleft()
+        for _ in range(2):
+            # a removal takes out of the ring, too
+            if not self.ring:
+                break
+            entry = self.ring[0]
             if self.is_live(entry, now):
-                self.ring.append(entry)
+                self.ring.rotate(-1)
             elif entry.is_held:
-                self.remove(entry.index, entry.at)
+                self.end(entry)
+            else:
+                self.ring.popleft()
         sieve = self._sieve
-        while sieve is not None and self.maxsize is not None and self.count >= self.maxsize:
+        while sieve and self.maxsize is not None and self.count >= self.maxsize:
             entry = sieve.take()
             if not entry.is_held:
                 continue
@@ -164,4 +188,4 @@ class Holding:
                 entry.used = False
                 sieve.keep(entry)
             else:
-                self.remove(entry.index, entry.at)
+                self.end(entry)

@@ -38,7 +38,7 @@ class Index:
 class Entry:
     """A record, and where it stands: in an index, at a value; and in others, as the tuple of both of each.
 
-    number is the space's, as long as the entry is held; -1 when it was removed.
+    number is the space's, as long as the entry is held and counted; -1 before that and when it was removed.
     """
 
     __slots__ = ("aliases", "at", "index", "number", "record", "used")
@@ -46,7 +46,7 @@ class Entry:
     def __init__(self, index: Index, at: Any, record: Record) -> None:
         self.index = index
         self.at = at
-        self.number = index.space.number
+        self.number = -1
         self.record = record
         self.aliases: tuple[Any, ...] = ()
         self.used = False
@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def is_held(self) -> bool:
-        """False if it was removed, or its class was dropped."""
+        """False if it is not yet held, was removed, or its class was dropped."""
         return self.number == self.index.space.number
 
     def places(self) -> Iterator[tuple[Index, Any]]:
@@ -78,18 +78,18 @@ class Entry:
     def let_go(self) -> None:
         """A reader without the mutex may still hold the entry, and the sieve may; neither needs the object."""
         self.record = _GONE
-        self.number = -1
 
 
 class LeaseSlot:
-    """A reader's lease; the slot itself is its token."""
+    """A reader's lease; the slot itself is its token. forks: the table's, when it was made."""
 
-    __slots__ = ("at", "done", "expires", "index", "thread")
+    __slots__ = ("at", "done", "expires", "forks", "index", "thread")
 
-    def __init__(self, index: Index, at: Any, expires: float) -> None:
+    def __init__(self, index: Index, at: Any, expires: float, forks: int = 0) -> None:
         self.index = index
         self.at = at
         self.expires = expires
+        self.forks = forks
         self.thread = threading.get_ident()
         self.done: threading.Event | None = None
 
@@ -125,17 +125,19 @@ Slot = Entry | LeaseSlot
 class Space:
     """All that is held of one class, or of one table: an index a key, by the key's names.
 
-    To drop it all is to give every index an empty dict and to count `number` up, whatever is in there.
+    To drop it all is to count `number` up and to give every index an empty dict, whatever is in there. home is the
+    index that the records stand in themselves.
     closed_by: the locks of the class as a whole, one a writer: as long as one of them lives, nothing is handed out or
     kept. locks: those of single keys, which outlive the slots. count: how many entries there are.
     """
 
-    __slots__ = ("closed_by", "count", "indexes", "locks", "name", "number", "waited_for")
+    __slots__ = ("closed_by", "count", "home", "indexes", "locks", "name", "number", "waited_for")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.number = 0
         self.count = 0
+        self.home: Index | None = None
         self.indexes: dict[tuple[str, ...], Index] = {}
         self.locks: dict[Ident, LockSlot] = {}
         self.closed_by: list[LockSlot] = []
@@ -156,12 +158,11 @@ class Space:
         return [(index.ident(at), slot) for index in self.indexes.values() for at, slot in index.slots.items()]
 
     def drop(self) -> list[dict[Any, Slot]]:
-        """Begin anew; return what was held."""
+        """Hand out nothing of what was held, and return it; `number` has been counted up, and nothing is counted."""
         held = [index.slots for index in self.indexes.values()]
-        for index in self.indexes.values():
+        # after an interrupt nothing is found under another key that cannot be found and removed under its own
+        for index in sorted(self.indexes.values(), key=lambda index: index is self.home):
             index.slots = {}
-        self.number += 1
-        self.count = 0
         for lease in self.waited_for:
             lease.finish()
         self.waited_for.clear()
@@ -169,9 +170,15 @@ class Space:
 
     def renew(self) -> None:
         """Begin anew in a child process, where whoever waits or holds a lock is not."""
-        self.waited_for = []
+        self.number, self.count = self.number + 1, 0
         self.drop()
         self.locks, self.closed_by = {}, []
+
+    def leave_waiters(self) -> None:
+        """In a child process: those who wait are the parent's, and one may have held the lock of what it waits for."""
+        for lease in self.waited_for:
+            lease.done = None
+        self.waited_for = []
 
     def is_closed(self, now: float) -> bool:
         """True if a writer has locked the class as a whole; locks that have run out are forgotten."""

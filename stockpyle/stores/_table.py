@@ -53,6 +53,8 @@ class MemoryTable:
         self._listeners: weakref.WeakSet[Any] = weakref.WeakSet()
         self._deaf: weakref.WeakSet[Any] = weakref.WeakSet()
         """Which of the listeners hear nothing now: as long as there is one, nothing is kept."""
+        self._forks = 0
+        """How many forks ago the table came to be; leases of before the last one may have nobody to finish them."""
         self._mutex = threading.RLock()
         renew_after_fork(self)
 
@@ -97,14 +99,15 @@ class MemoryTable:
                         return self._alias(key, slot)
                     self._held.use(slot)
                     return slot.record
-                self._held.remove(slot.index, slot.at)
+                self._held.end(slot)
+                index.slots.pop(at, None)
             elif slot is not None:
-                if slot.expires > now:
+                if slot.expires > now and slot.forks == self._forks:
                     return space.busy(slot)
                 self._held.remove(index, at)
             if not lease or self._deaf:
                 return MISS
-            mine = index.slots[at] = LeaseSlot(index, at, now + self._lease_seconds)
+            mine = index.slots[at] = LeaseSlot(index, at, now + self._lease_seconds, self._forks)
             return Lease(key, mine)
 
     @staticmethod
@@ -300,7 +303,7 @@ class MemoryTable:
             self._held.remove(index, at)
             return
         record = slot.record
-        self._held.remove(slot.index, slot.at)
+        self._held.end(slot)
         if not record.is_absent and record.spec.bases:
             # a plain object may be kept as one of its bases, too
             for spec in (record.spec, *record.spec.bases):
@@ -320,10 +323,10 @@ class MemoryTable:
         if isinstance(value, Alias):
             home, name = self._space(value.identity).place(value.identity)
             entry = home.slots.get(name)
-            if not isinstance(entry, Entry) or entry.index is not home:
+            if not isinstance(entry, Entry) or entry.index is not home or not entry.is_held:
                 return False
-            index.slots[at] = entry
             entry.is_at(index, at)
+            index.slots[at] = entry
             return True
         if value.deadline is not None and value.deadline <= self._clock():
             return False
@@ -345,11 +348,14 @@ class MemoryTable:
             locks.popleft()
 
     def after_fork(self) -> None:
-        """In a child process: another thread may have held the mutex, and left things half done."""
+        """In a child process: another thread may have held the mutex, and left things half done, and loads no more."""
         intact = self._mutex.acquire(blocking=False)
         self._mutex = threading.RLock()
         # the parent's subscriptions are not the child's
         self._deaf.update(self._listeners)
+        self._forks += 1
+        for space in self._spaces.values():
+            space.leave_waiters()
         if not intact or self._listeners:
             for space in self._spaces.values():
                 space.renew()

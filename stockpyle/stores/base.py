@@ -288,9 +288,19 @@ class ConcreteStore(BaseStore, abstract=True):
                     and value is not ABSENT
                     and (record.deadline is None or record.deadline > hits.clock())
                     and (
-                        way.own is None
-                        or (own := way.own(value)) is wanted
-                        or (type(own) is type(wanted) and own == wanted)
+                        (own := way.own(value)) is wanted
+                        or (
+                            type(own) is type(wanted)
+                            and own == wanted
+                            and (
+                                way.size == 1
+                                or (
+                                    type(own[0]) is type(wanted[0])
+                                    and type(own[1]) is type(wanted[1])
+                                    and (way.size == 2 or [*map(type, own)] == [*map(type, wanted)])
+                                )
+                            )
+                        )
                     )
                 )
                 above = hits.above

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from stockpyle.classes import spec_of
 from stockpyle.coherence.debts import Debt
 from stockpyle.coherence.writer import LOCK_SECONDS
 from stockpyle.exceptions import InvalidKey, InvalidKeyType, UndeclaredKeyError
 from stockpyle.records import Found
-from stockpyle.stores import ChainedStore, ProcessMemoryStore
+from stockpyle.stores import ChainedStore, ProcessMemoryStore, SqlAlchemyStore
 from stockpyle.testing import Clock
 
 
@@ -217,6 +220,121 @@ def test_a_read_of_ones_own_is_asked() -> None:
     for _ in range(3):
         store.get(Car, {"id": 1})
     assert store.reads == 3
+
+
+class Folded(str):
+    """A str that equals others by an equality of its own."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and self.lower() == other.lower()
+
+    def __hash__(self) -> int:
+        return hash(self.lower())
+
+
+class Base(DeclarativeBase):
+    """Of the classes that are mapped."""
+
+
+class Named(Base):
+    """Has keys of text: its identity, another, and one of two."""
+
+    __tablename__ = "named"
+    __stockpyle_keys__: ClassVar = ["id", "nick", ("flag", "nick")]
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    nick: Mapped[str] = mapped_column(unique=True)
+    flag: Mapped[bool]
+
+
+class Flagged(Base):
+    """Its identity is true or false."""
+
+    __tablename__ = "flagged"
+
+    id: Mapped[bool] = mapped_column(primary_key=True)
+
+
+class Pair(Base):
+    """Its identity is of two."""
+
+    __tablename__ = "pair"
+
+    flag: Mapped[bool] = mapped_column(primary_key=True)
+    nick: Mapped[str] = mapped_column(primary_key=True)
+
+
+class Numbered(Base):
+    """Its identity is a number."""
+
+    __tablename__ = "numbered"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Plain:
+    """Is not mapped."""
+
+    __stockpyle_keys__: ClassVar = ["id", ("id", "flag"), ("flag", "id", "town")]
+
+    def __init__(self, ident: Any) -> None:
+        self.id, self.flag, self.town = ident, True, "ann"
+
+
+NUMBERS = [1, True, 1.0, Decimal(1), Fraction(1), 1 + 0j, "1", b"1", "x", None]
+TEXTS = ["ann", Folded("ann"), Folded("ANN"), "ANN", b"ann", 1, None]
+THREE = {"id": "ann", "flag": True, "town": "ann"}
+ASKED: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
+    *[(Named, {"id": "ann"}, {"id": text}) for text in TEXTS],
+    *[(Named, {"nick": "ann"}, {"nick": text}) for text in TEXTS],
+    *[(Named, {"flag": True, "nick": "ann"}, {"flag": True, "nick": text}) for text in TEXTS],
+    *[(Named, {"flag": True, "nick": "ann"}, {"flag": number, "nick": "ann"}) for number in NUMBERS],
+    *[(Flagged, {"id": True}, {"id": number}) for number in NUMBERS],
+    *[(Pair, {"flag": True, "nick": "ann"}, {"flag": number, "nick": "ann"}) for number in NUMBERS],
+    *[(Pair, {"flag": True, "nick": "ann"}, {"flag": True, "nick": text}) for text in TEXTS],
+    *[(Numbered, {"id": 1}, {"id": number}) for number in NUMBERS],
+    *[(Plain, {"id": "ann"}, {"id": text}) for text in TEXTS],
+    *[(Plain, {"id": "ann", "flag": True}, {"id": text, "flag": True}) for text in TEXTS],
+    *[(Plain, {**THREE, "id": "ann"}, {**THREE, "id": text}) for text in TEXTS],
+    *[(Plain, {**THREE, "town": "ann"}, {**THREE, "town": text}) for text in TEXTS],
+]
+
+
+def chain_with_rows() -> ChainedStore:
+    """Return a memory before a database with an object of each class."""
+    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool, connect_args={"check_same_thread": False})
+    Base.metadata.create_all(engine)
+    chain = ChainedStore([ProcessMemoryStore(), SqlAlchemyStore(engine=engine)])
+    chain.batch_put([Named(id="ann", nick="ann", flag=True), Flagged(id=True), Pair(flag=True, nick="ann")])
+    chain.put(Numbered(id=1))
+    return chain
+
+
+def plain_memory() -> ProcessMemoryStore:
+    """Return a memory with an object that is not mapped."""
+    memory = ProcessMemoryStore()
+    memory.put(Plain("ann"))
+    return memory
+
+
+def told(look: Callable[[], Any]) -> Any:
+    """Return whether an object is found, or the kind of error."""
+    try:
+        return look() is not None
+    except InvalidKey as error:
+        return type(error)
+
+
+@pytest.mark.parametrize(("klass", "known", "asked"), ASKED)
+def test_a_value_is_as_good_when_warm_as_when_cold(klass: Any, known: dict[str, Any], asked: dict[str, Any]) -> None:
+    """What a value of another type finds, or which error it is, does not depend on what has been found before."""
+    make = plain_memory if klass is Plain else chain_with_rows
+    cold = told(lambda: make().get(klass, asked))
+    store = make()
+    for _ in range(2):
+        assert store.get(klass, known) is not None
+    assert told(lambda: store.get(klass, asked)) == cold
+    assert told(lambda: store.batch_get(klass, [asked])[0]) == cold
 
 
 def test_a_store_that_owes_is_not_believed() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import random
@@ -16,7 +17,7 @@ import pytest
 from stockpyle.classes import spec_of
 from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.keys import Key
-from stockpyle.records import ABSENT, LOCKED, Alias, Lease, Record
+from stockpyle.records import ABSENT, LOCKED, Alias, Busy, Lease, Record
 from stockpyle.stores import ProcessMemoryStore, ThreadLocalStore
 from stockpyle.stores._holding import FREED_AT_ONCE
 from stockpyle.stores._slots import Entry
@@ -324,6 +325,21 @@ def test_expired_objects_are_swept() -> None:
     check(store)
 
 
+def test_sweeping_ends_with_the_last_entry() -> None:
+    """A put that finds nothing but what has expired, all of it to be swept at once, puts."""
+    clock = Clock()
+    store = ProcessMemoryStore(lifetime_cb=lambda person: int(person.name), clock=clock)
+    for number, life in ((0, 2), (1, 2), (3, 2), (5, 2), (2, 5), (5, 5), (3, 2)):
+        store.put(Person(number, name=str(life)))
+    store.delete(Person(1))
+    clock.advance(6)
+    assert store.get(Person, {"id": 2}) is None
+    store.delete(Person(0))
+    store.put(Person(5, name="2"))
+    assert store.get(Person, {"id": 5}) is not None
+    check(store)
+
+
 def test_moved_keys_leave_no_aliases() -> None:
     """An object whose alternate keys keep moving takes no more room than one."""
     store = ProcessMemoryStore()
@@ -494,6 +510,58 @@ def test_child_process_inherits_the_objects() -> None:
     assert child_says(lambda: store.get(Person, {"id": 1}).id == 1)
 
 
+def test_child_process_does_not_wait_for_other_threads_of_its_parent() -> None:
+    """What another thread of the parent was loading at the fork, the child loads at once; in the parent it is busy."""
+    store = ProcessMemoryStore()
+    asked = key(id=1)
+    (lease,) = in_thread(lambda: store.read([asked]))
+    assert isinstance(lease, Lease)
+    # whoever waits there may have had the lock of what it waits for
+    (busy,) = store.read([asked])
+    assert isinstance(busy, Busy)
+
+    def use() -> bool:
+        (mine,) = store.read([asked])
+        assert isinstance(mine, Lease)
+        assert isinstance(store.read([asked])[0], Busy)
+        person = Person(1)
+        assert store.fill([(lease, Record(asked.spec, Person(1), None))]) == 0
+        assert store.fill([(mine, Record(asked.spec, person, None))]) == 1
+        check(store)
+        return store.get(Person, {"id": 1}) is person
+
+    assert child_says(use)
+    assert isinstance(store.read([asked])[0], Busy)
+    assert store.fill([(lease, Record(asked.spec, Person(1), None))]) == 1
+    assert busy.done.is_set()
+
+
+def test_child_process_touches_no_event_of_its_parents_threads() -> None:
+    """A thread that was waiting for a lease at the fork may have held its event's lock, which the child never takes."""
+    store = ProcessMemoryStore()
+    for verb in (lambda: store.lock([key(id=1)], 30), store.clear):
+        (lease,) = store.read([key(id=1)])
+        (busy,) = store.read([key(id=1)])
+        assert isinstance(lease, Lease)
+        assert isinstance(busy, Busy)
+
+        def use(verb: Callable[[], Any] = verb) -> bool:
+            verb()
+            return True
+
+        with busy.done._cond:  # type: ignore[attr-defined]
+            assert child_says(use)
+        store.fill([(lease, None)])
+
+
+def test_what_the_forking_thread_was_loading_it_may_fill() -> None:
+    """In the child the lease of the thread that has forked stays good, until somebody else loads."""
+    store = ProcessMemoryStore()
+    (lease,) = store.read([key(id=1)])
+    assert isinstance(lease, Lease)
+    assert child_says(lambda: store.fill([(lease, Record(key(id=1).spec, Person(1), None))]) == 1)
+
+
 # what a class's epoch covers
 
 
@@ -570,3 +638,102 @@ def test_who_waits_for_a_lease_of_a_dropped_class_goes_on() -> None:
     assert store.fill([(lease, Record(spec_of(Person), Person(1)))]) == 0
     store.publish([(locks[0], None)])
     assert isinstance(store.read([key(id=1)])[0], Lease)
+
+
+# what is interrupted
+
+
+def interrupted(work: Callable[[], Any], line: int) -> bool:
+    """Run `work` up to that line of what keeps the table, where a KeyboardInterrupt comes; False if it has ended."""
+    left = line
+
+    def trace_lines(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal left
+        if event == "line":
+            left -= 1
+            if left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace_lines
+
+    def trace_calls(frame: Any, event: str, arg: Any) -> Any:
+        return trace_lines if "/stores/_" in frame.f_code.co_filename else None
+
+    before = sys.gettrace()
+    sys.settrace(trace_calls)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def put_again(store: ProcessMemoryStore, clock: Clock) -> None:
+    """Put one, with the other's alternate key."""
+    store.put(Person(1, "2@x"))
+
+
+def put_several(store: ProcessMemoryStore, clock: Clock) -> None:
+    """Exchange alternate keys."""
+    store.batch_put([Person(1, "2@x"), Person(2, "1@x"), Person(7, "7@x")])
+
+
+def put_more(store: ProcessMemoryStore, clock: Clock) -> None:
+    """Put more than there is room for."""
+    store.batch_put([Person(i, f"{i}@x") for i in range(10, 16)])
+
+
+def delete(store: ProcessMemoryStore, clock: Clock) -> None:
+    """Delete one."""
+    store.delete(Person(1, "1@x"))
+
+
+def drop(store: ProcessMemoryStore, clock: Clock) -> None:
+    """Drop them all."""
+    store.clear()
+
+
+def expire(store: ProcessMemoryStore, clock: Clock) -> None:
+    """Sweep what has expired."""
+    clock.advance(20)
+    store.put(Person(9, "9@x"))
+
+
+@pytest.mark.parametrize("maxsize", [None, 8])
+@pytest.mark.parametrize("change", [put_again, put_several, put_more, delete, drop, expire])
+def test_an_interrupt_leaves_nothing_crooked(change: Callable[[Any, Clock], None], maxsize: int | None) -> None:
+    """At whatever line a change is interrupted, the table keeps, finds, deletes and counts as ever afterwards."""
+    line, was_interrupted = 0, True
+    while was_interrupted:
+        line += 1
+        clock = Clock()
+        store = ProcessMemoryStore(maxsize=maxsize, lifetime=10, clock=clock)
+        store.batch_put([Person(i, f"{i}@x") for i in range(4)])
+        for i in range(4):
+            # the short way knows them now
+            assert store.get(Person, {"id": i}) is store.get(Person, {"email": f"{i}@x"})
+        was_interrupted = interrupted(functools.partial(change, store, clock), line)
+        for i in range(8):
+            for name, value in (("id", i), ("email", f"{i}@x")):
+                found = store.get(Person, {name: value})
+                assert found is None or getattr(found, name) == value
+        store.batch_put([Person(1, "2@x"), Person(2, "1@x"), Person(7, "7@x")])
+        for i in (1, 2, 7):
+            person = Person(i, f"{i}@x")
+            store.put(person)
+            assert store.get(Person, {"id": i}) is store.get(Person, {"email": f"{i}@x"}) is person, line
+        for i in range(16):
+            store.delete(Person(i, f"{i}@x"))
+        for i in range(16):
+            assert store.get(Person, {"id": i}) is store.get(Person, {"email": f"{i}@x"}) is None, line
+        assert len(store) == 0, line
+        for i in range(30):
+            store.put(Person(i, f"{i}@x"))
+            assert maxsize is None or len(store) <= maxsize, line
+        assert maxsize is not None or len(store) == 30, line
+        check(store)
+        store.clear()
+        assert len(store) == 0, line
+    assert line > 20
