@@ -213,7 +213,8 @@ class SourceConnections:
                 )
             connection.info[ALONE] = level == "READ COMMITTED"
             primary = connection.info[CHECKED] = not _in_recovery(connection)
-            self.have_checked = True
+        # another store may have looked at it, with the same dialect
+        self.have_checked = True
         return primary
 
     @contextmanager

@@ -417,6 +417,15 @@ def test_an_engine_with_options_of_its_own_is_read_by_connections(
         store.get(Account, {"id": 1})
 
 
+def test_each_store_of_an_engine_reads_directly(database: sa.Engine) -> None:
+    """A store reads without a Connection also where another one has looked at all connections of the pool."""
+    Base.metadata.create_all(database)
+    stores = [SqlAlchemyStore(engine=database) for _ in range(2)]
+    for store in stores:
+        store.get(Account, {"id": 1})
+    assert [store._reads.are_possible for store in stores] == [True, True]
+
+
 # transactions
 
 
