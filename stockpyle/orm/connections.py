@@ -14,6 +14,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from stockpyle.exceptions import ImproperlyConfigured, StoreError, StoreTimeout, StoreUnavailable
 from stockpyle.forks import renew_after_fork
+from stockpyle.orm.preparing import unprepared
 
 OWN = "stockpyle_source"
 """The execution option that tells the extension's listeners to leave a connection alone."""
@@ -129,14 +130,16 @@ class SourceConnections:
                     mine = not others and not connection.in_transaction() and _begins(connection)
                     try:
                         clean = self._check(connection) and not others
-                        yield connection, lambda: clean and _rows_written(connection) == written
+                        with unprepared(connection):
+                            yield connection, lambda: clean and _rows_written(connection) == written
                     finally:
                         if mine and connection.in_transaction():
                             connection.rollback()
             else:
                 with self.engine.connect() as connection:
                     primary = self._check(connection)
-                    yield connection, lambda: primary
+                    with unprepared(connection):
+                        yield connection, lambda: primary
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -171,7 +174,8 @@ class SourceConnections:
                 level = "SERIALIZABLE" if connection.dialect.name == "sqlite" else "READ COMMITTED"
                 connection.execution_options(isolation_level=level)
                 connection.begin()
-            yield
+            with unprepared(connection):
+                yield
         finally:
             connection.rollback()
             # that does nothing if its COMMIT has failed, and a connection that all share goes back to no pool

@@ -33,6 +33,8 @@ class Plan:
         self._has_enums = any(isinstance(column.type, sa.Enum) for column in self._columns)
         self._names = [f"key_{i}" for i in range(len(self._columns))]
         self._makes: dict[MappedSpec, Process | None] = {}
+        self.is_described = False
+        """True if it is known how rows are made of what is fetched."""
         self._discriminate: Process | None = None
         self.getters: dict[MappedSpec, Callable[[Row], Any]] = {
             spec: spec.getter(definition.attributes) for spec in loader.places
@@ -53,11 +55,6 @@ class Plan:
                 values[i] = [bindable(column, value) for value in values[i]]
         return values
 
-    @property
-    def is_described(self) -> bool:
-        """True if it is known how rows are made of what is fetched."""
-        return bool(self._makes)
-
     def describe(self, description: Description) -> None:
         """Learn from a cursor how rows are made of what it fetches."""
         loader = self._loader
@@ -65,6 +62,12 @@ class Plan:
         if loader.discriminator is not None:
             self._discriminate = processors[loader.discriminator]
         self._makes = {spec: maker(places, processors) for spec, places in loader.places.items()}
+        self.is_described = True
+
+    def forget(self) -> None:
+        """Have it learnt anew how rows are made: the columns may be of other types than they were."""
+        # another thread may be making some just now
+        self.is_described = False
 
     def rows(self, fetched: list[Any]) -> list[Row]:
         """Return the rows of the only class that there is."""

@@ -749,3 +749,91 @@ def test_keys_that_no_column_can_have_find_nothing(database: sa.Engine) -> None:
     assert [each and each.id for each in store.batch_get(Account, [{"id": 2**80}, {"id": 1}])] == [None, 1]
     assert store.get(Account, {"id": 2**80}) is None
     assert [each and each.id for each in store.batch_get(Account, [{"email": "\ud800"}, {"email": "e1"}])] == [None, 1]
+
+
+# what outlives a migration
+
+
+def _alter(engine: sa.Engine) -> None:
+    """As a migration does, on a connection of its own: psycopg knows nothing of it."""
+    other = sa.create_engine(engine.url, poolclass=NullPool)
+    with other.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE accounts ALTER COLUMN login TYPE varchar(99)")
+
+
+def _deallocate(engine: sa.Engine) -> None:
+    """As something between psycopg and the server may do."""
+    with engine.connect() as connection:
+        raw: Any = connection.connection.driver_connection
+    raw.pgconn.exec_(b"DEALLOCATE ALL")
+
+
+@pytest.mark.parametrize("change", [_alter, _deallocate])
+@pytest.mark.parametrize("level", ["READ COMMITTED", "AUTOCOMMIT"])
+@pytest.mark.parametrize("way", ["directly", "by a Connection"])
+def test_what_psycopg_has_prepared_is_not_relied_on(
+    postgres_url: str, change: Callable[[sa.Engine], None], level: Any, way: str
+) -> None:
+    """Reads go on when a column changes its type, or what psycopg has prepared is no longer there."""
+    engine = sa.create_engine(postgres_url, isolation_level=level)
+    _accounts(engine)
+    if way == "by a Connection":
+        event.listen(engine, "after_execute", lambda *_: None)
+    store: Any = warm(engine, Account)
+    attempts: list[Callable[[], Any]] = [
+        lambda: store.get(Account, {"id": 1}).login,
+        lambda: [each.login for each in store.batch_get(Account, [{"id": 1}, {"id": 2}])],
+        lambda: [each.login for each in store.query(Account).where(id=1)],
+    ]
+    for attempt in attempts:
+        before = [attempt() for _ in range(8)][-1]
+        change(engine)
+        assert [attempt() for _ in range(3)] == [before] * 3
+        with sa.create_engine(engine.url, poolclass=NullPool).begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE accounts ALTER COLUMN login TYPE varchar(50)")
+        assert [attempt() for _ in range(3)] == [before] * 3
+    engine.dispose()
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "AUTOCOMMIT"])
+def test_a_write_relies_on_nothing_prepared(postgres_url: str, level: Any) -> None:
+    """Objects are put and deleted, too, when a column has changed its type."""
+    engine = sa.create_engine(postgres_url, isolation_level=level)
+    _accounts(engine)
+    store = SqlAlchemyStore(engine=engine)
+    for shout in "abcdefgh":
+        store.put(Account(id=1, email="e1", org=1, login="l1", shout=shout))
+    _alter(engine)
+    store.put(Account(id=1, email="e1", org=1, login="l1", shout="z"))
+    store.delete(Account(id=2))
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("select shout from accounts order by id")).scalars().all() == ["x", "z"]
+    engine.dispose()
+
+
+def test_what_was_prepared_before_a_migration_is_given_up(
+    postgres_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first read after it is a Connection's; then reads are direct again, by what the database tells anew."""
+    _accounts(postgres_engine)
+    store = warm(postgres_engine, Account)
+    for _ in range(8):
+        store.get(Account, {"id": 1})
+    plan = store._direct(Account)._for_one[store.spec(Account).definitions[0]]
+    _alter(postgres_engine)
+    assert store.get(Account, {"id": 1}) is not None
+    assert not plan.is_described
+    with only_directly(monkeypatch):
+        assert store.get(Account, {"id": 1}) is not None
+    assert plan.is_described
+
+
+def test_a_connection_keeps_what_it_was_told_of_preparing(postgres_engine: sa.Engine) -> None:
+    """Others who have the connection next find psycopg's threshold as it was."""
+    _accounts(postgres_engine)
+    with postgres_engine.connect() as connection:
+        raw: Any = connection.connection.driver_connection
+        raw.prepare_threshold = 3
+    store = warm(postgres_engine, Account)
+    store.put(Account(id=1, email="e1", org=1, login="l1"))
+    assert raw.prepare_threshold == 3
