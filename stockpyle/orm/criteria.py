@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
 from stockpyle.keys import Key, KeyDefinition
+from stockpyle.orm.coercion import type_on
 from stockpyle.orm.mapping import MappedSpec
 
 MANY_ROWS = 500
@@ -40,7 +41,7 @@ def by_arrays(columns: Sequence[Any]) -> sa.ColumnElement[bool] | None:
     For PostgreSQL, and columns that compare as Python does. None if the arrays of these types may not compare as single
     values do.
     """
-    types = [_array_type(column.type) for column in columns]
+    types = [_array_type(type_on(column.type, "postgresql")) for column in columns]
     arrays = [
         # psycopg2 sends text without its type
         sa.cast(sa.bindparam(f"key_{i}", type_=own), own)

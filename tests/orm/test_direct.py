@@ -246,6 +246,26 @@ def test_every_type_is_read_as_a_connection_reads_it(database: sa.Engine, monkey
         assert directly == plainly, key
 
 
+@pytest.mark.parametrize("of", [sa.Integer, sa.SmallInteger])
+def test_a_variant_holds_what_it_holds(database: sa.Engine, of: Any) -> None:
+    """Of a type that is another one on this database, that one says which values a column can have."""
+    wide = of().with_variant(sa.BigInteger(), "postgresql", "sqlite")
+    narrow = sa.BigInteger().with_variant(sa.SmallInteger(), "postgresql")
+    klass = _mapped({"wide": (wide, []), "narrow": (narrow, [])}, ["wide", "narrow", ("wide", "narrow")])
+    klass.metadata.create_all(database)
+    save(database, [klass(id=1, wide=2**40, narrow=5), klass(id=2, wide=-(2**40), narrow=6)])
+    store = warm(database, klass)
+    wides, narrows = [{"wide": 2**40}, {"wide": -(2**40)}], [{"narrow": 5}, {"narrow": 6}]
+    for asked in (wides, narrows, [a | b for a, b in zip(wides, narrows, strict=True)]):
+        for found in both_ways(store, klass, asked):
+            assert None not in found[0] + found[1]
+    missing: list[dict[str, Any]] = [{"narrow": 2**40}, {"wide": 2**40, "narrow": 2**20}, {"wide": 2**70}]
+    for key in missing:
+        assert store.get(klass, key) is None
+        assert store.batch_get(klass, [key, {**key, "narrow": 7} if "narrow" in key else {"wide": 3}]) == [None, None]
+    assert [each.id for each in store.query(klass).where(wide=2**40)] == [1]
+
+
 def _another(value: Any) -> Any:
     """Return a value of the same type that no row has."""
     if isinstance(value, enum.Enum):
