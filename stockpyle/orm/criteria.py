@@ -20,6 +20,9 @@ def criterion(spec: MappedSpec, definition: KeyDefinition, keys: Sequence[Key], 
     """Return the condition that a row has one of these keys, all of the same definition."""
     columns = columns_of(spec, definition)
     rows = [tuple(bindable(column, value) for column, value in zip(columns, key.values, strict=True)) for key in keys]
+    if len(columns) > 1 and has_expressions(columns, dialect):
+        # SQLAlchemy puts none into a list of rows
+        return sa.or_(*[_equal(columns, row) for row in rows])
     if len(columns) > 1 and len(rows) > MANY_ROWS and dialect == "postgresql":
         wanted = sa.values(*[sa.column(f"k{i}", column.type) for i, column in enumerate(columns)]).data(rows)
         return sa.tuple_(*columns).in_(sa.select(*wanted.alias("wanted").c))
@@ -27,6 +30,15 @@ def criterion(spec: MappedSpec, definition: KeyDefinition, keys: Sequence[Key], 
         found: sa.ColumnElement[bool] = columns[0].in_([row[0] for row in rows])
         return found
     return sa.tuple_(*columns).in_(rows)
+
+
+def _equal(columns: Sequence[Any], row: Sequence[Any]) -> sa.ColumnElement[bool]:
+    return sa.and_(*[column == sa.literal(value, column.type) for column, value in zip(columns, row, strict=True)])
+
+
+def has_expressions(columns: Sequence[Any], dialect: str) -> bool:
+    """True if the type of one of these columns puts an SQL expression around each parameter."""
+    return any(type_on(column.type, dialect)._has_bind_expression for column in columns)
 
 
 def by_one(columns: Sequence[Any]) -> sa.ColumnElement[bool]:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from stockpyle.keys import Key, KeyDefinition
 from stockpyle.orm.coercion import can_hold, can_hold_all
-from stockpyle.orm.criteria import bindable, columns_of
+from stockpyle.orm.criteria import bindable, columns_of, has_expressions
 from stockpyle.orm.instances import Row
 from stockpyle.orm.loading import Loader, chunk_size
 from stockpyle.orm.mapping import MappedSpec
@@ -128,7 +128,7 @@ class KeysInList(Plan):
         self._prepared = Prepared(loader.where(by_marked_list(self._columns)), [], dialect)
         self._binds = binds_of([column.type for column in self._columns], dialect)
         self._most = chunk_size(dialect, len(self._columns))
-        self._plain = not any(column.type._has_bind_expression for column in self._columns)
+        self._plain = not has_expressions(self._columns, dialect.name)
 
     def sent(self, keys: Sequence[Key]) -> Sent | None:
         """See Plan.sent."""

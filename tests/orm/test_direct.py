@@ -266,6 +266,21 @@ def test_a_variant_holds_what_it_holds(database: sa.Engine, of: Any) -> None:
     assert [each.id for each in store.query(klass).where(wide=2**40)] == [1]
 
 
+@pytest.mark.parametrize("kind", [Shifted(), sa.Integer().with_variant(Shifted(), "postgresql", "sqlite")])
+def test_what_a_type_does_to_parameters_is_done_to_each_of_many(database: sa.Engine, kind: Any) -> None:
+    """A batch by a key of several columns finds what get() finds, however many there are."""
+    klass = _mapped({"shifted": (kind, []), "text": (sa.Text, [])}, [("shifted", "text")])
+    klass.metadata.create_all(database)
+    count = 1200
+    save(database, [klass(id=i, shifted=i, text=f"t{i}") for i in range(count)])
+    store = warm(database, klass)
+    asked = [{"shifted": i, "text": f"t{i}"} for i in range(count)]
+    assert store.get(klass, asked[7]).id == 7
+    for some in (asked[:2], asked):
+        for found in (store.batch_get(klass, some), store.batch_get(klass, [*some, {"shifted": 3, "text": "none"}])):
+            assert [each and each.id for each in found][: len(some)] == list(range(len(some)))
+
+
 def _another(value: Any) -> Any:
     """Return a value of the same type that no row has."""
     if isinstance(value, enum.Enum):
