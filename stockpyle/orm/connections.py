@@ -174,8 +174,7 @@ class SourceConnections:
                 level = "SERIALIZABLE" if connection.dialect.name == "sqlite" else "READ COMMITTED"
                 connection.execution_options(isolation_level=level)
                 connection.begin()
-            with unprepared(connection):
-                yield
+            yield
         finally:
             connection.rollback()
             # that does nothing if its COMMIT has failed, and a connection that all share goes back to no pool
