@@ -26,6 +26,7 @@ from stockpyle.orm.connections import is_own
 from stockpyle.orm.databases import is_told_same, same_database, tell_same
 from stockpyle.orm.executions import caller_level
 from stockpyle.orm.following import follow, start_following
+from stockpyle.orm.mapping import own_schemas
 from stockpyle.orm.works import Work
 from stockpyle.protocols import Change, Outcome, Source, Tier
 from stockpyle.stores.chained import ChainedStore
@@ -131,9 +132,9 @@ class StockpyleSessionExtension:
 
     def _own_source(self, engine: sa.Engine) -> SqlAlchemyStore:
         # an application may derive an engine for every request; of their options only the schemas matter here
-        root, schemas = _root(engine), engine.get_execution_options().get("schema_translate_map")
+        root, schemas = _root(engine), own_schemas(engine.get_execution_options().get("schema_translate_map"))
         sources = self._own_sources.setdefault(root, {})
-        which = tuple(sorted((schemas or {}).items(), key=repr))
+        which = tuple(sorted(schemas.items(), key=repr))
         source = sources.get(which)
         if source is None:
             own = root.execution_options(schema_translate_map=schemas) if schemas else root

@@ -51,13 +51,19 @@ def compares_as_python_does(column_type: TypeEngine[Any]) -> bool:
     return isinstance(column_type, sa.Integer | sa.Uuid | sa.LargeBinary)
 
 
+def type_on(column_type: TypeEngine[Any], dialect: str) -> TypeEngine[Any]:
+    """Return the variant of a type for a dialect of this name; the type itself if it has none."""
+    return column_type._variant_mapping.get(dialect, column_type)
+
+
 def can_hold(column_type: TypeEngine[Any], dialect: str, value: Any) -> bool:
     """False if no column of this type can have the value, for which drivers and databases raise errors."""
     if isinstance(value, str):
         return not (_SURROGATE.search(value) or (dialect == "postgresql" and "\0" in value))
-    if isinstance(value, int) and isinstance(column_type, sa.Integer):
-        bits = 63 if dialect == "sqlite" or isinstance(column_type, sa.BigInteger) else 31
-        bits = 15 if isinstance(column_type, sa.SmallInteger) and dialect != "sqlite" else bits
+    own = type_on(column_type, dialect)
+    if isinstance(value, int) and isinstance(own, sa.Integer):
+        bits = 63 if dialect == "sqlite" or isinstance(own, sa.BigInteger) else 31
+        bits = 15 if isinstance(own, sa.SmallInteger) and dialect != "sqlite" else bits
         return bool(-(2**bits) <= value < 2**bits)
     return True
 

@@ -14,6 +14,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from stockpyle.exceptions import ImproperlyConfigured, StoreError, StoreTimeout, StoreUnavailable
 from stockpyle.forks import renew_after_fork
+from stockpyle.orm.preparing import unprepared
 
 OWN = "stockpyle_source"
 """The execution option that tells the extension's listeners to leave a connection alone."""
@@ -129,14 +130,16 @@ class SourceConnections:
                     mine = not others and not connection.in_transaction() and _begins(connection)
                     try:
                         clean = self._check(connection) and not others
-                        yield connection, lambda: clean and _rows_written(connection) == written
+                        with unprepared(connection):
+                            yield connection, lambda: clean and _rows_written(connection) == written
                     finally:
                         if mine and connection.in_transaction():
                             connection.rollback()
             else:
                 with self.engine.connect() as connection:
                     primary = self._check(connection)
-                    yield connection, lambda: primary
+                    with unprepared(connection):
+                        yield connection, lambda: primary
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
@@ -213,7 +216,8 @@ class SourceConnections:
                 )
             connection.info[ALONE] = level == "READ COMMITTED"
             primary = connection.info[CHECKED] = not _in_recovery(connection)
-            self.have_checked = True
+        # another store may have looked at it, with the same dialect
+        self.have_checked = True
         return primary
 
     @contextmanager

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
 from stockpyle.keys import Key, KeyDefinition
+from stockpyle.orm.coercion import type_on
 from stockpyle.orm.mapping import MappedSpec
 
 MANY_ROWS = 500
@@ -19,6 +20,9 @@ def criterion(spec: MappedSpec, definition: KeyDefinition, keys: Sequence[Key], 
     """Return the condition that a row has one of these keys, all of the same definition."""
     columns = columns_of(spec, definition)
     rows = [tuple(bindable(column, value) for column, value in zip(columns, key.values, strict=True)) for key in keys]
+    if len(columns) > 1 and has_expressions(columns, dialect):
+        # SQLAlchemy puts none into a list of rows
+        return sa.or_(*[_equal(columns, row) for row in rows])
     if len(columns) > 1 and len(rows) > MANY_ROWS and dialect == "postgresql":
         wanted = sa.values(*[sa.column(f"k{i}", column.type) for i, column in enumerate(columns)]).data(rows)
         return sa.tuple_(*columns).in_(sa.select(*wanted.alias("wanted").c))
@@ -26,6 +30,15 @@ def criterion(spec: MappedSpec, definition: KeyDefinition, keys: Sequence[Key], 
         found: sa.ColumnElement[bool] = columns[0].in_([row[0] for row in rows])
         return found
     return sa.tuple_(*columns).in_(rows)
+
+
+def _equal(columns: Sequence[Any], row: Sequence[Any]) -> sa.ColumnElement[bool]:
+    return sa.and_(*[column == sa.literal(value, column.type) for column, value in zip(columns, row, strict=True)])
+
+
+def has_expressions(columns: Sequence[Any], dialect: str) -> bool:
+    """True if the type of one of these columns puts an SQL expression around each parameter."""
+    return any(type_on(column.type, dialect)._has_bind_expression for column in columns)
 
 
 def by_one(columns: Sequence[Any]) -> sa.ColumnElement[bool]:
@@ -40,7 +53,7 @@ def by_arrays(columns: Sequence[Any]) -> sa.ColumnElement[bool] | None:
     For PostgreSQL, and columns that compare as Python does. None if the arrays of these types may not compare as single
     values do.
     """
-    types = [_array_type(column.type) for column in columns]
+    types = [_array_type(type_on(column.type, "postgresql")) for column in columns]
     arrays = [
         # psycopg2 sends text without its type
         sa.cast(sa.bindparam(f"key_{i}", type_=own), own)

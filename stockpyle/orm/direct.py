@@ -47,11 +47,13 @@ class DirectLoader:
             return None
         if sent is None:
             return None
-        answer = self._reads.fetch(*sent, describe=not plan.is_described)
+        described = plan.is_described
+        answer = self._reads.fetch(*sent, describe=not described)
         if answer is None:
+            plan.forget()
             return None
         fetched, description, may_be_cached = answer
-        if not plan.is_described:
+        if not described:
             plan.describe(description)
         found = self._one(plan, fetched) if len(keys) == 1 else self._many(plan, keys, fetched)
         return None if found is None else (found, may_be_cached)

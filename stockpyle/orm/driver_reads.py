@@ -20,6 +20,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from stockpyle.orm.connections import ALONE, AT_ONCE, CHECKED, SourceConnections
 from stockpyle.orm.listeners import somebody_hears_reads
+from stockpyle.orm.preparing import may_be_outlived
 
 _DIALECTS = (PGDialect_psycopg, PGDialect_psycopg2, SQLiteDialect_pysqlite)
 
@@ -80,6 +81,10 @@ class DriverReads:
             cursor.close()
             return None if rows and type(rows[0]) is not tuple else (rows, description, primary)
         except error_type as error:
+            if may_be_outlived(error):
+                # a Connection uses nothing that was prepared; and the next who has this one shall not meet it again
+                pooled.invalidate(error)
+                return None
             lost = self.dialect.is_disconnect(error, connection, cursor)
             if lost and not self._lose(pooled, text, parameters):
                 return None

@@ -17,7 +17,16 @@ from stockpyle.exceptions import NonUniqueKeyError, StoreError
 from stockpyle.keys import Ident, Key, KeyDefinition, KeySpec
 from stockpyle.orm.coercion import can_hold, can_hold_all
 from stockpyle.orm.collations import Collations
-from stockpyle.orm.criteria import bindable, by_arrays, by_one, columns_of, criterion, in_union
+from stockpyle.orm.criteria import (
+    MANY_ROWS,
+    bindable,
+    by_arrays,
+    by_one,
+    columns_of,
+    criterion,
+    has_expressions,
+    in_union,
+)
 from stockpyle.orm.instances import Row
 from stockpyle.orm.mapping import MappedSpec
 from stockpyle.records import Record
@@ -99,7 +108,11 @@ class Loader:
         for definition in dict.fromkeys(key.definition for key in keys):
             columns = [self.spec.columns_by_attribute[name] for name in definition.attributes]
             own = _askable([key for key in keys if key.definition is definition], columns, connection.dialect.name)
-            for chunk in _chunks(own, chunk_size(connection.dialect, len(definition.attributes))):
+            size = chunk_size(connection.dialect, len(columns))
+            if len(columns) > 1 and has_expressions(columns, connection.dialect.name):
+                # SQLite takes no more than a thousand conditions
+                size = min(size, MANY_ROWS)
+            for chunk in _chunks(own, size):
                 found.update(self._load_chunk(connection, definition, chunk))
         return found
 

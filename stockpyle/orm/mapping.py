@@ -310,12 +310,22 @@ def spec_of_mapped(klass: type) -> MappedSpec:
     return _in_schemas(mapper, None)
 
 
+def own_schemas(schemas: Mapping[str | None, str | None] | None) -> dict[str | None, str | None]:
+    """Return a copy of a ``schema_translate_map`` as the application has made it; empty if there is none.
+
+    To the very dict that it was given SQLAlchemy adds "_none", another name of None, when it sends a statement.
+    """
+    given = schemas or {}
+    return {name: schema for name, schema in given.items() if name != "_none" or None not in given}
+
+
 def _in_schemas(mapper: Mapper[Any], schemas: Mapping[str | None, str | None] | None) -> MappedSpec:
-    which = (mapper, tuple(sorted((schemas or {}).items(), key=repr)))
+    own = own_schemas(schemas)
+    which = (mapper, tuple(sorted(own.items(), key=repr)))
     spec = _specs.get(which)
     if spec is None:
         meet(mapper.registry)
-        spec = _specs.setdefault(which, MappedSpec(mapper, schemas))
+        spec = _specs.setdefault(which, MappedSpec(mapper, own or None))
     return spec
 
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from stockpyle.keys import Key, KeyDefinition
 from stockpyle.orm.coercion import can_hold, can_hold_all
-from stockpyle.orm.criteria import bindable, columns_of
+from stockpyle.orm.criteria import bindable, columns_of, has_expressions
 from stockpyle.orm.instances import Row
 from stockpyle.orm.loading import Loader, chunk_size
 from stockpyle.orm.mapping import MappedSpec
@@ -33,6 +33,8 @@ class Plan:
         self._has_enums = any(isinstance(column.type, sa.Enum) for column in self._columns)
         self._names = [f"key_{i}" for i in range(len(self._columns))]
         self._makes: dict[MappedSpec, Process | None] = {}
+        self.is_described = False
+        """True if it is known how rows are made of what is fetched."""
         self._discriminate: Process | None = None
         self.getters: dict[MappedSpec, Callable[[Row], Any]] = {
             spec: spec.getter(definition.attributes) for spec in loader.places
@@ -53,11 +55,6 @@ class Plan:
                 values[i] = [bindable(column, value) for value in values[i]]
         return values
 
-    @property
-    def is_described(self) -> bool:
-        """True if it is known how rows are made of what is fetched."""
-        return bool(self._makes)
-
     def describe(self, description: Description) -> None:
         """Learn from a cursor how rows are made of what it fetches."""
         loader = self._loader
@@ -65,6 +62,12 @@ class Plan:
         if loader.discriminator is not None:
             self._discriminate = processors[loader.discriminator]
         self._makes = {spec: maker(places, processors) for spec, places in loader.places.items()}
+        self.is_described = True
+
+    def forget(self) -> None:
+        """Have it learnt anew how rows are made: the columns may be of other types than they were."""
+        # another thread may be making some just now
+        self.is_described = False
 
     def rows(self, fetched: list[Any]) -> list[Row]:
         """Return the rows of the only class that there is."""
@@ -125,7 +128,7 @@ class KeysInList(Plan):
         self._prepared = Prepared(loader.where(by_marked_list(self._columns)), [], dialect)
         self._binds = binds_of([column.type for column in self._columns], dialect)
         self._most = chunk_size(dialect, len(self._columns))
-        self._plain = not any(column.type._has_bind_expression for column in self._columns)
+        self._plain = not has_expressions(self._columns, dialect.name)
 
     def sent(self, keys: Sequence[Key]) -> Sent | None:
         """See Plan.sent."""

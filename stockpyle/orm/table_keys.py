@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from stockpyle.keys import Key, KeyDefinition
-from stockpyle.orm.mapping import MappedSpec, spec_of_mapped
+from stockpyle.orm.mapping import MappedSpec, own_schemas, spec_of_mapped
 from stockpyle.orm.registries import generation, known_registries, mappers_of, meet_those_who_map, name_of
 from stockpyle.protocols import Change
 
@@ -90,7 +90,7 @@ _known: dict[tuple[str, Any], tuple[tuple[int, int], list[Hierarchy]]] = {}
 def hierarchies_of(table: str, schemas: Any) -> list[Hierarchy]:
     """Return what finds the rows of a table, for each hierarchy of classes that is mapped to it."""
     meet_those_who_map([table])
-    which = (table, tuple(sorted((schemas or {}).items(), key=repr)))
+    which = (table, tuple(sorted(own_schemas(schemas).items(), key=repr)))
     now = generation()
     known = _known.get(which)
     if known is None or known[0] != now:

@@ -64,6 +64,7 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
         from stockpyle.orm.connections import SourceConnections
         from stockpyle.orm.driver_reads import DriverReads
         from stockpyle.orm.engines import engine_for
+        from stockpyle.orm.mapping import own_schemas
         from stockpyle.orm.sessions import listen_to_sessions
         from stockpyle.orm.transactions import start_watching
 
@@ -92,10 +93,7 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
         self._reads = DriverReads(engine, self._connections)
         self._loaders: dict[type, DirectLoader] = {}
         listen_to_sessions()
-        self._schemas: Mapping[str | None, str | None] | None = engine.get_execution_options().get(
-            "schema_translate_map"
-        )
-
+        self._schemas = own_schemas(engine.get_execution_options().get("schema_translate_map"))
         if engine.dialect.name != "postgresql":
             self.supports = type(self).supports - {"pubsub"}
 

@@ -206,6 +206,19 @@ def test_an_engine_for_every_request(sqlite_world: World) -> None:
     world.check()
 
 
+def test_one_source_for_all_engines_of_a_tenant(sqlite_world: World) -> None:
+    """An extension of tiers alone makes one source for the same schemas, whatever SQLAlchemy adds to their dicts."""
+    world = sqlite_world
+    furnish(world)
+    bare = StockpyleSessionExtension(world.memory)
+    Own = sessionmaker(extension=[world.extension, bare])
+    for i in range(3):
+        engine = world.engine.execution_options(schema_translate_map={None: "main"})
+        for name in (f"a{i}", f"b{i}"):
+            rename(Own(bind=engine), name)
+    assert [len(sources) for sources in bare._own_sources.values()] == [1]
+
+
 # asyncio
 
 

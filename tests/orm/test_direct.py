@@ -246,6 +246,41 @@ def test_every_type_is_read_as_a_connection_reads_it(database: sa.Engine, monkey
         assert directly == plainly, key
 
 
+@pytest.mark.parametrize("of", [sa.Integer, sa.SmallInteger])
+def test_a_variant_holds_what_it_holds(database: sa.Engine, of: Any) -> None:
+    """Of a type that is another one on this database, that one says which values a column can have."""
+    wide = of().with_variant(sa.BigInteger(), "postgresql", "sqlite")
+    narrow = sa.BigInteger().with_variant(sa.SmallInteger(), "postgresql")
+    klass = _mapped({"wide": (wide, []), "narrow": (narrow, [])}, ["wide", "narrow", ("wide", "narrow")])
+    klass.metadata.create_all(database)
+    save(database, [klass(id=1, wide=2**40, narrow=5), klass(id=2, wide=-(2**40), narrow=6)])
+    store = warm(database, klass)
+    wides, narrows = [{"wide": 2**40}, {"wide": -(2**40)}], [{"narrow": 5}, {"narrow": 6}]
+    for asked in (wides, narrows, [a | b for a, b in zip(wides, narrows, strict=True)]):
+        for found in both_ways(store, klass, asked):
+            assert None not in found[0] + found[1]
+    missing: list[dict[str, Any]] = [{"narrow": 2**40}, {"wide": 2**40, "narrow": 2**20}, {"wide": 2**70}]
+    for key in missing:
+        assert store.get(klass, key) is None
+        assert store.batch_get(klass, [key, {**key, "narrow": 7} if "narrow" in key else {"wide": 3}]) == [None, None]
+    assert [each.id for each in store.query(klass).where(wide=2**40)] == [1]
+
+
+@pytest.mark.parametrize("kind", [Shifted(), sa.Integer().with_variant(Shifted(), "postgresql", "sqlite")])
+def test_what_a_type_does_to_parameters_is_done_to_each_of_many(database: sa.Engine, kind: Any) -> None:
+    """A batch by a key of several columns finds what get() finds, however many there are."""
+    klass = _mapped({"shifted": (kind, []), "text": (sa.Text, [])}, [("shifted", "text")])
+    klass.metadata.create_all(database)
+    count = 1200
+    save(database, [klass(id=i, shifted=i, text=f"t{i}") for i in range(count)])
+    store = warm(database, klass)
+    asked = [{"shifted": i, "text": f"t{i}"} for i in range(count)]
+    assert store.get(klass, asked[7]).id == 7
+    for some in (asked[:2], asked):
+        for found in (store.batch_get(klass, some), store.batch_get(klass, [*some, {"shifted": 3, "text": "none"}])):
+            assert [each and each.id for each in found][: len(some)] == list(range(len(some)))
+
+
 def _another(value: Any) -> Any:
     """Return a value of the same type that no row has."""
     if isinstance(value, enum.Enum):
@@ -415,6 +450,15 @@ def test_an_engine_with_options_of_its_own_is_read_by_connections(
     store = warm(sqlite_engine.execution_options(**options), Account)
     with pytest.raises(AssertionError, match="a Connection was asked for"), only_directly(monkeypatch):
         store.get(Account, {"id": 1})
+
+
+def test_each_store_of_an_engine_reads_directly(database: sa.Engine) -> None:
+    """A store reads without a Connection also where another one has looked at all connections of the pool."""
+    Base.metadata.create_all(database)
+    stores = [SqlAlchemyStore(engine=database) for _ in range(2)]
+    for store in stores:
+        store.get(Account, {"id": 1})
+    assert [store._reads.are_possible for store in stores] == [True, True]
 
 
 # transactions
@@ -740,3 +784,93 @@ def test_keys_that_no_column_can_have_find_nothing(database: sa.Engine) -> None:
     assert [each and each.id for each in store.batch_get(Account, [{"id": 2**80}, {"id": 1}])] == [None, 1]
     assert store.get(Account, {"id": 2**80}) is None
     assert [each and each.id for each in store.batch_get(Account, [{"email": "\ud800"}, {"email": "e1"}])] == [None, 1]
+
+
+# what outlives a migration
+
+
+def _alter(engine: sa.Engine) -> None:
+    """As a migration does, on a connection of its own: psycopg knows nothing of it."""
+    other = sa.create_engine(engine.url, poolclass=NullPool)
+    with other.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE accounts ALTER COLUMN login TYPE varchar(99)")
+
+
+def _deallocate(engine: sa.Engine) -> None:
+    """As something between psycopg and the server may do."""
+    with engine.connect() as connection:
+        raw: Any = connection.connection.driver_connection
+    raw.pgconn.exec_(b"DEALLOCATE ALL")
+
+
+@pytest.mark.parametrize("change", [_alter, _deallocate])
+@pytest.mark.parametrize("level", ["READ COMMITTED", "AUTOCOMMIT"])
+@pytest.mark.parametrize("way", ["directly", "by a Connection"])
+def test_what_psycopg_has_prepared_is_not_relied_on(
+    postgres_url: str, change: Callable[[sa.Engine], None], level: Any, way: str
+) -> None:
+    """Reads go on when a column changes its type, or what psycopg has prepared is no longer there."""
+    engine = sa.create_engine(postgres_url, isolation_level=level)
+    _accounts(engine)
+    if way == "by a Connection":
+        event.listen(engine, "after_execute", lambda *_: None)
+    store: Any = warm(engine, Account)
+    attempts: list[Callable[[], Any]] = [
+        lambda: store.get(Account, {"id": 1}).login,
+        lambda: [each.login for each in store.batch_get(Account, [{"id": 1}, {"id": 2}])],
+        lambda: [each.login for each in store.query(Account).where(id=1)],
+    ]
+    for attempt in attempts:
+        before = [attempt() for _ in range(8)][-1]
+        change(engine)
+        assert [attempt() for _ in range(3)] == [before] * 3
+        with sa.create_engine(engine.url, poolclass=NullPool).begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE accounts ALTER COLUMN login TYPE varchar(50)")
+        assert [attempt() for _ in range(3)] == [before] * 3
+    engine.dispose()
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "AUTOCOMMIT"])
+def test_a_write_fails_once_of_what_was_prepared(postgres_url: str, level: Any) -> None:
+    """A put on a connection that had prepared it may raise after a migration, and writes nothing; the next is done."""
+    engine = sa.create_engine(postgres_url, isolation_level=level)
+    _accounts(engine)
+    store = SqlAlchemyStore(engine=engine)
+    for shout in "abcdefgh":
+        store.put(Account(id=1, email="e1", org=1, login="l1", shout=shout))
+    _alter(engine)
+    with pytest.raises(StoreError, match="cached plan must not change result type"):
+        store.put(Account(id=1, email="e1", org=1, login="l1", shout="y"))
+    assert store.get(Account, {"id": 1}).shout == "H"  # type: ignore[union-attr]
+    store.put(Account(id=1, email="e1", org=1, login="l1", shout="z"))
+    store.delete(Account(id=2))
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("select shout from accounts order by id")).scalars().all() == ["x", "z"]
+    engine.dispose()
+
+
+def test_what_was_prepared_before_a_migration_is_given_up(
+    postgres_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first read after it is a Connection's; then reads are direct again, by what the database tells anew."""
+    _accounts(postgres_engine)
+    store = warm(postgres_engine, Account)
+    for _ in range(8):
+        store.get(Account, {"id": 1})
+    plan = store._direct(Account)._for_one[store.spec(Account).definitions[0]]
+    _alter(postgres_engine)
+    assert store.get(Account, {"id": 1}) is not None
+    assert not plan.is_described
+    with only_directly(monkeypatch):
+        assert store.get(Account, {"id": 1}) is not None
+    assert plan.is_described
+
+
+def test_a_connection_keeps_what_it_was_told_of_preparing(postgres_engine: sa.Engine) -> None:
+    """Others who have the connection next find psycopg's threshold as it was."""
+    _accounts(postgres_engine)
+    with postgres_engine.connect() as connection:
+        raw: Any = connection.connection.driver_connection
+        raw.prepare_threshold = 3
+    warm(postgres_engine, Account)
+    assert raw.prepare_threshold == 3

@@ -642,6 +642,12 @@ class Tenant(Schemas):
     name: Mapped[str] = mapped_column(unique=True)
 
 
+class Local(Schemas):
+    __tablename__ = "local"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
 def test_tenants_in_schemas_do_not_share(postgres_engine: sa.Engine) -> None:
     """Two engines that translate a schema differently use one memory without meeting."""
     memory = ProcessMemoryStore()
@@ -659,6 +665,26 @@ def test_tenants_in_schemas_do_not_share(postgres_engine: sa.Engine) -> None:
     chains[0].put(Tenant(id=1, name="moved"))
     assert chains[0].get(Tenant, {"id": 1}).name == "moved"  # type: ignore[union-attr]
     assert chains[1].get(Tenant, {"id": 1}).name == "in two"  # type: ignore[union-attr]
+
+
+def test_each_engine_of_a_tenant_reads(postgres_engine: sa.Engine) -> None:
+    """However many stores are made for the same schemas, each reads: SQLAlchemy adds to the dict that it is given."""
+    schemas = {None: "ours", "own": "tenant_of_many"}
+    engine = postgres_engine.execution_options(schema_translate_map=dict(schemas))
+    with engine.begin() as connection:
+        connection.execute(sa.schema.CreateSchema("tenant_of_many"))
+        connection.execute(sa.schema.CreateSchema("ours"))
+        Tenant.__table__.create(connection)
+        Local.__table__.create(connection)
+    save(engine, [Tenant(id=1, name="one"), Local(id=1, name="local")])
+    memory, spaces = ProcessMemoryStore(), set()
+    for own in (engine, *[postgres_engine.execution_options(schema_translate_map=dict(schemas)) for _ in range(2)]):
+        store = SqlAlchemyStore(engine=own)
+        for reader in (store, store, ChainedStore([memory, store])):
+            assert reader.get(Tenant, {"id": 1}).name == "one"  # type: ignore[union-attr]
+            assert [each.name for each in reader.batch_get(Local, [{"id": 1}])] == ["local"]  # type: ignore[union-attr]
+        spaces.add(store.spec(Local))
+    assert len(spaces) == 1
 
 
 class Arrays(DeclarativeBase):
