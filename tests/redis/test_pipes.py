@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
+import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis._parsers import _RESP3Parser
 
 from stockpyle.exceptions import StoreError
 from stockpyle.records import MISS, Lease, Record
@@ -204,3 +206,38 @@ def test_answer_that_nobody_has_asked_for(redis_server: str) -> None:
     wait_for(lambda: not pipe.is_quiet)
     assert store.get(Person, RIGHT).name == "right"
     assert pipe not in store._server._spare
+
+
+def _checked_by_url(url: str, prefix: str) -> RedisStore:
+    return RedisStore(f"{url}?health_check_interval=30", prefix=prefix)
+
+
+def _checked_by_client(url: str, prefix: str) -> RedisStore:
+    return RedisStore(client=redis.Redis.from_url(url, health_check_interval=30), prefix=prefix)
+
+
+def _parsed_in_python(url: str, prefix: str) -> RedisStore:
+    pool = redis.ConnectionPool.from_url(url, parser_class=_RESP3Parser, protocol=3)
+    return RedisStore(client=redis.Redis(connection_pool=pool), prefix=prefix)
+
+
+@pytest.mark.parametrize("make", [_checked_by_url, _checked_by_client, _parsed_in_python])
+def test_connection_is_kept_that_redis_py_has_to_itself(
+    redis_server: str, make: Callable[[str, str], RedisStore]
+) -> None:
+    """Reads of one key go on one connection also where redis-py checks it now and then, or parses without hiredis."""
+    store = make(redis_server, new_prefix())
+    fill(store, record(name="right"))
+    tier, one = store._tier, key(id=1)
+    found: Any = tier.read_revised([one])[0]
+    made = _connections_made(redis_server)
+    for _ in range(20):
+        assert store.get(Person, RIGHT).name == "right"
+        assert tier.has_revision(one, found.revision)
+    assert _connections_made(redis_server) == made + 1, "the one that asks for the number"
+
+
+def _connections_made(url: str) -> int:
+    """How many connections the server has taken, that which asks among them."""
+    with redis.Redis.from_url(url) as client:
+        return int(client.info("stats")["total_connections_received"])
