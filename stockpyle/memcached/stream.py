@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-LONGEST_LINE = 2048
+from stockpyle.remote.answers import SLOWEST
 
-SLOWEST = 2**20
-"""Bytes a second: an answer that comes no slower may take longer than the timeout."""
+LONGEST_LINE = 2048
 
 
 class Garbage(ConnectionError):

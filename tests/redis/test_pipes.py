@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -10,9 +12,9 @@ import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from redis._parsers import _RESP3Parser
+from redis._parsers import _HiredisParser, _RESP3Parser
 
-from stockpyle.exceptions import StoreError
+from stockpyle.exceptions import StoreError, StoreTimeout
 from stockpyle.records import MISS, Lease, Record
 from stockpyle.redis.pipes import CHUNK_COMMANDS, CHUNK_KEYS, Pipe
 from stockpyle.stores import RedisStore
@@ -138,6 +140,51 @@ def test_answer_in_packets(between: Meddler) -> None:
     between.forwarding = lambda answer: (answer[i : i + 5] for i in range(0, len(answer), 5))
     for _ in range(3):
         assert store.get(Person, RIGHT).name == "right"
+
+
+@pytest.mark.parametrize("parser", [_HiredisParser, _RESP3Parser])
+@pytest.mark.parametrize("count", [1, 2])
+def test_answer_that_comes_in_drops(between: Meddler, parser: Any, count: int) -> None:
+    """A byte now and then does not prolong the timeout."""
+    host, port = between.address
+    pool = redis.ConnectionPool(host=host, port=port, parser_class=parser, protocol=3, socket_timeout=0.3)
+    store = RedisStore(client=redis.Redis(connection_pool=pool), prefix=new_prefix())
+    fill(store, record(name="x" * 5000))
+    assert store.get(Person, RIGHT).name == "x" * 5000
+    pause, sent = threading.Event(), 0
+
+    def drip(answer: bytes) -> Iterable[bytes]:
+        nonlocal sent
+        for i in range(len(answer)):
+            sent += 1
+            yield answer[i : i + 1]
+            pause.wait(0.02)
+
+    between.meddle = drip
+    with pytest.raises(StoreTimeout):
+        store.batch_get(Person, [{"id": 1 + i} for i in range(count)]) if count > 1 else store.get(Person, RIGHT)
+    assert sent < 500, "of 5,000 and more"
+    between.meddle = None
+    assert store.get(Person, RIGHT).name == "x" * 5000
+
+
+def test_answer_may_take_longer_than_the_timeout_if_it_keeps_coming(between: Meddler) -> None:
+    """A large answer on a slow line is no hanging server: only what comes in drops times out."""
+    host, port = between.address
+    store = RedisStore(f"redis://{host}:{port}/0", prefix=new_prefix(), timeout=0.3)
+    # 4 MB in all, which Redis sends as they are read
+    for i in range(8):
+        fill(store, record(i, name="x" * 500_000))
+    slow = threading.Event()
+
+    def slowly(answer: bytes) -> Iterable[bytes]:
+        yield answer
+        slow.wait(0.01)
+
+    between.forwarding = slowly
+    begun = time.monotonic()
+    assert all(isinstance(found, Record) for found in store.read([key(id=i) for i in range(8)]))
+    assert time.monotonic() - begun > 0.3
 
 
 @pytest.mark.parametrize("name", ["\r\n$9\r\n", "*3\r\n$1\r\nx\r\n", "\r\n" * 9, "x" * 200_000])
