@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import select
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from stockpyle.redis.bounds import BoundedSocket
 from stockpyle.remote.answers import cut_value
+from stockpyle.remote.chunks import chunks_of
 
 T = TypeVar("T")
 
@@ -82,7 +83,7 @@ class Pipe:
         """Send commands and return their replies, of which one may be an error; None if they are what is expected."""
         replies: list[Any] = []
         under_way = 0
-        chunks = list(_chunks(commands))
+        chunks = list(chunks_of(commands, CHUNK_COMMANDS, CHUNK_BYTES))
         for chunk in chunks:
             self._bounded.begin()
             self.connection.send_packed_command([b"".join(chunk)])
@@ -131,18 +132,3 @@ def packer() -> Callable[[tuple[Any, ...]], bytes]:
 def _packed(command: tuple[Any, ...]) -> bytes:
     words = [word.encode("ascii") if isinstance(word, str) else word for word in command]
     return b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
-
-
-def _chunks(commands: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    if len(commands) <= CHUNK_COMMANDS and sum(map(len, commands)) <= CHUNK_BYTES:
-        yield commands
-        return
-    chunk: list[bytes] = []
-    size = 0
-    for command in commands:
-        if chunk and (len(chunk) >= CHUNK_COMMANDS or size + len(command) > CHUNK_BYTES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(command)
-        size += len(command)
-    yield chunk
