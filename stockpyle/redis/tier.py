@@ -107,12 +107,12 @@ class RedisTier(RemoteTier):
         if usual is None or not self.server.can_be_asked:
             return self.read([key], lease=lease)[0]
         text = self._text(key)
-        now = self._clock()
 
         def take(value: bytes) -> Any:
             if not value.startswith(RECORD):
                 return None
             data = value[HEAD:]
+            now = self._clock()
             row = usual.read(key, data, now) if usual.read else None
             return row or self._codec.live(key, data, usual.epoch, now)
 
