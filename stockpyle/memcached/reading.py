@@ -85,11 +85,11 @@ class Reading(RemoteTier):
         if usual is None:
             return self.read([key], lease=lease)[0]
         text = self._text(key)
-        now = self._clock()
         kind = Kind.RECORD if key.definition is key.spec.identity else Kind.ALIAS
         asks, head = b"get %b%b" % (text, usual.asks), b"VALUE %b %d " % (text, kind)
 
         def take(data: bytes) -> Any:
+            now = self._clock()
             row = usual.read(key, data, now) if usual.read else None
             return row or self._codec.live(key, data, usual.epoch, now)
 

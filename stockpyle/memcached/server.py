@@ -80,6 +80,10 @@ class Server:
             connection = self._idle.pop()
         except IndexError:
             return None
+        if not connection.is_quiet:
+            connection.close()
+            self.close()
+            return None
         try:
             found = method(connection, *args)
         except TimeoutError as error:

@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-LONGEST_LINE = 2048
+from stockpyle.remote.answers import SLOWEST
 
-SLOWEST = 2**20
-"""Bytes a second: an answer that comes no slower may take longer than the timeout."""
+LONGEST_LINE = 2048
 
 
 class Garbage(ConnectionError):
@@ -38,6 +37,11 @@ class Stream:
         self._until = 0.0
         _connect(client)
         self._socket = client.sock
+        self._pending: Any = getattr(self._socket, "pending", None)
+        self._poll: Any = None
+        if hasattr(select, "poll"):
+            self._poll = select.poll()
+            self._poll.register(self._socket, select.POLLIN)
         leave_timeout_to_system(self._socket, self._timeout)
 
     @property
@@ -46,14 +50,11 @@ class Stream:
         return not self._has_come(0)
 
     def _has_come(self, seconds: float) -> bool:
-        pending = getattr(self._socket, "pending", None)
-        if pending is not None and pending():
+        if self._pending is not None and self._pending():
             return True
-        if not hasattr(select, "poll"):
+        if self._poll is None:
             return bool(select.select([self._socket], [], [], seconds)[0])
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
+        return bool(self._poll.poll(seconds * 1000))
 
     def close(self) -> None:
         """Close the socket."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from stockpyle.coherence.talks import Talk, finish
 from stockpyle.exceptions import ImproperlyConfigured
 from stockpyle.memcached.stream import Garbage, Stream, size_of
 from stockpyle.remote.answers import cut_value
+from stockpyle.remote.chunks import chunks_of
 
 T = TypeVar("T")
 Values = dict[bytes, tuple[int, bytes]]
@@ -125,7 +126,7 @@ class Connection(Stream):
         """Send meta commands (each with its line end and data block) and return their replies in order."""
         replies: list[Reply] = []
         under_way = 0
-        for chunk in _chunks(commands, self._chunk_bytes):
+        for chunk in chunks_of(commands, CHUNK_COMMANDS, self._chunk_bytes):
             if len(chunk) > 1 or len(chunk[0]) <= self._chunk_bytes:
                 self._send(b"".join(chunk) + b"mn\r\n")
             else:
@@ -158,7 +159,7 @@ class Connection(Stream):
         found: Values = {}
         under_way = 0
         whole = b"%b%b\r\n" % (verb, b" ".join(keys))
-        chunks = _chunks(keys, self._chunk_bytes)
+        chunks = chunks_of(keys, CHUNK_COMMANDS, self._chunk_bytes)
         if len(keys) <= CHUNK_COMMANDS and len(whole) <= self._chunk_bytes:
             self._send(whole)
             under_way, chunks = len(keys), iter(())
@@ -229,7 +230,7 @@ class Connection(Stream):
         """
         found: list[int | None] = []
         under_way = 0
-        *chunks, last = _chunks(keys, self._chunk_bytes) if len(keys) > 1 else (keys,)
+        *chunks, last = chunks_of(keys, CHUNK_COMMANDS, self._chunk_bytes) if len(keys) > 1 else (keys,)
         for chunk in chunks:
             self._send(_looks(chunk))
             self._ids(under_way, found)
@@ -345,22 +346,6 @@ class Connection(Stream):
 
 def _looks(keys: Sequence[bytes]) -> bytes:
     return b"".join([b"mg %b c\r\n" % key for key in keys])
-
-
-def _chunks(commands: Sequence[bytes], most: int) -> Iterator[list[bytes]]:
-    if len(commands) <= CHUNK_COMMANDS and sum(map(len, commands)) <= most:
-        if commands:
-            yield list(commands)
-        return
-    chunk: list[bytes] = []
-    size = 0
-    for command in commands:
-        if chunk and (len(chunk) >= CHUNK_COMMANDS or size + len(command) > most):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(command)
-        size += len(command)
-    yield chunk
 
 
 def _check_version(name: str, line: bytes) -> None:

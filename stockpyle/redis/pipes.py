@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import select
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from stockpyle.redis.bounds import BoundedSocket
 from stockpyle.remote.answers import cut_value
+from stockpyle.remote.chunks import chunks_of
 
 T = TypeVar("T")
 
@@ -31,6 +33,7 @@ class Pipe:
         self.connection = connection
         self._errors = errors
         self._sock = connection._sock
+        self._bounded = BoundedSocket(connection)
         self._reader: Any = getattr(connection._parser, "_reader", None)
         self._poll: Any = None
         # where connections are asked how they are now and then, redis-py does that as it sends
@@ -54,8 +57,9 @@ class Pipe:
         """Send a command that is answered with several strings; return what `read` makes of the first.
 
         head and tail are what is expected before its size and after it. Where something else comes, or `read` returns
-        None, so does this; then the answer is still to be read, with reply().
+        None, so does this; then the answer is still to be read, with replies().
         """
+        self._bounded.begin()
         self._sock.sendall(asks)
         received, value = cut_value(self._receive, head, tail, math.inf)
         found = None if value is None else read(value)
@@ -64,12 +68,13 @@ class Pipe:
         return found
 
     def tells(self, asks: bytes, expected: bytes) -> bool | None:
-        """Send commands; True if the answer is as expected. Else None, and it is still to be read, with reply()."""
+        """Send commands; True if the answer is as expected. Else None, and it is still to be read, with replies()."""
+        self._bounded.begin()
         self._sock.sendall(asks)
         return self._is_next(expected) or None
 
     def _receive(self) -> bytes:
-        received: bytes = self.connection._sock.recv(RECEIVED_AT_ONCE)
+        received = self._bounded.recv(RECEIVED_AT_ONCE)
         if not received:
             raise self._errors.ConnectionError("it has closed the connection")
         return received
@@ -78,18 +83,23 @@ class Pipe:
         """Send commands and return their replies, of which one may be an error; None if they are what is expected."""
         replies: list[Any] = []
         under_way = 0
-        chunks = list(_chunks(commands))
+        chunks = list(chunks_of(commands, CHUNK_COMMANDS, CHUNK_BYTES))
         for chunk in chunks:
+            self._bounded.begin()
             self.connection.send_packed_command([b"".join(chunk)])
             if expected and len(chunks) == 1 and self._is_next(expected):
                 return None
-            replies += [self.reply() for _ in range(under_way)]
+            replies += self.replies(under_way)
             under_way = len(chunk)
-        replies += [self.reply() for _ in range(under_way)]
-        return replies
+        return replies + self.replies(under_way)
+
+    def replies(self, count: int) -> list[Any]:
+        """Return the next replies, of which one may be an error."""
+        with self._bounded.in_place():
+            return [self.reply() for _ in range(count)]
 
     def reply(self) -> Any:
-        """Return the next reply, which may be an error."""
+        """Return the next reply, which may be an error, for as long as each packet of it comes in time."""
         try:
             return self.connection.read_response()
         except self._errors.ResponseError as error:
@@ -98,14 +108,13 @@ class Pipe:
     def _is_next(self, expected: bytes) -> bool:
         """True if that comes next, which then is done with; else the parser has all that has come."""
         # the connection may have been made anew
-        reader = getattr(self.connection._parser, "_reader", None)
-        if reader is None:
+        if self._reader is None or self.connection._sock is not self._sock:
             return False
         received = b""
         while received != expected:
             received += self._receive()
             if not expected.startswith(received):
-                reader.feed(received)
+                self._reader.feed(received)
                 return False
         return True
 
@@ -123,18 +132,3 @@ def packer() -> Callable[[tuple[Any, ...]], bytes]:
 def _packed(command: tuple[Any, ...]) -> bytes:
     words = [word.encode("ascii") if isinstance(word, str) else word for word in command]
     return b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
-
-
-def _chunks(commands: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    if len(commands) <= CHUNK_COMMANDS and sum(map(len, commands)) <= CHUNK_BYTES:
-        yield commands
-        return
-    chunk: list[bytes] = []
-    size = 0
-    for command in commands:
-        if chunk and (len(chunk) >= CHUNK_COMMANDS or size + len(command) > CHUNK_BYTES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(command)
-        size += len(command)
-    yield chunk

@@ -231,7 +231,10 @@ class RedisServer:
             pipe = self._spare.pop()
         except IndexError:
             return None
-        if not pipe.is_direct or not pipe.is_quiet:
+        if not pipe.is_direct:
+            self._keep(pipe)
+            return None
+        if not pipe.is_quiet:
             self._give_back(pipe.connection)
             return None
 

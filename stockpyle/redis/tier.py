@@ -107,12 +107,12 @@ class RedisTier(RemoteTier):
         if usual is None or not self.server.can_be_asked:
             return self.read([key], lease=lease)[0]
         text = self._text(key)
-        now = self._clock()
 
         def take(value: bytes) -> Any:
             if not value.startswith(RECORD):
                 return None
             data = value[HEAD:]
+            now = self._clock()
             row = usual.read(key, data, now) if usual.read else None
             return row or self._codec.live(key, data, usual.epoch, now)
 
@@ -127,7 +127,7 @@ class RedisTier(RemoteTier):
         return self.server.call("read", lambda: self._judge_all([text], [key], lease, found))[0]
 
     def _three(self, pipe: Pipe) -> list[bytes | None]:
-        return self.server.strings(pipe.reply(), 3)
+        return self.server.strings(pipe.replies(1)[0], 3)
 
     def read_revised(self, keys: Sequence[Key], *, lease: bool = True) -> list[Found]:
         """See Revised.read_revised."""
@@ -162,7 +162,8 @@ class RedisTier(RemoteTier):
         expected = b"$%d\r\n%b%b\r\n*2%b" % (HEAD, RECORD, revision[len(usual.epoch) :], usual.tail)
 
         def rest(pipe: Pipe) -> bool:
-            head, values = pipe.reply(), self.server.strings(pipe.reply(), 2)
+            head, told = pipe.replies(2)
+            values = self.server.strings(told, 2)
             if not isinstance(head, bytes):
                 return False
             epochs = Epochs(self._everything, self._spaces([key]))

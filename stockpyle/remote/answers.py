@@ -1,8 +1,11 @@
-"""How a value is cut out of an answer that is, but for the value and its size, known beforehand."""
+"""How long an answer may take; and how a value is cut out of one that is, but for it and its size, known beforehand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+
+SLOWEST = 2**20
+"""Bytes a second: an answer that comes no slower may take longer than the timeout."""
 
 _MOST_DIGITS = 10
 

@@ -59,6 +59,10 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
             import sqlalchemy
         except ImportError as error:
             raise MissingDependency("SqlAlchemyStore needs SQLAlchemy: pip install 'stockpyle[sqlalchemy]'") from error
+
+        # some of it only for the first load, put and query: a child that was forked while another thread is in the
+        # middle of an import waits for it for ever
+        from stockpyle.orm import copying, direct, loading, packing  # noqa: F401
         from stockpyle.orm.collations import Collations
         from stockpyle.orm.commands import SqlCommands
         from stockpyle.orm.connections import SourceConnections
@@ -67,6 +71,7 @@ class SqlAlchemyStore(SqlVerbs, SessionStore):
         from stockpyle.orm.mapping import own_schemas
         from stockpyle.orm.sessions import listen_to_sessions
         from stockpyle.orm.transactions import start_watching
+        from stockpyle.views import sql  # noqa: F401
 
         start_watching()
         if (uri is None) == (engine is None):

@@ -31,6 +31,7 @@ from tests.memcached.parts import (
     store_on,
     text,
 )
+from tests.remote.parts import wait_for
 from tests.servers import Memcached, MemcachedOnSocket, MemcachedWithTls, free_port
 
 
@@ -367,3 +368,16 @@ def test_clients_own_timeouts_and_socket_module_are_used(memcached: tuple[str, i
     assert sockets.trips
     made = store.parts[0].server._new_client()
     assert (made.timeout, made.connect_timeout) == (7, 6)
+
+
+def test_answer_that_nobody_has_asked_for(memcached: tuple[str, int]) -> None:
+    """It is not taken for the answer to the next question: the connection that has it is used no more."""
+    store = store_on(memcached)
+    fill(store, record(name="right"))
+    assert store.get(Person, {"id": 1}).name == "right"
+    server = store.parts[0].server
+    (connection,) = server._idle
+    connection._send(b"get k\r\n")
+    wait_for(lambda: not connection.is_quiet)
+    assert store.get(Person, {"id": 1}).name == "right"
+    assert connection not in server._idle

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
+import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis._parsers import _HiredisParser, _RESP3Parser
 
-from stockpyle.exceptions import StoreError
+from stockpyle.exceptions import StoreError, StoreTimeout
 from stockpyle.records import MISS, Lease, Record
 from stockpyle.redis.pipes import CHUNK_COMMANDS, CHUNK_KEYS, Pipe
 from stockpyle.stores import RedisStore
@@ -138,6 +142,51 @@ def test_answer_in_packets(between: Meddler) -> None:
         assert store.get(Person, RIGHT).name == "right"
 
 
+@pytest.mark.parametrize("parser", [_HiredisParser, _RESP3Parser])
+@pytest.mark.parametrize("count", [1, 2])
+def test_answer_that_comes_in_drops(between: Meddler, parser: Any, count: int) -> None:
+    """A byte now and then does not prolong the timeout."""
+    host, port = between.address
+    pool = redis.ConnectionPool(host=host, port=port, parser_class=parser, protocol=3, socket_timeout=0.3)
+    store = RedisStore(client=redis.Redis(connection_pool=pool), prefix=new_prefix())
+    fill(store, record(name="x" * 5000))
+    assert store.get(Person, RIGHT).name == "x" * 5000
+    pause, sent = threading.Event(), 0
+
+    def drip(answer: bytes) -> Iterable[bytes]:
+        nonlocal sent
+        for i in range(len(answer)):
+            sent += 1
+            yield answer[i : i + 1]
+            pause.wait(0.02)
+
+    between.meddle = drip
+    with pytest.raises(StoreTimeout):
+        store.batch_get(Person, [{"id": 1 + i} for i in range(count)]) if count > 1 else store.get(Person, RIGHT)
+    assert sent < 500, "of 5,000 and more"
+    between.meddle = None
+    assert store.get(Person, RIGHT).name == "x" * 5000
+
+
+def test_answer_may_take_longer_than_the_timeout_if_it_keeps_coming(between: Meddler) -> None:
+    """A large answer on a slow line is no hanging server: only what comes in drops times out."""
+    host, port = between.address
+    store = RedisStore(f"redis://{host}:{port}/0", prefix=new_prefix(), timeout=0.3)
+    # 4 MB in all, which Redis sends as they are read
+    for i in range(8):
+        fill(store, record(i, name="x" * 500_000))
+    slow = threading.Event()
+
+    def slowly(answer: bytes) -> Iterable[bytes]:
+        yield answer
+        slow.wait(0.01)
+
+    between.forwarding = slowly
+    begun = time.monotonic()
+    assert all(isinstance(found, Record) for found in store.read([key(id=i) for i in range(8)]))
+    assert time.monotonic() - begun > 0.3
+
+
 @pytest.mark.parametrize("name", ["\r\n$9\r\n", "*3\r\n$1\r\nx\r\n", "\r\n" * 9, "x" * 200_000])
 def test_value_that_looks_like_an_answer(between: Meddler, name: str) -> None:
     """What a value holds is never taken for the end of it."""
@@ -204,3 +253,38 @@ def test_answer_that_nobody_has_asked_for(redis_server: str) -> None:
     wait_for(lambda: not pipe.is_quiet)
     assert store.get(Person, RIGHT).name == "right"
     assert pipe not in store._server._spare
+
+
+def _checked_by_url(url: str, prefix: str) -> RedisStore:
+    return RedisStore(f"{url}?health_check_interval=30", prefix=prefix)
+
+
+def _checked_by_client(url: str, prefix: str) -> RedisStore:
+    return RedisStore(client=redis.Redis.from_url(url, health_check_interval=30), prefix=prefix)
+
+
+def _parsed_in_python(url: str, prefix: str) -> RedisStore:
+    pool = redis.ConnectionPool.from_url(url, parser_class=_RESP3Parser, protocol=3)
+    return RedisStore(client=redis.Redis(connection_pool=pool), prefix=prefix)
+
+
+@pytest.mark.parametrize("make", [_checked_by_url, _checked_by_client, _parsed_in_python])
+def test_connection_is_kept_that_redis_py_has_to_itself(
+    redis_server: str, make: Callable[[str, str], RedisStore]
+) -> None:
+    """Reads of one key go on one connection also where redis-py checks it now and then, or parses without hiredis."""
+    store = make(redis_server, new_prefix())
+    fill(store, record(name="right"))
+    tier, one = store._tier, key(id=1)
+    found: Any = tier.read_revised([one])[0]
+    made = _connections_made(redis_server)
+    for _ in range(20):
+        assert store.get(Person, RIGHT).name == "right"
+        assert tier.has_revision(one, found.revision)
+    assert _connections_made(redis_server) == made + 1, "the one that asks for the number"
+
+
+def _connections_made(url: str) -> int:
+    """How many connections the server has taken, that which asks among them."""
+    with redis.Redis.from_url(url) as client:
+        return int(client.info("stats")["total_connections_received"])
