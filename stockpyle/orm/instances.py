@@ -51,7 +51,15 @@ _IMMUTABLE_COLUMNS: tuple[type[Any], ...] = (
     sa.Time,
     sa.Uuid,
 )
-"""Column types whose values cannot be changed in place; an Enum is a String."""
+"""SQLAlchemy's column types whose values cannot be changed in place; an Enum is a String."""
+
+
+def has_immutable_values(column: sa.Column[Any]) -> bool:
+    """True if nobody can change a value of this column in place. A type of an application's own may give anything."""
+    kind = type(column.type)
+    own = kind.__module__.partition(".")[0] == "sqlalchemy"
+    # MySQL's SET is a String, too, and its values are sets
+    return own and issubclass(kind, _IMMUTABLE_COLUMNS) and kind.__name__ != "SET"
 
 
 def own_copy(value: Any) -> Any:
@@ -72,7 +80,7 @@ def row_of(values: Sequence[Any], columns: Sequence[sa.Column[Any]]) -> Row:
 def row_as_is(values: Sequence[Any], columns: Sequence[sa.Column[Any]]) -> Row:
     """Return a row of values that nobody else has."""
     for value, column in zip(values, columns, strict=True):
-        if value is UNKNOWN or (isinstance(column.type, _IMMUTABLE_COLUMNS) and not is_immutable(value)):
+        if value is UNKNOWN or (has_immutable_values(column) and not is_immutable(value)):
             return CarefulRow(values)
     return tuple(values)
 
@@ -145,7 +153,7 @@ def _generated(
     With tells it does what tell_of_load does, too.
     """
     expired = [prop.key for prop in mapper.column_attrs if prop.key not in attributes]
-    copied = [i for i, column in enumerate(columns) if not isinstance(column.type, _IMMUTABLE_COLUMNS)]
+    copied = [i for i, column in enumerate(columns) if not has_immutable_values(column)]
     lines = [
         "def revive(row):",
         "    instance = new()",

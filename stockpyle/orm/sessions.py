@@ -152,9 +152,11 @@ def _has_written(session: Session, spec: MappedSpec) -> bool:
         base = spec.base.class_
         if any(isinstance(obj, base) for obj in (*session.new, *session.deleted, *session.dirty)):
             return True
-    connections = _connections.get(session)
+    connections: Iterable[Any] = _connections.get(session) or ()
     if not connections:
-        return False
+        # it may be about to join a transaction, in which others have written
+        bind = session.get_bind(spec.mapper)
+        connections = () if isinstance(bind, sa.Engine) else (bind,)
     written = {name for connection in connections for name in getattr(connection, _TABLES, ())}
     if not written:
         return False

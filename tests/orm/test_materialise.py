@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -290,6 +292,54 @@ def test_a_scoped_session_is_asked_for_what_it_has_flushed(chain: ChainedStore, 
     assert found.class_ == "changed"
     assert object_session(found) is scoped()
     scoped.remove()
+
+
+@pytest.mark.parametrize("one", [False, True])
+def test_a_session_that_joins_a_transaction_reads_what_that_has_written(
+    chain: ChainedStore, engine: sa.Engine, one: bool
+) -> None:
+    """No cache answers for a session bound to a connection that has written, also before it has begun anything."""
+    key = {"id": 1}
+    assert chain.get(Person, key).class_ == "first"
+    with engine.connect() as connection, connection.begin() as transaction:
+        connection.execute(sa.update(Person.__table__).values({"class": "second"}))
+        with Session(bind=connection) as session:
+            found = (
+                chain.get(Person, key, session=session) if one else chain.batch_get(Person, [key], session=session)[0]
+            )
+            assert found.class_ == "second"
+        transaction.rollback()
+    assert chain.get(Person, key).class_ == "first"
+
+
+class JsonText(sa.Text):
+    """A type of an application's own, whose values can be changed in place."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: Any) -> Any:
+        return lambda value: None if value is None else json.dumps(value)
+
+    def result_processor(self, dialect: Any, coltype: Any) -> Any:
+        return lambda value: None if value is None else json.loads(value)
+
+
+class Preferences(Base):
+    __tablename__ = "preferences"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    chosen: Mapped[Any] = mapped_column(JsonText())
+
+
+def test_a_type_of_ones_own_may_have_values_that_can_be_changed(tmp_path: Path) -> None:
+    """Who changes a dict in place that came from a Text of an application's own changes no cache."""
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'own'}")
+    Preferences.__table__.create(engine)
+    save(engine, [Preferences(id=1, chosen={"a": 1})])
+    chain = chain_on(engine)
+    for _ in range(4):
+        found = chain.get(Preferences, {"id": 1})
+        assert found.chosen == {"a": 1}
+        found.chosen["a"] = "mine"
 
 
 @pytest.mark.parametrize("given", ["session", sessionmaker()])
