@@ -150,7 +150,8 @@ def _query_chunk(session: Session, spec: MappedSpec, definition: KeyDefinition, 
 def _has_written(session: Session, spec: MappedSpec) -> bool:
     if not _is_flushed(session):
         base = spec.base.class_
-        if any(isinstance(obj, base) for obj in (*session.new, *session.deleted, *session.dirty)):
+        unflushed = {type(obj) for obj in (*session.new, *session.deleted, *session.dirty)}
+        if any(issubclass(klass, base) or _refers_to(klass, base) for klass in unflushed):
             return True
     connections: Iterable[Any] = _connections.get(session) or ()
     if not connections:
@@ -163,6 +164,12 @@ def _has_written(session: Session, spec: MappedSpec) -> bool:
     own = {name_of(table) for each in spec.hierarchy for table in each.mapper.tables}
     written |= referring_at_all(written)
     return EVERY_TABLE in written or not own.isdisjoint(written)
+
+
+def _refers_to(klass: type, base: type) -> bool:
+    """True if a flush of an object of this class may write rows of the other: by a relationship."""
+    relationships: Any = sa.inspect(klass).relationships
+    return any(issubclass(base, each.mapper.class_) or issubclass(each.mapper.class_, base) for each in relationships)
 
 
 def _is_flushed(session: Session) -> bool:

@@ -312,6 +312,31 @@ def test_a_session_that_joins_a_transaction_reads_what_that_has_written(
     assert chain.get(Person, key).class_ == "first"
 
 
+class Owner(Base):
+    __tablename__ = "owner"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    ticket: Mapped[Pass | None] = relationship()
+
+
+class Pass(Base):
+    __tablename__ = "pass"
+    __stockpyle_keys__ = ["id", "owner_id"]
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner_id: Mapped[int | None] = mapped_column(sa.ForeignKey("owner.id"), unique=True)
+
+
+def test_what_a_flush_would_write_by_a_relationship_is_asked_of_the_session(
+    chain: ChainedStore, engine: sa.Engine
+) -> None:
+    """A row that the session is about to refer to another is not looked for in a cache."""
+    save(engine, [Owner(id=1), Pass(id=1, owner_id=1), Pass(id=2)])
+    key = {"owner_id": 1}
+    assert chain.get(Pass, key).id == 1
+    with Session(engine) as session:
+        session.get_one(Owner, 1).ticket = session.get_one(Pass, 2)
+        assert chain.get(Pass, key, session=session).id == 2
+
+
 class JsonText(sa.Text):
     """A type of an application's own, whose values can be changed in place."""
 
