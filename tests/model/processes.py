@@ -6,6 +6,7 @@ socket below them and the database are simulated, by whoever answers what they d
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from types import SimpleNamespace
@@ -94,6 +95,9 @@ class Source:
         return [each if each.answers(key) else Record(SPEC, ABSENT) for each, key in zip(found, keys, strict=True)]
 
 
+_SILENT = socket.socketpair()
+
+
 class Socket:
     """A connection's end in a process; and as much of a pymemcache Client as is asked of one."""
 
@@ -109,6 +113,10 @@ class Socket:
 
     def _connect(self) -> None:
         self.port.act("connect")
+
+    def fileno(self) -> int:
+        """Return what nothing comes on that nobody has asked for."""
+        return _SILENT[0].fileno()
 
     def sendall(self, data: bytes) -> None:
         """Have all these commands done."""
