@@ -80,7 +80,7 @@ def row_of(values: Sequence[Any], columns: Sequence[sa.Column[Any]]) -> Row:
 def row_as_is(values: Sequence[Any], columns: Sequence[sa.Column[Any]]) -> Row:
     """Return a row of values that nobody else has."""
     for value, column in zip(values, columns, strict=True):
-        if value is UNKNOWN or (has_immutable_values(column) and not is_immutable(value)):
+        if value is UNKNOWN or (not is_immutable(value) and has_immutable_values(column)):
             return CarefulRow(values)
     return tuple(values)
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.connections.calls import Calls, go_on
-from tests.servers import PATIENCE
+from tests.forks import child_says
 
 TIMES = 5
 
@@ -71,32 +69,16 @@ def test_a_child_of_a_busy_parent(calls: Calls) -> None:
         while not stop.is_set():
             go_on(asked)
 
+    def ask() -> bool:
+        go_on(asked)
+        return True
+
     with ThreadPoolExecutor(4) as pool:
         busy = [pool.submit(work) for _ in range(4)]
         try:
-            endings = [_in_a_child(asked) for _ in range(TIMES)]
+            answers = [child_says(ask) for _ in range(TIMES)]
         finally:
             stop.set()
-    assert endings == [0] * TIMES
+    assert answers == [True] * TIMES
     for each in busy:
         each.result()
-
-
-def _in_a_child(asked: Calls) -> int:
-    """Return how a child ends that goes on with the calls."""
-    with warnings.catch_warnings():
-        # Python 3.12 warns of forks in processes with threads, which are what is tested here
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            go_on(asked)
-            code = 0
-        finally:
-            os._exit(code)
-    timer = threading.Timer(PATIENCE, os.kill, (child, signal.SIGKILL))
-    timer.start()
-    _, status = os.waitpid(child, 0)
-    timer.cancel()
-    return status

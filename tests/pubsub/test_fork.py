@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import threading
-import warnings
-from collections.abc import Callable
 
 import pytest
 
 from stockpyle.protocols import PubSub
 from stockpyle.stores import BaseStore, ProcessMemoryStore
+from tests.forks import child_says
 from tests.pubsub.parts import Diary, Ear, Make, settle, wait_for
 from tests.servers import PATIENCE, Postgres
-
-
-def child_says(work: Callable[[], bool]) -> bool:
-    """Fork, and return what `work` returns in the child."""
-    reading, writing = os.pipe()
-    with warnings.catch_warnings():
-        # Python 3.12 warns of forks in processes with threads, which are what is tested here
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        # nothing of pytest may run in here
-        answer = b"0"
-        try:
-            answer = b"1" if work() else b"0"
-        finally:
-            os.write(writing, answer)
-            os._exit(0)
-    os.close(writing)
-    timer = threading.Timer(PATIENCE, os.kill, (child, signal.SIGKILL))
-    timer.start()
-    with os.fdopen(reading, "rb") as pipe:
-        answer = pipe.read()
-    timer.cancel()
-    os.waitpid(child, 0)
-    return answer == b"1"
 
 
 def test_a_child_has_connections_of_its_own(store: BaseStore, make: Make) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import os
 import random
 import sys
 import threading
@@ -23,6 +22,7 @@ from stockpyle.stores._holding import FREED_AT_ONCE
 from stockpyle.stores._slots import Entry
 from stockpyle.stores._table import MemoryTable
 from stockpyle.testing import Clock, Person, Pet, StoreContract, TierContract
+from tests import forks
 
 POLICIES: list[Callable[[], Any]] = [
     lambda: cachetools.LRUCache(10),
@@ -454,27 +454,8 @@ def test_many_threads(make: Callable[[], Any]) -> None:
     check(store)
 
 
-def child_says(work: Callable[[], bool]) -> bool:
-    """Fork, and return what `work` returns in the child, which has ten seconds."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        answer = b"0"
-        try:
-            answer = b"1" if work() else b"0"
-        finally:
-            os.write(writer, answer)
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        answers: list[bytes] = []
-        thread = threading.Thread(target=lambda: answers.append(pipe.read()), daemon=True)
-        thread.start()
-        thread.join(10)
-        if not answers:
-            os.kill(child, 9)
-    os.waitpid(child, 0)
-    return answers == [b"1"]
+child_says = functools.partial(forks.child_says, within=10)
+"""A lease lasts as long: a child that waits for one says nothing."""
 
 
 @pytest.mark.parametrize("make", [ProcessMemoryStore, ThreadLocalStore])

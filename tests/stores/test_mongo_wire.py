@@ -16,8 +16,8 @@ from stockpyle import create_store
 from stockpyle.exceptions import StockpyleError, StoreError, StoreTimeout, StoreUnavailable
 from stockpyle.stores import MongoStore
 from stockpyle.testing import Person, StoreContract
+from tests.forks import child_says
 from tests.mongod import Mongod, Trouble
-from tests.pubsub.test_fork import child_says
 
 
 class TestContract(StoreContract):

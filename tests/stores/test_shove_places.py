@@ -28,7 +28,7 @@ from stockpyle.exceptions import (
 from stockpyle.stores import ChainedStore, ProcessMemoryStore, ShoveStore
 from stockpyle.stores.shove import import_shove
 from stockpyle.testing import Car, Clock, Person, Pet
-from tests.pubsub.test_fork import child_says
+from tests.forks import child_says
 from tests.test_docs import ROOT, blocks
 
 ON_DISK = ["file", "lite", "dbm"]

@@ -31,7 +31,7 @@ from stockpyle.stores import sql_table as module
 from stockpyle.testing import Automobile, Car, Clock, Person, Pet, Truck
 from tests.chain.parts import Tier, key
 from tests.databases import traffic
-from tests.pubsub.test_fork import child_says
+from tests.forks import child_says
 from tests.remote.parts import meddler
 from tests.servers import HOST, MariaDb, Postgres
 
